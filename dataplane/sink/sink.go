@@ -139,6 +139,7 @@ type Row struct {
 type TableBatch struct {
 	Schema  *change.Schema
 	Options TableOptions
+	Epoch   uint32 // of the table's load: a sink that keeps versions raises those of Rows to it, so that no older row beats a reloaded one
 	Rows    []Row
 }
 
@@ -236,9 +237,11 @@ type Sink interface {
 	// Watermarks of its partitions that do not exist yet start at offset -1.
 	FinishLoad(ctx context.Context, table change.TableID) error
 	// ResetTable empties the table and its chunk plan for another load in a higher
-	// epoch; its watermarks stay.
+	// epoch; its watermarks stay. It fences off every session, so that no batch that
+	// is under way lands after the table was emptied; lanes claim again at once.
 	ResetTable(ctx context.Context, table change.TableID, epoch uint32) error
-	// RemoveTable stops delivery of the table; its rows stay unless drop is set.
+	// RemoveTable stops delivery of the table; its rows stay unless drop is set. It
+	// fences off every session, as ResetTable does.
 	RemoveTable(ctx context.Context, table change.TableID, drop bool) error
 	// Tables returns the pipeline's tables.
 	Tables(ctx context.Context) ([]Table, error)
