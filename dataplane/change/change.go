@@ -104,7 +104,10 @@ func normalKeyText(base string, v []byte) []byte {
 	switch base {
 	case "numeric":
 		if bytes.IndexByte(v, '.') >= 0 {
-			return bytes.TrimRight(bytes.TrimRight(v, "0"), ".")
+			v = bytes.TrimRight(bytes.TrimRight(v, "0"), ".")
+		}
+		if len(v) == 0 || string(v) == "-" || string(v) == "-0" { // zero has one form
+			return []byte("0")
 		}
 	case "citext":
 		return bytes.ToLower(v)
@@ -184,4 +187,23 @@ func (k Key) Partition(n int) int {
 		return 0
 	}
 	return int(xxhash.Sum64String(string(k)) % uint64(n))
+}
+
+// AllPartitions is where a truncation goes.
+const AllPartitions = -1
+
+// Partition returns the change's partition of n, or AllPartitions. Changes
+// without a key (append-only) go by their transaction, so that a resend finds
+// the partition that the change had before.
+func (c *Change) Partition(n int) int {
+	switch {
+	case c.Op == Truncate:
+		return AllPartitions
+	case c.Key != "" || n <= 1:
+		return c.Key.Partition(n)
+	}
+	var b [12]byte
+	binary.BigEndian.PutUint32(b[:], c.Pos.Epoch)
+	binary.BigEndian.PutUint64(b[4:], uint64(c.Pos.Commit))
+	return int(xxhash.Sum64(b[:]) % uint64(n))
 }

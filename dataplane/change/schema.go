@@ -3,6 +3,8 @@ package change
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/cespare/xxhash/v2"
@@ -141,33 +143,19 @@ func (v Version) String() string { return fmt.Sprintf("%016x", uint64(v)) }
 
 // ParseVersion reads the form that String returns.
 func ParseVersion(s string) (Version, error) {
-	var v uint64
-	if len(s) != 16 {
-		return 0, fmt.Errorf("schema version %q: want 16 hexadecimal digits", s)
-	}
-	if _, err := fmt.Sscanf(s, "%016x", &v); err != nil {
+	v, err := strconv.ParseUint(s, 16, 64)
+	if err != nil || len(s) != 16 {
 		return 0, fmt.Errorf("schema version %q: want 16 hexadecimal digits", s)
 	}
 	return Version(v), nil
 }
 
 // Version returns the fingerprint. Compute it once per schema, not per row.
-func (s *Schema) Version() Version {
-	b, err := json.Marshal(s)
-	if err != nil {
-		panic(err) // plain data: cannot fail
-	}
-	return Version(xxhash.Sum64(b))
-}
+func (s *Schema) Version() Version { return Version(xxhash.Sum64(EncodeSchema(s))) }
 
 // IsKey reports whether the column at index i is part of the primary key.
 func (s *Schema) IsKey(i int) bool {
-	for _, k := range s.Key {
-		if k == i {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(s.Key, i)
 }
 
 // Column returns the index of the named column, or -1.
@@ -178,4 +166,27 @@ func (s *Schema) Column(name string) int {
 		}
 	}
 	return -1
+}
+
+// EncodeSchema returns the JSON form of s, the one that Version hashes.
+func EncodeSchema(s *Schema) []byte {
+	b, err := json.Marshal(s)
+	if err != nil {
+		panic(err) // plain data: cannot fail
+	}
+	return b
+}
+
+// DecodeSchema reads the form that EncodeSchema writes.
+func DecodeSchema(b []byte) (*Schema, error) {
+	s := new(Schema)
+	if err := json.Unmarshal(b, s); err != nil {
+		return nil, fmt.Errorf("schema: %w", err)
+	}
+	for n, i := range s.Key {
+		if i < 0 || i >= len(s.Columns) || slices.Contains(s.Key[:n], i) {
+			return nil, fmt.Errorf("schema of table %s: key column %d of %d columns", s.Table, i, len(s.Columns))
+		}
+	}
+	return s, nil
 }
