@@ -1,0 +1,146 @@
+package observe
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"go.uber.org/zap"
+)
+
+// useAll touches every metric.
+func useAll(m *Metrics, pipeline string) (*Capture, *Deliver) {
+	c := m.Capture(pipeline)
+	c.Changes("public.orders", "insert", 3)
+	c.Written(3, 300)
+	c.Lag(42)
+	c.SlotRetained(4200)
+	d := m.Deliver(pipeline, "warehouse", 1)
+	d.Applied("public.orders", "insert", 2)
+	d.Duplicates("public.orders", 1)
+	d.SkippedBySnapshot("public.orders", 1)
+	d.DeadLetters("public.orders", 1)
+	d.Batch(20 * time.Millisecond)
+	d.Visible(-time.Second)
+	d.Backlog(7)
+	d.Fenced()
+	d.Retried("SinkUnreachable")
+	m.Retried(pipeline, "")
+	s := m.Snapshot(pipeline, "warehouse")
+	s.Copied("public.orders", 1000, 50000)
+	s.Chunk(2 * time.Second)
+	return c, d
+}
+
+func scrape(t *testing.T, url string) string {
+	t.Helper()
+	r, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	b, err := io.ReadAll(r.Body)
+	if err != nil || r.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %d %v", url, r.StatusCode, err)
+	}
+	return string(b)
+}
+
+func TestMetricsLintAndServe(t *testing.T) {
+	m := NewMetrics("b1")
+	h := NewHealth()
+	h.Register(m)
+	useAll(m, "shop")
+	sdk, closer, err := m.SDK(zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	tagged := sdk.WithTags(map[string]string{"namespace": "default", "task_queue": "syncline-control"})
+	tagged.Counter("temporal_request").Inc(5)
+	tagged.Gauge("temporal_worker_task_slots_available").Update(9)
+	tagged.Timer("temporal_request_latency").Record(30 * time.Millisecond)
+	if err := closer.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	problems, err := testutil.GatherAndLint(m.Registry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
+	srv := httptest.NewServer(Handler(m, h, false))
+	defer srv.Close()
+	text := scrape(t, srv.URL+"/metrics")
+	for _, want := range []string{
+		`syncline_changes_captured_total{op="insert",pipeline="shop",table="public.orders"} 3`,
+		`syncline_kafka_bytes_written_total{pipeline="shop"} 300`,
+		`syncline_backlog_records{lane="1",pipeline="shop",sink="warehouse"} 7`,
+		`syncline_commit_to_visible_seconds_bucket{pipeline="shop",sink="warehouse",le="0.01"} 1`,
+		`syncline_retries_total{code="unnamed",pipeline="shop"} 1`,
+		`syncline_build_info{build_id="b1"} 1`,
+		`syncline_loops_stalled 0`,
+		`temporal_request_total{namespace="default",task_queue="syncline_control"} 5`,
+		`temporal_request_latency_seconds_bucket{namespace="default",task_queue="syncline_control",le="0.05"} 1`,
+		"go_goroutines", "process_resident_memory_bytes",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("/metrics lacks %s", want)
+		}
+	}
+}
+
+func TestClosedHandlesLeaveNoGauges(t *testing.T) {
+	m := NewMetrics("b1")
+	c, d := useAll(m, "shop")
+	c.Close()
+	d.Close()
+	for _, v := range []int{testutil.CollectAndCount(m.captureLag), testutil.CollectAndCount(m.slotRetained), testutil.CollectAndCount(m.backlog)} {
+		if v != 0 {
+			t.Errorf("%d gauges left", v)
+		}
+	}
+	if testutil.CollectAndCount(m.applied) != 1 {
+		t.Error("a counter was removed with the gauges")
+	}
+}
+
+func TestForgetRemovesOnlyThatPipeline(t *testing.T) {
+	m := NewMetrics("b1")
+	before, err := testutil.GatherAndCount(m.Registry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	useAll(m, "kept")
+	kept, _ := testutil.GatherAndCount(m.Registry)
+	useAll(m, "gone")
+	m.Forget("gone")
+	after, _ := testutil.GatherAndCount(m.Registry)
+	if after != kept || kept <= before {
+		t.Errorf("%d series before, %d with one pipeline, %d after the other was forgotten", before, kept, after)
+	}
+}
+
+func TestLabelsAreBounded(t *testing.T) {
+	m := NewMetrics("b1")
+	c := m.Capture("shop")
+	for i := range maxTables * 2 {
+		c.Changes(fmt.Sprintf("public.t%d", i), "insert", 1)
+		m.Retried("shop", fmt.Sprintf("Code%d", i))
+	}
+	if n := testutil.CollectAndCount(m.captured); n != maxTables+1 {
+		t.Errorf("%d series of tables", n)
+	}
+	if n := testutil.CollectAndCount(m.retries); n != maxCodes+1 {
+		t.Errorf("%d series of codes", n)
+	}
+	if v := testutil.ToFloat64(m.captured.WithLabelValues("shop", other, "insert")); v != maxTables {
+		t.Errorf("%v counted under %s", v, other)
+	}
+}
