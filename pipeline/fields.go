@@ -1,0 +1,188 @@
+package pipeline
+
+import (
+	"math"
+	"time"
+)
+
+const (
+	kib = 1 << 10
+	mib = 1 << 20
+	gib = 1 << 30
+	day = int64(24 * time.Hour)
+)
+
+// MaxName is the longest name of a pipeline: slot, publication and topics are
+// made from it and have limits of their own.
+const MaxName = 40
+
+const (
+	namePattern   = `^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$`
+	nameWant      = "at most 40 lower-case letters, digits and hyphens, beginning with a letter, such as shop or orders-eu"
+	identPattern  = `^[^\x00]{1,63}$`
+	hostPattern   = `^[^\s@?#]+$`
+	brokerPattern = `([^\s@/:,\[\]]+|\[[0-9A-Fa-f:]+\]):[0-9]{1,5}`
+	hostWant      = "a host name, an address, or the folder of a Unix socket"
+)
+
+// root is the field table.
+var root = (&field{
+	kind: kindObject,
+	doc:  "One Syncline pipeline: a Postgres source, a Kafka log, one or more sinks.",
+	fields: []*field{
+		{name: "version", kind: kindInteger, required: true, min: 1, max: 1, effect: Refused, doc: "Version of this format."},
+		{name: "name", kind: kindText, required: true, pattern: namePattern, want: nameWant, check: checkName, effect: Refused,
+			doc: "Name of the pipeline; workflow, slot, publication and topics are named after it."},
+		sourceField, kafkaField, sinksField, tablesField, snapshotField, streamField,
+	},
+}).compile()
+
+func connection(extra ...string) []alternative {
+	owns := append([]string{"host", "port", "database", "user", "password", "sslmode", "sslrootcert"}, extra...)
+	return []alternative{{[]string{"dsn"}, []string{"dsn"}}, {[]string{"host", "database", "user"}, owns}}
+}
+
+var sslModes = []string{"disable", "allow", "prefer", "require", "verify-ca", "verify-full"}
+
+var sourceField = &field{
+	name: "source", kind: kindObject, required: true, doc: "The database that changes come from.",
+	choice: connection(),
+	fields: []*field{
+		{name: "type", kind: kindText, required: true, enum: []string{"postgres"}, effect: Refused, doc: "Kind of database."},
+		{name: "dsn", kind: kindRef, also: []string{"url", "uri", "connection_string"}, effect: RestartStream,
+			effectNote: "must lead to the same database: its identity is compared on start",
+			doc:        "Where the connection string is kept, instead of the fields from `host` to `sslrootcert`."},
+		{name: "host", kind: kindText, pattern: hostPattern, want: hostWant, also: []string{"hostname", "address", "server"}, effect: RestartStream,
+			effectNote: "must lead to the same database: its identity is compared on start", doc: "Host name, address, or folder of a Unix socket."},
+		{name: "port", kind: kindInteger, def: 5432, min: 1, max: 65535, effect: RestartStream, doc: "Port."},
+		{name: "database", kind: kindText, also: []string{"dbname", "db"}, effect: Refused, doc: "Database."},
+		{name: "user", kind: kindText, also: []string{"username", "role"}, effect: RestartStream, doc: "Role with REPLICATION and SELECT on the tables."},
+		{name: "password", kind: kindRef, also: []string{"pass", "secret"}, effect: RestartStream, doc: "Where the password is kept."},
+		{name: "sslmode", kind: kindText, enum: sslModes, def: "prefer", effect: RestartStream, doc: "As in libpq."},
+		{name: "sslrootcert", kind: kindText, also: []string{"ca_file"}, effect: RestartStream, doc: "File of the authorities' certificates, on the worker."},
+		{name: "slot", kind: kindText, derived: "`syncline_<name>`", pattern: `^[a-z0-9_]{1,63}$`, want: "at most 63 lower-case letters, digits and underscores",
+			also: []string{"slot_name"}, effect: Refused, doc: "Name of the replication slot, which Syncline creates and drops."},
+		{name: "publication", kind: kindText, derived: "`syncline_<name>`", pattern: identPattern, want: "a name of at most 63 characters",
+			also: []string{"publication_name"}, effect: Refused, doc: "Name of the publication, which Syncline creates, alters and drops."},
+	},
+}
+
+var tlsFields = []*field{
+	{name: "ca_file", kind: kindText, also: []string{"ca", "cafile"}, effect: RestartStream, doc: "File of the authorities' certificates, on the worker; default: the system's."},
+	{name: "cert_file", kind: kindText, also: []string{"cert", "certificate"}, effect: RestartStream, doc: "File of the client certificate, on the worker."},
+	{name: "key", kind: kindRef, also: []string{"key_file"}, effect: RestartStream, doc: "Where the client certificate's private key is kept."},
+	{name: "server_name", kind: kindText, effect: RestartStream, doc: "Name in the server's certificate; default: the host connected to."},
+}
+
+var kafkaField = &field{
+	name: "kafka", kind: kindObject, required: true, doc: "The log between source and sinks: one topic per table.",
+	fields: []*field{
+		{name: "brokers", kind: kindList, required: true, commas: true, set: true, min: 1, want: "a list of host:port, or one text with commas",
+			also: []string{"bootstrap_servers", "servers", "hosts"}, effect: RestartStream, effectNote: "must lead to the same cluster", doc: "Brokers to begin with.",
+			elem: &field{kind: kindText, pattern: "^" + brokerPattern + "$", want: "host:port, such as kafka:9092"}},
+		{name: "topic_prefix", kind: kindText, def: "syncline.", emptyOK: true, pattern: `^[A-Za-z0-9._-]{0,80}$`, want: "at most 80 letters, digits, dots, underscores and hyphens",
+			also: []string{"prefix"}, effect: Refused, doc: "Topics are named `<topic_prefix><name>.<schema>.<table>`."},
+		{name: "partitions", kind: kindInteger, def: 4, min: 1, max: 1024, effect: Refused, effectNote: "the partition of a key would change, and with it the order of its changes",
+			doc: "Partitions of each table's topic; 1 with `stream.order: transaction`."},
+		{name: "replication_factor", kind: kindInteger, def: 0, min: 0, max: 32, also: []string{"replicas"}, effect: Live, effectNote: "for topics made from now on",
+			doc: "Replicas of each topic; 0: the broker's default."},
+		{name: "retention", kind: kindDuration, def: "7d", min: int64(time.Hour), max: 3650 * day, effect: RestartStream,
+			doc: "How long the log is kept, and so how long a sink may be away and how far back a replay reaches."},
+		{name: "max_message_bytes", kind: kindSize, def: "8MiB", min: 64 * kib, max: gib, effect: RestartStream, doc: "Largest message of the topics."},
+		{name: "compression", kind: kindText, enum: []string{"zstd", "lz4", "none"}, def: "zstd", effect: RestartStream, doc: "Compression of batches."},
+		{name: "format", kind: kindText, enum: []string{FormatSyncline, FormatDebezium, FormatDebeziumSchema}, def: FormatSyncline, effect: RestartStream,
+			effectNote: "extra topics begin with the changes from now on",
+			doc:        "`debezium` and `debezium-schema` write a second topic per table with Debezium-compatible JSON, without and with its schema, for other consumers."},
+		{name: "sasl", kind: kindObject, effect: RestartStream, doc: "Login.", fields: []*field{
+			{name: "mechanism", kind: kindText, required: true, enum: []string{"plain", "scram-sha-256", "scram-sha-512"}, effect: RestartStream, doc: "Mechanism."},
+			{name: "username", kind: kindText, required: true, also: []string{"user"}, effect: RestartStream, doc: "User."},
+			{name: "password", kind: kindRef, required: true, also: []string{"pass"}, effect: RestartStream, doc: "Where the password is kept."},
+		}},
+		{name: "tls", kind: kindObject, also: []string{"ssl"}, effect: RestartStream, doc: "Encryption; `tls: {}` turns it on with the system's authorities.", fields: tlsFields},
+	},
+}
+
+var sinksField = &field{
+	name: "sinks", kind: kindList, required: true, min: 1, uniqueBy: "name", atOnce: true, effect: NeedsResync,
+	effectNote: "an added sink is loaded while the others go on; a removed one keeps its rows", doc: "Where changes go; each sink has its own pace.",
+	elem: &field{
+		kind: kindObject, choice: connection("protocol", "tls"),
+		fields: []*field{
+			{name: "name", kind: kindText, required: true, pattern: namePattern, want: nameWant, check: checkName, effect: Refused, doc: "Name of the sink, unique in the pipeline."},
+			{name: "type", kind: kindText, required: true, enum: []string{SinkPostgres, SinkClickHouse}, effect: Refused, effectNote: "declare a sink of another name", doc: "Kind of database."},
+			{name: "dsn", kind: kindRef, also: []string{"url", "uri", "connection_string"}, effect: RestartStream, effectNote: "must lead to the same database: its ledger is read on start",
+				doc: "Where the connection string or URL is kept, instead of the fields from `host` to `tls`."},
+			{name: "host", kind: kindText, pattern: hostPattern, want: hostWant, also: []string{"hostname", "address", "server"}, effect: RestartStream,
+				effectNote: "must lead to the same database: its ledger is read on start", doc: "Host name, address, or folder of a Unix socket."},
+			{name: "port", kind: kindInteger, derived: "5432; ClickHouse: 8123 (http) or 9000 (native), with TLS 8443 or 9440", min: 1, max: 65535, effect: RestartStream, doc: "Port."},
+			{name: "database", kind: kindText, also: []string{"dbname", "db"}, effect: NeedsResync, doc: "Database to connect to."},
+			{name: "user", kind: kindText, also: []string{"username", "role"}, effect: RestartStream, doc: "User."},
+			{name: "password", kind: kindRef, also: []string{"pass", "secret"}, effect: RestartStream, doc: "Where the password is kept."},
+			{name: "sslmode", kind: kindText, when: SinkPostgres, enum: sslModes, def: "prefer", effect: RestartStream, doc: "As in libpq."},
+			{name: "sslrootcert", kind: kindText, when: SinkPostgres, also: []string{"ca_file"}, effect: RestartStream, doc: "File of the authorities' certificates, on the worker."},
+			{name: "protocol", kind: kindText, when: SinkClickHouse, enum: []string{"http", "native"}, def: "http", effect: RestartStream, doc: "ClickHouse interface."},
+			{name: "tls", kind: kindObject, when: SinkClickHouse, also: []string{"ssl"}, effect: RestartStream, doc: "Encryption; `tls: {}` turns it on with the system's authorities.", fields: tlsFields},
+			{name: "schema", kind: kindText, derived: "the source's schema names", pattern: identPattern, want: "a name of at most 63 characters", also: []string{"target_schema"}, effect: NeedsResync,
+				doc: "Schema (ClickHouse: database) that takes all tables."},
+			{name: "lanes", kind: kindInteger, derived: "2, but at most `kafka.partitions`", min: 1, max: 64, also: []string{"workers", "parallelism"}, effect: RestartStream, doc: "Parallel writers; each takes its share of partitions."},
+			{name: "on_existing", kind: kindText, enum: []string{"refuse", "truncate", "append"}, def: "refuse", effect: Live, effectNote: "for tables loaded from now on",
+				doc: "What to do with rows that a target table holds before its load."},
+			{name: "max_batch_rows", kind: kindInteger, derived: "`stream.max_batch_rows`", min: 1, max: 1e6, effect: RestartStream, doc: "Largest batch in changes."},
+			{name: "max_batch_bytes", kind: kindSize, derived: "`stream.max_batch_bytes`", min: kib, max: gib, effect: RestartStream, doc: "Largest batch in bytes."},
+		},
+	},
+}
+
+var columnName = &field{kind: kindText, pattern: identPattern, want: "a column's name"}
+
+var tablesField = &field{
+	name: "tables", kind: kindObject, required: true, short: "include", doc: "Which tables; a bare list is short for `include`.",
+	fields: []*field{
+		{name: "include", kind: kindList, required: true, min: 1, set: true, elem: &field{kind: kindGlob}, effect: Live,
+			effectNote: "tables that appear are loaded, tables that disappear stop and keep their rows",
+			doc:        "Patterns `schema.table` with `*`, `?`, `[a-z]` and `{a,b}`; a part in double quotes is taken literally."},
+		{name: "exclude", kind: kindList, set: true, elem: &field{kind: kindGlob}, effect: Live,
+			effectNote: "tables that appear are loaded, tables that disappear stop and keep their rows", doc: "Patterns of tables to leave out; they win over `include`."},
+		{name: "options", kind: kindList, uniqueBy: "match", effect: NeedsResync, doc: "Options per table; every entry that matches applies, later ones win.",
+			elem: &field{kind: kindObject, fields: []*field{
+				{name: "match", kind: kindGlob, required: true, also: []string{"table", "name"}, doc: "Pattern of the tables."},
+				{name: "columns", kind: kindObject, effect: NeedsResync, doc: "Which columns; all if absent.",
+					choice: []alternative{{[]string{"include"}, []string{"include"}}, {[]string{"exclude"}, []string{"exclude"}}},
+					fields: []*field{
+						{name: "include", kind: kindList, min: 1, set: true, elem: columnName, effect: NeedsResync, doc: "Only these; key columns must be among them."},
+						{name: "exclude", kind: kindList, min: 1, set: true, elem: columnName, effect: NeedsResync, doc: "All but these."},
+					}},
+				{name: "where", kind: kindText, also: []string{"filter"}, effect: NeedsResync, doc: "SQL predicate over the row; only rows for which it holds are copied."},
+				{name: "append_only", kind: kindBoolean, derived: "false", effect: NeedsResync, doc: "Append every change as a row; for tables without a key."},
+				{name: "order_by", kind: kindList, derived: "the primary key", min: 1, set: true, elem: columnName, effect: NeedsResync, doc: "ClickHouse sorting key."},
+				{name: "target", kind: kindText, derived: "the source's name", pattern: identPattern, want: "a table name of at most 63 characters", effect: NeedsResync, doc: "Name of the table at the sinks."},
+				{name: "chunk_bytes", kind: kindSize, derived: "`snapshot.chunk_bytes`", min: 64 * kib, max: 64 * gib, effect: Live, effectNote: "for loads planned from now on", doc: "Size of one chunk of the load."},
+			}}},
+	},
+}
+
+var snapshotField = &field{
+	name: "snapshot", kind: kindObject, def: true, doc: "How existing rows are loaded.",
+	fields: []*field{
+		{name: "mode", kind: kindText, enum: []string{SnapshotInitial, SnapshotNever}, def: SnapshotInitial, effect: Live, effectNote: "for tables added from now on",
+			doc: "`never` delivers changes only."},
+		{name: "parallelism", kind: kindInteger, def: 4, min: 1, max: 64, also: []string{"workers", "threads"}, effect: Live, doc: "Chunks copied at the same time, over all workers."},
+		{name: "chunk_bytes", kind: kindSize, def: "64MiB", min: 64 * kib, max: 64 * gib, effect: Live, effectNote: "for loads planned from now on", doc: "Size of one chunk; a lost worker costs at most its chunks in flight."},
+		{name: "max_hold", kind: kindDuration, def: "1h", min: int64(time.Second), max: 30 * day, effect: Live,
+			doc: "How long one exported snapshot is held open before the remaining chunks are read in a new one; it holds back VACUUM."},
+	},
+}
+
+var streamField = &field{
+	name: "stream", kind: kindObject, def: true, doc: "How changes are moved.",
+	fields: []*field{
+		{name: "max_batch_rows", kind: kindInteger, def: 10000, min: 1, max: 1e6, effect: RestartStream, doc: "Largest batch in changes, unless a sink says otherwise."},
+		{name: "max_batch_bytes", kind: kindSize, def: "16MiB", min: kib, max: gib, effect: RestartStream, doc: "Largest batch in bytes, unless a sink says otherwise."},
+		{name: "status_interval", kind: kindDuration, def: "5s", min: int64(100 * time.Millisecond), max: int64(time.Minute), effect: RestartStream, doc: "How often the source is told what is safe."},
+		{name: "memory_limit", kind: kindSize, def: "256MiB", min: 16 * mib, max: math.MaxInt64, effect: RestartStream, doc: "Memory for changes in flight, per activity; larger transactions spill to disk."},
+		{name: "spill_dir", kind: kindText, derived: "the worker's temporary folder", effect: RestartStream, doc: "Folder for what spills."},
+		{name: "heartbeat_interval", kind: kindDuration, def: "10s", min: int64(time.Second), max: day, effect: RestartStream, doc: "How often an idle source writes a message so that its slot advances."},
+		{name: "order", kind: kindText, enum: []string{OrderKey, OrderTransaction}, def: OrderKey, effect: Refused, effectNote: "it decides on the number of partitions",
+			doc: "`key`: changes of a key in commit order. `transaction`: whole transactions, one partition, applied atomically."},
+	},
+}

@@ -1,0 +1,47 @@
+package pipeline
+
+import "strings"
+
+// derivedName keeps different pipelines apart: names have no underscore.
+func derivedName(name string) string { return "syncline_" + strings.ReplaceAll(name, "-", "_") }
+
+// SlotName is the source's replication slot.
+func (s *Spec) SlotName() string {
+	if s.Source.Slot != "" {
+		return s.Source.Slot
+	}
+	return derivedName(s.Name)
+}
+
+// PublicationName is the source's publication.
+func (s *Spec) PublicationName() string {
+	if s.Source.Publication != "" {
+		return s.Source.Publication
+	}
+	return derivedName(s.Name)
+}
+
+// TopicPrefix begins the name of every topic of the pipeline, with a dot at its end.
+func (s *Spec) TopicPrefix() string { return s.Kafka.TopicPrefix + s.Name + "." }
+
+// WorkflowID is the id of the Pipeline workflow.
+func (s *Spec) WorkflowID() string { return WorkflowID(s.Name) }
+
+// StreamID is the id of the Stream workflow.
+func (s *Spec) StreamID() string { return WorkflowID(s.Name) + "/stream" }
+
+// BootstrapID is the id of the Bootstrap workflow of a sink.
+func (s *Spec) BootstrapID(sink string) string { return WorkflowID(s.Name) + "/bootstrap/" + sink }
+
+// WorkflowID is the id of the Pipeline workflow of the named pipeline.
+func WorkflowID(name string) string { return "pipeline/" + name }
+
+// Sink returns the named sink, or nil.
+func (s *Spec) Sink(name string) *Sink {
+	for i := range s.Sinks {
+		if s.Sinks[i].Name == name {
+			return &s.Sinks[i]
+		}
+	}
+	return nil
+}

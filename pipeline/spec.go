@@ -1,0 +1,179 @@
+package pipeline
+
+import "syncline/secrets"
+
+// Spec is one pipeline as declared, with all defaults filled in. The names of
+// its JSON form are those of the YAML form.
+type Spec struct {
+	Version  int      `json:"version"`
+	Name     string   `json:"name"`
+	Source   Source   `json:"source"`
+	Kafka    Kafka    `json:"kafka"`
+	Sinks    []Sink   `json:"sinks"`
+	Tables   Tables   `json:"tables"`
+	Snapshot Snapshot `json:"snapshot"`
+	Stream   Stream   `json:"stream"`
+}
+
+// Source is the database that changes come from. Either DSN is set, or Host and
+// the fields after it.
+type Source struct {
+	Type        string      `json:"type"`
+	DSN         secrets.Ref `json:"dsn,omitzero"`
+	Host        string      `json:"host,omitempty"`
+	Port        int         `json:"port,omitempty"`
+	Database    string      `json:"database,omitempty"`
+	User        string      `json:"user,omitempty"`
+	Password    secrets.Ref `json:"password,omitzero"`
+	SSLMode     string      `json:"sslmode,omitempty"`
+	SSLRootCert string      `json:"sslrootcert,omitempty"`
+	Slot        string      `json:"slot,omitempty"`
+	Publication string      `json:"publication,omitempty"`
+}
+
+// The values of Kafka.Format.
+const (
+	FormatSyncline       = "syncline"
+	FormatDebezium       = "debezium"
+	FormatDebeziumSchema = "debezium-schema"
+)
+
+// Kafka is the log between source and sinks.
+type Kafka struct {
+	Brokers           []string `json:"brokers"`
+	TopicPrefix       string   `json:"topic_prefix"`
+	Partitions        int      `json:"partitions"`
+	ReplicationFactor int      `json:"replication_factor"` // 0: the broker's default
+	Retention         Duration `json:"retention"`
+	MaxMessageBytes   Size     `json:"max_message_bytes"`
+	Compression       string   `json:"compression"`
+	Format            string   `json:"format"`
+	SASL              *SASL    `json:"sasl,omitempty"`
+	TLS               *TLS     `json:"tls,omitempty"`
+}
+
+// SASL is how the workers log in to Kafka.
+type SASL struct {
+	Mechanism string      `json:"mechanism"`
+	Username  string      `json:"username"`
+	Password  secrets.Ref `json:"password"`
+}
+
+// TLS turns encryption on. Files are read by the worker.
+type TLS struct {
+	CAFile     string      `json:"ca_file,omitempty"`     // default: the system's authorities
+	CertFile   string      `json:"cert_file,omitempty"`   // client certificate, PEM
+	Key        secrets.Ref `json:"key,omitzero"`          // of the client certificate, PEM
+	ServerName string      `json:"server_name,omitempty"` // default: the host connected to
+}
+
+// The values of Sink.Type.
+const (
+	SinkPostgres   = "postgres"
+	SinkClickHouse = "clickhouse"
+)
+
+// Sink is one place that changes go to. Either DSN is set, or Host and the
+// fields after it.
+type Sink struct {
+	Name          string      `json:"name"`
+	Type          string      `json:"type"`
+	DSN           secrets.Ref `json:"dsn,omitzero"`
+	Host          string      `json:"host,omitempty"`
+	Port          int         `json:"port,omitempty"`
+	Database      string      `json:"database,omitempty"`
+	User          string      `json:"user,omitempty"`
+	Password      secrets.Ref `json:"password,omitzero"`
+	SSLMode       string      `json:"sslmode,omitempty"`     // Postgres
+	SSLRootCert   string      `json:"sslrootcert,omitempty"` // Postgres
+	Protocol      string      `json:"protocol,omitempty"`    // ClickHouse: http or native
+	TLS           *TLS        `json:"tls,omitempty"`         // ClickHouse
+	Schema        string      `json:"schema,omitempty"`      // schema or database of all tables; default: the source's schema names
+	Lanes         int         `json:"lanes"`
+	OnExisting    string      `json:"on_existing"` // refuse, truncate or append: sink.Existing
+	MaxBatchRows  int         `json:"max_batch_rows"`
+	MaxBatchBytes Size        `json:"max_batch_bytes"`
+}
+
+// Tables chooses the source's tables.
+type Tables struct {
+	Include []string      `json:"include"`
+	Exclude []string      `json:"exclude,omitempty"`
+	Options []TableOption `json:"options,omitempty"`
+}
+
+// TableOption sets options of the tables that Match, a glob, names. Every entry
+// that matches a table applies to it; of two that set the same field the later wins.
+type TableOption struct {
+	Match      string   `json:"match"`
+	Columns    *Columns `json:"columns,omitempty"`
+	Where      string   `json:"where,omitempty"`
+	AppendOnly *bool    `json:"append_only,omitempty"`
+	OrderBy    []string `json:"order_by,omitempty"`
+	Target     string   `json:"target,omitempty"`
+	ChunkBytes Size     `json:"chunk_bytes,omitempty"`
+}
+
+// Columns keeps the columns of Include, or all but those of Exclude.
+type Columns struct {
+	Include []string `json:"include,omitempty"`
+	Exclude []string `json:"exclude,omitempty"`
+}
+
+// Pick applies c to a table's columns, in their order. It also returns the names
+// that c mentions and the table does not have.
+func (c *Columns) Pick(columns []string) (kept, unknown []string) {
+	if c == nil {
+		return columns, nil
+	}
+	has := make(map[string]bool, len(columns))
+	for _, n := range columns {
+		has[n] = true
+	}
+	named := make(map[string]bool)
+	for _, list := range [][]string{c.Include, c.Exclude} {
+		for _, n := range list {
+			named[n] = true
+			if !has[n] {
+				unknown = append(unknown, n)
+			}
+		}
+	}
+	for _, n := range columns {
+		if named[n] == (len(c.Include) > 0) {
+			kept = append(kept, n)
+		}
+	}
+	return kept, unknown
+}
+
+// The values of Snapshot.Mode.
+const (
+	SnapshotInitial = "initial"
+	SnapshotNever   = "never"
+)
+
+// Snapshot says how existing rows are loaded.
+type Snapshot struct {
+	Mode        string   `json:"mode"`
+	Parallelism int      `json:"parallelism"`
+	ChunkBytes  Size     `json:"chunk_bytes"`
+	MaxHold     Duration `json:"max_hold"`
+}
+
+// The values of Stream.Order.
+const (
+	OrderKey         = "key"
+	OrderTransaction = "transaction"
+)
+
+// Stream says how changes are moved.
+type Stream struct {
+	MaxBatchRows      int      `json:"max_batch_rows"`
+	MaxBatchBytes     Size     `json:"max_batch_bytes"`
+	StatusInterval    Duration `json:"status_interval"`
+	MemoryLimit       Size     `json:"memory_limit"`
+	SpillDir          string   `json:"spill_dir,omitempty"`
+	HeartbeatInterval Duration `json:"heartbeat_interval"`
+	Order             string   `json:"order"`
+}
