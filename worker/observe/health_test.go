@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -109,5 +110,26 @@ func TestServerAndPprofFlag(t *testing.T) {
 		if err := s.Close(context.Background()); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+func TestProbe(t *testing.T) {
+	h := NewHealth()
+	s, err := Serve(":0", Handler(NewMetrics("b1"), h, false), zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Probe(t.Context(), s.Addr(), "/readyz"); err == nil || !strings.Contains(err.Error(), "starting") {
+		t.Errorf("before Ready: %v", err)
+	}
+	h.Ready()
+	if err := Probe(t.Context(), s.Addr(), "/readyz"); err != nil {
+		t.Error(err)
+	}
+	if err := s.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := Probe(t.Context(), s.Addr(), "/healthz"); err == nil {
+		t.Error("after Close the probe succeeds")
 	}
 }

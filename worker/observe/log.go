@@ -13,15 +13,6 @@ import (
 	"syncline/secrets"
 )
 
-// ParseLevel reads debug, info, warn or error.
-func ParseLevel(s string) (zapcore.Level, error) {
-	switch s {
-	case "debug", "info", "warn", "error":
-		return zapcore.ParseLevel(s)
-	}
-	return 0, fmt.Errorf("log level %q is not debug, info, warn or error", s)
-}
-
 // NewLogger writes one JSON object per line to w, with the fields on each.
 func NewLogger(w io.Writer, level zapcore.Level, fields ...zap.Field) *zap.Logger {
 	enc := zapcore.NewJSONEncoder(zapcore.EncoderConfig{

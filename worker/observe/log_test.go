@@ -30,11 +30,7 @@ func lines(t *testing.T, b *bytes.Buffer) []map[string]any {
 
 func TestLoggerWritesJSONWithoutSecrets(t *testing.T) {
 	var b bytes.Buffer
-	level, err := ParseLevel("info")
-	if err != nil {
-		t.Fatal(err)
-	}
-	z := NewLogger(&b, level, zap.String("build_id", "b1"))
+	z := NewLogger(&b, zap.InfoLevel, zap.String("build_id", "b1"))
 	z.Debug("not shown")
 	cause := errors.New("cannot connect to postgres://app:hunter2@db/shop")
 	z.With(zap.String("dsn", "host=db password=hunter2")).Warn("failed: postgres://app:hunter2@db/shop",
@@ -54,9 +50,6 @@ func TestLoggerWritesJSONWithoutSecrets(t *testing.T) {
 		if got[0][k] != want {
 			t.Errorf("%s: got %v, want %v", k, got[0][k], want)
 		}
-	}
-	if _, err := ParseLevel("verbose"); err == nil {
-		t.Error("level verbose was taken")
 	}
 }
 

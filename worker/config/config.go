@@ -1,0 +1,133 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sort"
+	"strings"
+	"time"
+
+	"github.com/agnivade/levenshtein"
+	"go.uber.org/zap/zapcore"
+
+	"syncline/secrets"
+)
+
+// Role is a kind of work that a worker takes on, and so a task queue.
+type Role string
+
+// The roles of a worker.
+const (
+	RoleControl  Role = "control"
+	RoleCapture  Role = "capture"
+	RoleSnapshot Role = "snapshot"
+	RoleDeliver  Role = "deliver"
+)
+
+// Roles are all roles, in the order in which they are shown.
+var Roles = []Role{RoleControl, RoleCapture, RoleSnapshot, RoleDeliver}
+
+// Config is what a worker needs to know before it can work.
+type Config struct {
+	TemporalAddress   string
+	TemporalNamespace string
+	TaskQueuePrefix   string
+	Roles             []Role
+
+	HTTPAddr string
+	LogLevel zapcore.Level
+	Pprof    bool
+
+	SpillDir            string
+	MaxConcurrentChunks int
+	ShutdownTimeout     time.Duration
+
+	BuildID    string // "": the build does not say, and Worker Versioning is off
+	Deployment string // "": Worker Versioning is off
+
+	Vault secrets.VaultOptions
+}
+
+// TaskQueue is the queue of a role.
+func (c Config) TaskQueue(r Role) string { return c.TaskQueuePrefix + "-" + string(r) }
+
+// Has reports whether the worker takes on a role.
+func (c Config) Has(r Role) bool { return slices.Contains(c.Roles, r) }
+
+// Secrets gives the options for resolving references in this worker.
+func (c Config) Secrets() secrets.Options { return secrets.Options{Vault: c.Vault} }
+
+// Load reads the configuration from an environment as os.Environ gives it.
+func Load(environ []string) (Config, error) {
+	env := map[string]string{}
+	for _, kv := range environ {
+		if name, value, ok := strings.Cut(kv, "="); ok {
+			env[name] = value
+		}
+	}
+	var c Config
+	var errs []error
+	for _, s := range settings {
+		value := env[s.Name]
+		if value == "" {
+			value = s.Default
+		}
+		if value == "" {
+			continue
+		}
+		if err := s.set(&c, value); err != nil {
+			errs = append(errs, fmt.Errorf("%s %w", s.Name, err))
+		}
+	}
+	errs = append(errs, unknown(env)...)
+
+	c.Vault = c.Vault.WithVaultEnv(func(n string) string { return env[n] })
+	if err := c.Vault.Validate(); err != nil {
+		errs = append(errs, err)
+	}
+	if c.Deployment != "" && c.BuildID == "" {
+		errs = append(errs, errors.New("SYNCLINE_DEPLOYMENT is set without SYNCLINE_BUILD_ID; Worker Versioning needs both"))
+	}
+	if c.SpillDir == "" {
+		c.SpillDir = filepath.Join(os.TempDir(), "syncline")
+	}
+	if len(errs) > 0 {
+		return Config{}, fmt.Errorf("%d mistakes in the environment of the worker:\n%w", len(errs), errors.Join(errs...))
+	}
+	return c, nil
+}
+
+// notOurs are variables of the development stack, the tests and the command-line
+// tool, which share an environment with a worker on a developer's machine.
+var notOurs = []string{
+	"SYNCLINE_SOURCE_DSN", "SYNCLINE_SINK_DSN", "SYNCLINE_KAFKA_BROKERS", "SYNCLINE_CLICKHOUSE_URL", "SYNCLINE_TEMPORAL_UI",
+	"SYNCLINE_TEMPORAL_CLI", "SYNCLINE_DEVSTACK_SOCKET", "SYNCLINE_PG_BINDIR", "SYNCLINE_CACHE", "SYNCLINE_STACK",
+}
+
+func unknown(env map[string]string) []error {
+	var names []string
+	for name := range env {
+		if strings.HasPrefix(name, "SYNCLINE_") && !slices.Contains(notOurs, name) && !slices.ContainsFunc(settings, func(s Setting) bool { return s.Name == name }) {
+			names = append(names, name)
+		}
+	}
+	sort.Strings(names)
+	var errs []error
+	for _, name := range names {
+		best, at := len(strings.TrimPrefix(name, "SYNCLINE_"))/2, "" // what all names share says nothing
+		for _, s := range settings {
+			if d := levenshtein.ComputeDistance(name, s.Name); d < best {
+				best, at = d, s.Name
+			}
+		}
+		if at != "" {
+			errs = append(errs, fmt.Errorf("%s is not a variable that the worker reads; did you mean %s?", name, at))
+			continue
+		}
+		errs = append(errs, fmt.Errorf("%s is not a variable that the worker reads", name))
+	}
+	return errs
+}

@@ -1,0 +1,113 @@
+package config
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/zap/zapcore"
+)
+
+func TestDefaults(t *testing.T) {
+	c, err := Load([]string{"PATH=/bin", "HOME=/"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.TemporalAddress != "127.0.0.1:7233" || c.TemporalNamespace != "default" || c.HTTPAddr != ":9464" ||
+		!slices.Equal(c.Roles, Roles) || c.LogLevel != zapcore.InfoLevel || c.Pprof || c.MaxConcurrentChunks != 4 ||
+		c.ShutdownTimeout != 30*time.Second || c.SpillDir == "" || c.Vault.Address != "" || !c.Vault.Token.IsZero() {
+		t.Errorf("%+v", c)
+	}
+	if q := c.TaskQueue(RoleCapture); q != "syncline-capture" {
+		t.Errorf("task queue %s", q)
+	}
+}
+
+func TestEverySettingIsRead(t *testing.T) {
+	c, err := Load([]string{
+		"SYNCLINE_TEMPORAL_ADDRESS=temporal:7233", "SYNCLINE_TEMPORAL_NAMESPACE=ns", "SYNCLINE_TASK_QUEUE_PREFIX=p",
+		"SYNCLINE_ROLES=deliver, snapshot", "SYNCLINE_HTTP_ADDR=127.0.0.1:0", "SYNCLINE_LOG_LEVEL=debug", "SYNCLINE_PPROF=true",
+		"SYNCLINE_SPILL_DIR=/spill", "SYNCLINE_MAX_CONCURRENT_CHUNKS=9", "SYNCLINE_SHUTDOWN_TIMEOUT=1m",
+		"SYNCLINE_BUILD_ID=v1.2.3+abc", "SYNCLINE_DEPLOYMENT=d", "SYNCLINE_VAULT_ADDR=https://vault:8200",
+		"SYNCLINE_VAULT_ROLE_ID=r", "SYNCLINE_VAULT_SECRET_ID_FILE=/sid", "SYNCLINE_VAULT_NAMESPACE=team", "SYNCLINE_VAULT_CACERT=/ca",
+		"VAULT_ADDR=http://ignored:1", "VAULT_TOKEN=t",
+		"SYNCLINE_SOURCE_DSN=of the devstack", "SYNCLINE_STACK=required",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Config{
+		TemporalAddress: "temporal:7233", TemporalNamespace: "ns", TaskQueuePrefix: "p", Roles: []Role{RoleDeliver, RoleSnapshot},
+		HTTPAddr: "127.0.0.1:0", LogLevel: zapcore.DebugLevel, Pprof: true, SpillDir: "/spill", MaxConcurrentChunks: 9,
+		ShutdownTimeout: time.Minute, BuildID: "v1.2.3+abc", Deployment: "d",
+	}
+	v := c.Vault
+	if v.Address != "https://vault:8200" || v.RoleID != "r" || v.SecretIDFile != "/sid" || v.Namespace != "team" || v.CACert != "/ca" || v.Token.Reveal() != "t" {
+		t.Errorf("Vault: %+v", v)
+	}
+	if !slices.Equal(c.Roles, want.Roles) || !c.Has(RoleDeliver) || c.Has(RoleControl) {
+		t.Errorf("roles %v", c.Roles)
+	}
+	c.Vault, c.Roles, want.Roles = want.Vault, nil, nil
+	if c.TemporalAddress != want.TemporalAddress || c.TemporalNamespace != want.TemporalNamespace || c.TaskQueuePrefix != want.TaskQueuePrefix ||
+		c.HTTPAddr != want.HTTPAddr || c.LogLevel != want.LogLevel || c.Pprof != want.Pprof || c.SpillDir != want.SpillDir ||
+		c.MaxConcurrentChunks != want.MaxConcurrentChunks || c.ShutdownTimeout != want.ShutdownTimeout || c.BuildID != want.BuildID || c.Deployment != want.Deployment {
+		t.Errorf("got %+v\nwant %+v", c, want)
+	}
+}
+
+func TestAllMistakesAtOnce(t *testing.T) {
+	_, err := Load([]string{
+		"SYNCLINE_TEMPORAL_ADDRESS=temporal", "SYNCLINE_HTTP_ADDR=:99999", "SYNCLINE_ROLES=control,sing", "SYNCLINE_LOG_LEVEL=loud",
+		"SYNCLINE_PPROF=perhaps", "SYNCLINE_MAX_CONCURRENT_CHUNKS=0", "SYNCLINE_SHUTDOWN_TIMEOUT=30", "SYNCLINE_TASK_QUEUE_PREFIX=a b",
+		"SYNCLINE_DEPLOYMENT=d", "SYNCLINE_VAULT_ROLE_ID=r", "SYNCLINE_TEMPORAL_ADRESS=x:1", "SYNCLINE_Q_XYZZY=1",
+	})
+	if err == nil {
+		t.Fatal("taken")
+	}
+	if strings.Contains(err.Error(), "Q_XYZZY is not a variable that the worker reads; did") {
+		t.Errorf("a far-fetched suggestion: %v", err)
+	}
+	for _, want := range []string{
+		"12 mistakes",
+		`SYNCLINE_TEMPORAL_ADDRESS is "temporal", not host:port`,
+		`"99999" is not a port number`,
+		`SYNCLINE_ROLES names the role "sing"`,
+		`SYNCLINE_LOG_LEVEL is "loud"`,
+		`SYNCLINE_PPROF is "perhaps"`,
+		`SYNCLINE_MAX_CONCURRENT_CHUNKS is "0", not a number from 1 to 256`,
+		`SYNCLINE_SHUTDOWN_TIMEOUT is "30", not a duration`,
+		`SYNCLINE_TASK_QUEUE_PREFIX is "a b"`,
+		"SYNCLINE_DEPLOYMENT is set without SYNCLINE_BUILD_ID",
+		"SYNCLINE_VAULT_SECRET_ID_FILE",
+		"SYNCLINE_TEMPORAL_ADRESS is not a variable that the worker reads; did you mean SYNCLINE_TEMPORAL_ADDRESS?",
+		"SYNCLINE_Q_XYZZY is not a variable that the worker reads",
+	} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("lacks %q in:\n%v", want, err)
+		}
+	}
+}
+
+func TestRolesTwiceAndEmpty(t *testing.T) {
+	for _, v := range []string{"deliver,deliver", "deliver,", ","} {
+		if _, err := Load([]string{"SYNCLINE_ROLES=" + v}); err == nil {
+			t.Errorf("%q was taken", v)
+		}
+	}
+}
+
+func TestReferenceListsEverySetting(t *testing.T) {
+	ref := Reference()
+	seen := map[string]bool{}
+	for _, s := range Settings() {
+		if seen[s.Name] || !strings.HasPrefix(s.Name, "SYNCLINE_") || s.Meaning == "" || slices.Contains(notOurs, s.Name) {
+			t.Errorf("setting %+v", s)
+		}
+		seen[s.Name] = true
+		if !strings.Contains(ref, "| `"+s.Name+"` |") {
+			t.Errorf("the reference lacks %s", s.Name)
+		}
+	}
+}

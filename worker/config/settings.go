@@ -1,0 +1,153 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.uber.org/zap/zapcore"
+)
+
+// Setting is one variable of the environment.
+type Setting struct {
+	Name    string
+	Default string
+	Meaning string // one sentence, for the reference
+	set     func(*Config, string) error
+}
+
+// Settings lists all variables that a worker reads, Vault's own aside.
+func Settings() []Setting { return slices.Clone(settings) }
+
+var settings = []Setting{
+	{"SYNCLINE_TEMPORAL_ADDRESS", "127.0.0.1:7233", "Temporal's frontend, as `host:port`.",
+		func(c *Config, v string) error { c.TemporalAddress = v; return hostPort(v) }},
+	{"SYNCLINE_TEMPORAL_NAMESPACE", "default", "Temporal namespace that holds the pipelines.",
+		func(c *Config, v string) error { c.TemporalNamespace = v; return nil }},
+	{"SYNCLINE_TASK_QUEUE_PREFIX", "syncline", "Task queues are named `<prefix>-<role>`; the command-line tool must use the same prefix.",
+		func(c *Config, v string) error { c.TaskQueuePrefix = v; return name(v) }},
+	{"SYNCLINE_ROLES", "control,capture,snapshot,deliver", "What this worker does, a comma-separated part of the default.",
+		func(c *Config, v string) (err error) { c.Roles, err = roles(v); return err }},
+	{"SYNCLINE_HTTP_ADDR", ":9464", "Where `/metrics`, `/healthz` and `/readyz` are served, as `[host]:port`; port 0 takes a free one.",
+		func(c *Config, v string) error { c.HTTPAddr = v; return hostPort(v) }},
+	{"SYNCLINE_LOG_LEVEL", "info", "`debug`, `info`, `warn` or `error`.",
+		func(c *Config, v string) (err error) { c.LogLevel, err = level(v); return err }},
+	{"SYNCLINE_PPROF", "false", "Whether `/debug/pprof/` is served beside the metrics.",
+		func(c *Config, v string) (err error) { c.Pprof, err = boolean(v); return err }},
+	{"SYNCLINE_SPILL_DIR", "", "Folder for transactions too large for memory; default `syncline` in the system's temporary folder. Needs room for the largest transaction; may be empty at start.",
+		func(c *Config, v string) error { c.SpillDir = v; return nil }},
+	{"SYNCLINE_MAX_CONCURRENT_CHUNKS", "4", "Snapshot chunks that this worker copies at the same time; each takes one connection at the source and one at the sink.",
+		func(c *Config, v string) (err error) { c.MaxConcurrentChunks, err = number(v, 1, 256); return err }},
+	{"SYNCLINE_SHUTDOWN_TIMEOUT", "30s", "Time to flush and checkpoint after SIGTERM before the worker ends regardless.",
+		func(c *Config, v string) (err error) {
+			c.ShutdownTimeout, err = duration(v, time.Second, time.Hour)
+			return err
+		}},
+	{"SYNCLINE_BUILD_ID", "", "Version of this build in logs and metrics, and for Worker Versioning.",
+		func(c *Config, v string) error { c.BuildID = v; return name(v) }},
+	{"SYNCLINE_DEPLOYMENT", "", "Worker Deployment for Temporal's Worker Versioning; unset turns versioning off.",
+		func(c *Config, v string) error { c.Deployment = v; return name(v) }},
+	{"SYNCLINE_VAULT_ADDR", "", "Vault's address, `https://host:8200`; otherwise `VAULT_ADDR`. Only used by `vault:` references.",
+		func(c *Config, v string) error { c.Vault.Address = v; return nil }},
+	{"SYNCLINE_VAULT_TOKEN_FILE", "", "File with a Vault token, read again when it changes; otherwise the token in `VAULT_TOKEN`.",
+		func(c *Config, v string) error { c.Vault.TokenFile = v; return nil }},
+	{"SYNCLINE_VAULT_ROLE_ID", "", "AppRole role id; goes before a token.",
+		func(c *Config, v string) error { c.Vault.RoleID = v; return nil }},
+	{"SYNCLINE_VAULT_SECRET_ID_FILE", "", "File with the AppRole's secret id, read at every login.",
+		func(c *Config, v string) error { c.Vault.SecretIDFile = v; return nil }},
+	{"SYNCLINE_VAULT_NAMESPACE", "", "Vault namespace; otherwise `VAULT_NAMESPACE`.",
+		func(c *Config, v string) error { c.Vault.Namespace = v; return nil }},
+	{"SYNCLINE_VAULT_CACERT", "", "PEM file of the authority that signed Vault's certificate; otherwise `VAULT_CACERT`.",
+		func(c *Config, v string) error { c.Vault.CACert = v; return nil }},
+}
+
+// Reference is a Markdown table of all settings.
+func Reference() string {
+	var b strings.Builder
+	b.WriteString("| variable | default | meaning |\n|---|---|---|\n")
+	for _, s := range settings {
+		def := ""
+		if s.Default != "" {
+			def = "`" + s.Default + "`"
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", s.Name, def, strings.ReplaceAll(s.Meaning, "|", `\|`))
+	}
+	return b.String()
+}
+
+func hostPort(v string) error {
+	_, port, err := net.SplitHostPort(v)
+	if err != nil {
+		return fmt.Errorf("is %q, not host:port", v)
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
+		return fmt.Errorf("is %q; %q is not a port number", v, port)
+	}
+	return nil
+}
+
+var nameForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$`)
+
+func name(v string) error {
+	if !nameForm.MatchString(v) {
+		return fmt.Errorf("is %q, not a name of letters, digits, ., _, + and -", v)
+	}
+	return nil
+}
+
+func roles(v string) ([]Role, error) {
+	var out []Role
+	for part := range strings.SplitSeq(v, ",") {
+		r := Role(strings.TrimSpace(part))
+		switch {
+		case !slices.Contains(Roles, r):
+			return nil, fmt.Errorf("names the role %q; there are control, capture, snapshot and deliver", r)
+		case slices.Contains(out, r):
+			return nil, fmt.Errorf("names the role %q twice", r)
+		}
+		out = append(out, r)
+	}
+	return out, nil
+}
+
+func level(v string) (zapcore.Level, error) {
+	switch v {
+	case "debug", "info", "warn", "error":
+		return zapcore.ParseLevel(v)
+	}
+	return 0, fmt.Errorf("is %q, not debug, info, warn or error", v)
+}
+
+func boolean(v string) (bool, error) {
+	switch v {
+	case "true", "1":
+		return true, nil
+	case "false", "0":
+		return false, nil
+	}
+	return false, fmt.Errorf("is %q, not true or false", v)
+}
+
+func number(v string, low, high int) (int, error) {
+	n, err := strconv.Atoi(v)
+	if err != nil || n < low || n > high {
+		return 0, fmt.Errorf("is %q, not a number from %d to %d", v, low, high)
+	}
+	return n, nil
+}
+
+func duration(v string, low, high time.Duration) (time.Duration, error) {
+	d, err := time.ParseDuration(v)
+	if err != nil {
+		return 0, fmt.Errorf("is %q, not a duration such as 30s", v)
+	}
+	if d < low || d > high {
+		return 0, errors.New("is " + v + ", not from " + low.String() + " to " + high.String())
+	}
+	return d, nil
+}
