@@ -24,18 +24,6 @@ func (s *Spec) PublicationName() string {
 // TopicPrefix begins the name of every topic of the pipeline, with a dot at its end.
 func (s *Spec) TopicPrefix() string { return s.Kafka.TopicPrefix + s.Name + "." }
 
-// WorkflowID is the id of the Pipeline workflow.
-func (s *Spec) WorkflowID() string { return WorkflowID(s.Name) }
-
-// StreamID is the id of the Stream workflow.
-func (s *Spec) StreamID() string { return WorkflowID(s.Name) + "/stream" }
-
-// BootstrapID is the id of the Bootstrap workflow of a sink.
-func (s *Spec) BootstrapID(sink string) string { return WorkflowID(s.Name) + "/bootstrap/" + sink }
-
-// WorkflowID is the id of the Pipeline workflow of the named pipeline.
-func WorkflowID(name string) string { return "pipeline/" + name }
-
 // Sink returns the named sink, or nil.
 func (s *Spec) Sink(name string) *Sink {
 	for i := range s.Sinks {

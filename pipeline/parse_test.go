@@ -159,10 +159,10 @@ func TestFullExampleHasEveryField(t *testing.T) {
 func TestDefaults(t *testing.T) {
 	s := mustParse(t, small)
 	golden(t, "small.json", indent(t, s))
-	if s.SlotName() != "syncline_shop" || s.TopicPrefix() != "syncline.shop." || s.WorkflowID() != "pipeline/shop" {
-		t.Errorf("derived names: %s %s %s", s.SlotName(), s.TopicPrefix(), s.WorkflowID())
+	if s.SlotName() != "syncline_shop" || s.TopicPrefix() != "syncline.shop." {
+		t.Errorf("derived names: %s %s", s.SlotName(), s.TopicPrefix())
 	}
-	if s.Kafka.Retention.Std() != 7*24*time.Hour || s.Snapshot.ChunkBytes != 64<<20 {
+	if s.Kafka.Retention.Duration() != 7*24*time.Hour || s.Snapshot.ChunkBytes != 64<<20 {
 		t.Errorf("%v %v", s.Kafka.Retention, s.Snapshot.ChunkBytes)
 	}
 	s = mustParse(t, with(t, "{name: copy, type: postgres, dsn: env:DST}", "{name: c, type: clickhouse, host: h, user: u, database: d, protocol: native, tls: {}}"))

@@ -1,0 +1,75 @@
+package activities
+
+import (
+	"cmp"
+	"context"
+	"net"
+	"net/url"
+	"strconv"
+
+	"syncline/pipeline"
+	"syncline/secrets"
+)
+
+// dsn returns a connection string, with secrets resolved: it goes to a driver
+// and nowhere else.
+type dsnParts struct {
+	ref      secrets.Ref
+	scheme   string
+	host     string
+	port     int
+	user     string
+	password secrets.Ref
+	database string
+	query    url.Values
+}
+
+func (a *Activities) dsn(ctx context.Context, p dsnParts) (string, error) {
+	if !p.ref.IsZero() {
+		s, err := a.Secrets.Resolve(ctx, p.ref)
+		return s.Reveal(), err
+	}
+	u := url.URL{Scheme: p.scheme, Host: net.JoinHostPort(p.host, strconv.Itoa(p.port)), Path: "/" + p.database, RawQuery: p.query.Encode()}
+	switch {
+	case !p.password.IsZero():
+		s, err := a.Secrets.Resolve(ctx, p.password)
+		if err != nil {
+			return "", err
+		}
+		u.User = url.UserPassword(p.user, s.Reveal())
+	case p.user != "":
+		u.User = url.User(p.user)
+	}
+	return u.String(), nil
+}
+
+func postgresQuery(sslmode, rootCert string) url.Values {
+	q := url.Values{}
+	if sslmode != "" {
+		q.Set("sslmode", sslmode)
+	}
+	if rootCert != "" {
+		q.Set("sslrootcert", rootCert)
+	}
+	return q
+}
+
+func (a *Activities) sourceDSN(ctx context.Context, s pipeline.Source) (string, error) {
+	return a.dsn(ctx, dsnParts{ref: s.DSN, scheme: "postgres", host: s.Host, port: cmp.Or(s.Port, 5432), user: s.User,
+		password: s.Password, database: s.Database, query: postgresQuery(s.SSLMode, s.SSLRootCert)})
+}
+
+func (a *Activities) sinkDSN(ctx context.Context, s pipeline.Sink) (string, error) {
+	p := dsnParts{ref: s.DSN, host: s.Host, user: s.User, password: s.Password, database: s.Database}
+	switch {
+	case s.Type == pipeline.SinkPostgres:
+		p.scheme, p.port, p.query = "postgres", cmp.Or(s.Port, 5432), postgresQuery(s.SSLMode, s.SSLRootCert)
+	case s.Protocol == "native":
+		p.scheme, p.port = "clickhouse", cmp.Or(s.Port, 9000)
+	case s.TLS != nil:
+		p.scheme, p.port = "https", cmp.Or(s.Port, 8443)
+	default:
+		p.scheme, p.port = "http", cmp.Or(s.Port, 8123)
+	}
+	return a.dsn(ctx, p)
+}

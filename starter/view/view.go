@@ -1,0 +1,183 @@
+// Package view gathers what a person wants to know of a running pipeline from
+// Temporal alone (queries and heartbeats; no database is touched, no secret
+// needed) and draws it.
+//
+// A View is one moment. What cannot be had at that moment, for example the
+// heartbeat of an activity that waits for a worker, is left empty, and Notes says why.
+package view
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	commonpb "go.temporal.io/api/common/v1"
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
+	workflowpb "go.temporal.io/api/workflow/v1"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
+
+	"syncline/activities/contract"
+)
+
+// View is one pipeline at one moment.
+type View struct {
+	Status  contract.PipelineStatus   `json:"status"`
+	Closed  string                    `json:"closed,omitempty"` // how the pipeline's workflow ended, if it has
+	Loads   []contract.LoadStatus     `json:"loads,omitempty"`  // bootstraps under way
+	Capture Component                 `json:"capture"`
+	Sinks   []Sink                    `json:"sinks"`
+	Notes   []string                  `json:"notes,omitempty"`
+	At      time.Time                 `json:"at"`
+	Flow    *contract.CaptureProgress `json:"flow,omitempty"` // capture's heartbeat
+}
+
+// Component is the state of one long activity.
+type Component struct {
+	Name    string            `json:"name"`
+	State   string            `json:"state"` // running, waiting for a worker, retrying, failed, stopped
+	Worker  string            `json:"worker,omitempty"`
+	Attempt int32             `json:"attempt,omitempty"`
+	Failure *contract.Failure `json:"failure,omitempty"` // of the last attempt, or for good
+}
+
+// Sink is the delivery into one sink, its lanes together.
+type Sink struct {
+	Name       string      `json:"name"`
+	Lanes      []Component `json:"lanes"`
+	Rate       float64     `json:"rate"`            // changes per second
+	LagP50     float64     `json:"lag_p50_seconds"` // of the slowest lane
+	LagP99     float64     `json:"lag_p99_seconds"`
+	Backlog    int64       `json:"backlog"` // records
+	Applied    int64       `json:"applied"`
+	Duplicates int64       `json:"duplicates"`
+	Skipped    int64       `json:"skipped"`
+	Dead       int64       `json:"dead"`
+}
+
+// ErrNotFound: no pipeline of that name.
+var ErrNotFound = errors.New("no such pipeline")
+
+// Gather asks Temporal for one pipeline.
+func Gather(ctx context.Context, c client.Client, name string) (*View, error) {
+	v := &View{At: time.Now()}
+	id := contract.PipelineID(name)
+	desc, err := c.DescribeWorkflowExecution(ctx, id, "")
+	var missing *serviceerror.NotFound
+	if errors.As(err, &missing) {
+		return nil, fmt.Errorf("%w: %s", ErrNotFound, name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if s := desc.WorkflowExecutionInfo.Status; s != enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING {
+		v.Closed = s.String()
+	}
+	if err := query(ctx, c, id, &v.Status); err != nil {
+		return nil, fmt.Errorf("status of %s: %w (is a worker with the control role running?)", name, err)
+	}
+	if v.Closed != "" {
+		return v, nil
+	}
+	for _, b := range v.Status.Loading {
+		var l contract.LoadStatus
+		if err := query(ctx, c, b, &l); err != nil {
+			v.Notes = append(v.Notes, fmt.Sprintf("%s: %v", b, err))
+			continue
+		}
+		v.Loads = append(v.Loads, l)
+	}
+	v.stream(ctx, c, name)
+	return v, nil
+}
+
+func query(ctx context.Context, c client.Client, id string, into any) error {
+	r, err := c.QueryWorkflow(ctx, id, "", contract.StatusQuery)
+	if err != nil {
+		return err
+	}
+	return r.Get(into)
+}
+
+// stream fills in the components from the pending activities of the Stream workflow.
+func (v *View) stream(ctx context.Context, c client.Client, name string) {
+	v.Capture = Component{Name: contract.CaptureComponent, State: "stopped"}
+	for _, s := range v.Status.Spec.Sinks {
+		sk := Sink{Name: s.Name}
+		for lane := range s.Lanes {
+			sk.Lanes = append(sk.Lanes, Component{Name: contract.LaneComponent(s.Name, lane), State: "stopped"})
+		}
+		v.Sinks = append(v.Sinks, sk)
+	}
+	desc, err := c.DescribeWorkflowExecution(ctx, contract.StreamID(name), "")
+	if err != nil || desc.WorkflowExecutionInfo.Status != enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING {
+		return
+	}
+	for _, a := range desc.PendingActivities {
+		if a.ActivityId == contract.CaptureComponent {
+			v.Capture = component(a)
+			v.Flow = details[contract.CaptureProgress](a.HeartbeatDetails)
+			continue
+		}
+		sinkName, lane, ok := contract.ParseLaneComponent(a.ActivityId)
+		i := slices.IndexFunc(v.Sinks, func(s Sink) bool { return s.Name == sinkName })
+		if !ok || i < 0 || lane >= len(v.Sinks[i].Lanes) {
+			continue
+		}
+		v.Sinks[i].Lanes[lane] = component(a)
+		if p := details[contract.DeliverProgress](a.HeartbeatDetails); p != nil {
+			s := &v.Sinks[i]
+			s.Rate += p.Rate
+			s.LagP50, s.LagP99 = max(s.LagP50, p.LagP50), max(s.LagP99, p.LagP99)
+			s.Backlog += p.Backlog
+			s.Applied += p.Applied
+			s.Duplicates += p.Duplicates
+			s.Skipped += p.Skipped
+			s.Dead += p.Dead
+		}
+	}
+	for _, cs := range v.Status.Components {
+		if !cs.Failed {
+			continue
+		}
+		f := Component{Name: cs.Name, State: "failed", Failure: cs.Failure}
+		if cs.Name == contract.CaptureComponent {
+			v.Capture = f
+		} else if sinkName, lane, ok := contract.ParseLaneComponent(cs.Name); ok {
+			if i := slices.IndexFunc(v.Sinks, func(s Sink) bool { return s.Name == sinkName }); i >= 0 && lane < len(v.Sinks[i].Lanes) {
+				v.Sinks[i].Lanes[lane] = f
+			}
+		}
+	}
+}
+
+func component(a *workflowpb.PendingActivityInfo) Component {
+	c := Component{Name: a.ActivityId, Worker: a.LastWorkerIdentity, Attempt: a.Attempt, State: "running"}
+	if a.State == enumspb.PENDING_ACTIVITY_STATE_SCHEDULED {
+		c.State = "waiting for a worker"
+		if a.Attempt > 1 {
+			c.State = "retrying"
+		}
+	}
+	if f := a.LastFailure; f != nil {
+		c.Failure = &contract.Failure{Code: f.GetApplicationFailureInfo().GetType(), Message: f.Message}
+		if f.GetTimeoutFailureInfo() != nil {
+			c.Failure.Code = "HeartbeatTimeout"
+		}
+	}
+	return c
+}
+
+func details[T any](p *commonpb.Payloads) *T {
+	var v T
+	if p == nil || converter.GetDefaultDataConverter().FromPayloads(p, &v) != nil {
+		return nil
+	}
+	return &v
+}
+
+// Settled reports whether the pipeline has nothing left to load.
+func (v *View) Settled() bool { return v.Status.Phase == contract.Streaming && len(v.Loads) == 0 }

@@ -1,0 +1,97 @@
+package workflows
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
+
+	"syncline/activities/contract"
+)
+
+// Long activities run until they are cancelled. What ends a dead one is its
+// heartbeat, so the start-to-close timeout is only Temporal's obligatory bound.
+const (
+	longRun   = 365 * 24 * time.Hour
+	heartbeat = 5 * time.Second
+)
+
+func queue(ctx workflow.Context, r contract.Role) string {
+	return contract.Queue(contract.QueuePrefix(workflow.GetInfo(ctx).TaskQueueName), r)
+}
+
+// short is for control activities: idempotent, done in seconds, tried for as
+// long as attempts allow (0: until they succeed or name a permanent condition).
+func short(ctx workflow.Context, summary string, attempts int32) workflow.Context {
+	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		StartToCloseTimeout: 2 * time.Minute,
+		HeartbeatTimeout:    15 * time.Second,
+		Summary:             summary,
+		RetryPolicy: &temporal.RetryPolicy{
+			InitialInterval:    500 * time.Millisecond,
+			BackoffCoefficient: 2,
+			MaximumInterval:    15 * time.Second,
+			MaximumAttempts:    attempts,
+		},
+	})
+}
+
+// long is for activities that run until cancelled. The retry interval does not
+// grow: an attempt that dies after a week must be replaced as fast as the first,
+// and attempts that fail say themselves how long to wait.
+func long(ctx workflow.Context, r contract.Role, id, summary string) workflow.Context {
+	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		ActivityID:          id,
+		TaskQueue:           queue(ctx, r),
+		StartToCloseTimeout: longRun,
+		HeartbeatTimeout:    heartbeat,
+		WaitForCancellation: true,
+		Summary:             summary,
+		RetryPolicy: &temporal.RetryPolicy{
+			InitialInterval:    300 * time.Millisecond,
+			BackoffCoefficient: 1,
+		},
+	})
+}
+
+// work is for the steps of a load: long, but they end.
+func work(ctx workflow.Context, summary string) workflow.Context {
+	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		TaskQueue:           queue(ctx, contract.Snapshot),
+		StartToCloseTimeout: 24 * time.Hour,
+		HeartbeatTimeout:    heartbeat,
+		WaitForCancellation: true,
+		Summary:             summary,
+		RetryPolicy: &temporal.RetryPolicy{
+			InitialInterval:    300 * time.Millisecond,
+			BackoffCoefficient: 1.5,
+			MaximumInterval:    10 * time.Second,
+		},
+	})
+}
+
+// failure names what went wrong. Application errors carry a fault's code as their type.
+func failure(err error, step string) *contract.Failure {
+	if err == nil {
+		return nil
+	}
+	var app *temporal.ApplicationError
+	if errors.As(err, &app) {
+		return &contract.Failure{Code: app.Type(), Message: app.Message(), Step: step}
+	}
+	return &contract.Failure{Code: "Error", Message: err.Error(), Step: step}
+}
+
+func errorType(err error) string {
+	var app *temporal.ApplicationError
+	if errors.As(err, &app) {
+		return app.Type()
+	}
+	return ""
+}
+
+func refuse(format string, args ...any) error {
+	return temporal.NewNonRetryableApplicationError(fmt.Sprintf(format, args...), contract.RefusedError, nil)
+}

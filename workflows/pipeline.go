@@ -1,0 +1,270 @@
+package workflows
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
+
+	"syncline/activities/contract"
+	"syncline/dataplane/change"
+	"syncline/dataplane/sink"
+	"syncline/pipeline"
+)
+
+// Pipeline is the entity behind one declaration.
+func Pipeline(ctx workflow.Context, in contract.PipelineInput) error {
+	p := &entity{spec: in.Spec, lock: workflow.NewMutex(ctx)}
+	if in.Carried != nil {
+		p.state = *in.Carried
+		p.ready = true
+	} else {
+		if err := normalise(ctx, &p.spec); err != nil {
+			return err
+		}
+		p.state = contract.PipelineState{Phase: contract.Preparing, Epoch: 1, LoadEpoch: 1, Since: workflow.Now(ctx)}
+	}
+	if err := p.handlers(ctx); err != nil {
+		return err
+	}
+	p.listen(ctx)
+	p.show(ctx)
+	if !p.ready {
+		if err := p.setup(ctx); err != nil {
+			p.failed = failure(err, "")
+			p.phase(ctx, contract.SetupFailed)
+			// Whoever waits for apply is answered before the workflow closes.
+			last, _ := workflow.NewDisconnectedContext(ctx)
+			_ = workflow.Await(last, func() bool { return workflow.AllHandlersFinished(last) })
+			return err
+		}
+		p.ready = true
+	}
+	if err := p.reconcile(ctx); err != nil {
+		return err
+	}
+	for {
+		err := workflow.Await(ctx, func() bool {
+			return p.ended || p.dirty || workflow.GetInfo(ctx).GetContinueAsNewSuggested() && workflow.AllHandlersFinished(ctx)
+		})
+		if err != nil { // cancelled: stop what runs, keep what exists
+			last, _ := workflow.NewDisconnectedContext(ctx)
+			p.stopWork(last)
+			return err
+		}
+		switch {
+		case p.ended:
+			_ = workflow.Await(ctx, func() bool { return workflow.AllHandlersFinished(ctx) })
+			return nil
+		case p.dirty:
+			p.dirty = false
+			if err := p.reconcile(ctx); err != nil {
+				return err
+			}
+		default:
+			p.drain(ctx)
+			return workflow.NewContinueAsNewError(ctx, Pipeline, contract.PipelineInput{Spec: p.spec, Carried: &p.state})
+		}
+	}
+}
+
+// entity is the state of a running Pipeline. Handlers that change it hold lock,
+// so that updates take effect one after the other.
+type entity struct {
+	spec    pipeline.Spec
+	state   contract.PipelineState
+	failed  *contract.Failure
+	lock    workflow.Mutex
+	ready   bool // setup is done
+	applied bool // the first apply has been answered
+	ended   bool // destroyed
+	dirty   bool // reconcile has work to do
+}
+
+func (p *entity) status() contract.PipelineStatus {
+	return contract.PipelineStatus{
+		Name: p.spec.Name, Phase: p.state.Phase, Since: p.state.Since, Epoch: p.state.Epoch, SlotAt: p.state.SlotAt,
+		Tables: p.state.Tables, Components: p.state.Components, Loading: p.state.Loading, Spec: p.spec, Failure: p.failed,
+	}
+}
+
+func (p *entity) phase(ctx workflow.Context, ph contract.Phase) {
+	if p.state.Phase != ph {
+		p.state.Phase, p.state.Since = ph, workflow.Now(ctx)
+	}
+	p.show(ctx)
+}
+
+// settle derives the phase from what runs.
+func (p *entity) settle(ctx workflow.Context) {
+	if !p.ready || p.state.Phase == contract.Destroying || p.ended {
+		return
+	}
+	ph := contract.Streaming
+	for _, t := range p.state.Tables {
+		for _, st := range t.Sinks {
+			if st == sink.Loading {
+				ph = contract.Bootstrapping
+			}
+		}
+	}
+	for _, c := range p.state.Components {
+		if c.Failed {
+			ph = contract.Degraded
+		}
+	}
+	if p.state.Paused {
+		ph = contract.Paused
+	}
+	p.phase(ctx, ph)
+}
+
+// show keeps the Web UI's list and page readable.
+func (p *entity) show(ctx workflow.Context) {
+	sinks := make([]string, len(p.spec.Sinks))
+	for i, s := range p.spec.Sinks {
+		sinks[i] = s.Name
+	}
+	if err := workflow.UpsertTypedSearchAttributes(ctx,
+		temporal.NewSearchAttributeKeyKeyword(contract.PipelineAttribute).ValueSet(p.spec.Name),
+		temporal.NewSearchAttributeKeyKeyword(contract.PhaseAttribute).ValueSet(string(p.state.Phase)),
+		temporal.NewSearchAttributeKeyKeyword(contract.SourceAttribute).ValueSet(p.spec.Source.Type),
+		temporal.NewSearchAttributeKeyKeywordList(contract.SinkAttribute).ValueSet(sinks),
+		temporal.NewSearchAttributeKeyKeywordList(contract.TierAttribute).ValueSet([]string{"stream"}),
+	); err != nil {
+		workflow.GetLogger(ctx).Warn("search attributes not set", "error", err)
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "**%s** since %s · epoch %d · slot began at `%s`\n\n", p.state.Phase, p.state.Since.UTC().Format("2006-01-02 15:04:05Z"), p.state.Epoch, p.state.SlotAt)
+	if p.failed != nil {
+		fmt.Fprintf(&b, "`%s` %s\n\n", p.failed.Code, p.failed.Message)
+	}
+	for _, c := range p.state.Components {
+		if c.Failed {
+			fmt.Fprintf(&b, "- %s failed: `%s` %s\n", c.Name, c.Failure.Code, c.Failure.Message)
+		}
+	}
+	if len(p.state.Tables) > 0 {
+		b.WriteString("\n| table |")
+		for _, s := range sinks {
+			fmt.Fprintf(&b, " %s |", s)
+		}
+		b.WriteString(" rows loaded |\n|---|" + strings.Repeat("---|", len(sinks)) + "---|\n")
+		for i, t := range p.state.Tables {
+			if i == 50 {
+				fmt.Fprintf(&b, "| … and %d more |\n", len(p.state.Tables)-i)
+				break
+			}
+			fmt.Fprintf(&b, "| %s |", t.Table)
+			for _, s := range sinks {
+				fmt.Fprintf(&b, " %s |", t.Sinks[s])
+			}
+			fmt.Fprintf(&b, " %d |\n", t.Rows)
+		}
+	}
+	workflow.SetCurrentDetails(ctx, b.String())
+}
+
+func (p *entity) table(t change.TableID) *contract.TableStatus {
+	for i := range p.state.Tables {
+		if p.state.Tables[i].Table == t {
+			return &p.state.Tables[i]
+		}
+	}
+	return nil
+}
+
+func (p *entity) addTables(ts []contract.ResolvedTable) {
+	for _, t := range ts {
+		if p.table(t.Table) != nil {
+			continue
+		}
+		st := contract.TableStatus{Table: t.Table, AppendOnly: t.AppendOnly, Sinks: map[string]sink.State{}}
+		for _, s := range p.spec.Sinks {
+			st.Sinks[s.Name] = sink.Loading
+		}
+		p.state.Tables = append(p.state.Tables, st)
+	}
+	slices.SortFunc(p.state.Tables, func(a, b contract.TableStatus) int {
+		return cmp.Compare(a.Table.String(), b.Table.String())
+	})
+}
+
+// listen takes the signals of the pipeline's children.
+func (p *entity) listen(ctx workflow.Context) {
+	each(ctx, contract.ComponentSignal, p.onComponent)
+	each(ctx, contract.LoadedSignal, p.onLoaded)
+	each(ctx, contract.BootstrapSignal, p.onBootstrap)
+	each(ctx, contract.StoppedSignal, p.onStopped)
+}
+
+func each[T any](ctx workflow.Context, name string, take func(workflow.Context, T)) {
+	ch := workflow.GetSignalChannel(ctx, name)
+	workflow.Go(ctx, func(ctx workflow.Context) {
+		for {
+			var v T
+			if !ch.Receive(ctx, &v) {
+				return
+			}
+			take(ctx, v)
+		}
+	})
+}
+
+// drain takes the signals that have come but were not received yet, so that none
+// is lost when the run ends.
+func (p *entity) drain(ctx workflow.Context) {
+	drain(ctx, contract.ComponentSignal, p.onComponent)
+	drain(ctx, contract.LoadedSignal, p.onLoaded)
+	drain(ctx, contract.BootstrapSignal, p.onBootstrap)
+	drain(ctx, contract.StoppedSignal, p.onStopped)
+}
+
+func drain[T any](ctx workflow.Context, name string, take func(workflow.Context, T)) {
+	ch := workflow.GetSignalChannel(ctx, name)
+	for {
+		var v T
+		if !ch.ReceiveAsync(&v) {
+			return
+		}
+		take(ctx, v)
+	}
+}
+
+func (p *entity) onComponent(ctx workflow.Context, c contract.ComponentState) {
+	i, found := slices.BinarySearchFunc(p.state.Components, c.Name, func(x contract.ComponentState, n string) int { return cmp.Compare(x.Name, n) })
+	if found {
+		p.state.Components[i] = c
+	} else {
+		p.state.Components = slices.Insert(p.state.Components, i, c)
+	}
+	p.settle(ctx)
+}
+
+func (p *entity) onLoaded(ctx workflow.Context, l contract.TableLoaded) {
+	t := p.table(l.Table)
+	if t == nil { // removed meanwhile
+		return
+	}
+	if l.Failure != nil {
+		t.Reason = fmt.Sprintf("%s: %s: %s", l.Sink, l.Failure.Code, l.Failure.Message)
+		t.Sinks[l.Sink] = sink.Gated
+	} else {
+		t.Sinks[l.Sink], t.Reason = sink.Streaming, ""
+		t.Rows = max(t.Rows, l.Rows)
+	}
+	p.settle(ctx)
+}
+
+func (p *entity) onBootstrap(ctx workflow.Context, b contract.BootstrapEnded) {
+	p.state.Loading = slices.DeleteFunc(p.state.Loading, func(id string) bool { return id == b.ID })
+	if b.Failure != nil {
+		p.failed = b.Failure
+	}
+	p.settle(ctx)
+}
+
+func (p *entity) onStopped(workflow.Context, contract.StreamStopped) { p.state.StreamOn = false }

@@ -1,0 +1,110 @@
+package workflows
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
+
+	"syncline/activities/contract"
+	"syncline/dataplane/change"
+	"syncline/dataplane/sink"
+)
+
+// reconcile starts what should run and does not: the stream, and a bootstrap for
+// tables that are loading.
+func (p *entity) reconcile(ctx workflow.Context) error {
+	if p.state.Paused || p.ended || p.state.Phase == contract.Destroying {
+		p.settle(ctx)
+		return nil
+	}
+	if !p.state.StreamOn {
+		p.state.Components = nil
+		if err := p.child(ctx, contract.StreamID(p.spec.Name), "keeps capture and delivery running", Stream, contract.StreamInput{
+			Spec: p.spec, Epoch: p.state.Epoch, SlotAt: p.state.SlotAt, Parent: workflow.GetInfo(ctx).WorkflowExecution.ID,
+		}); err != nil {
+			return err
+		}
+		p.state.StreamOn = true
+	}
+	if len(p.state.Loading) == 0 {
+		if tables := p.loading(); len(tables) > 0 {
+			if _, err := p.bootstrap(ctx, tables, nil); err != nil {
+				return err
+			}
+		}
+	}
+	p.settle(ctx)
+	return nil
+}
+
+// loading returns the tables that some sink still has to load.
+func (p *entity) loading() (out []change.TableID) {
+	for _, t := range p.state.Tables {
+		for _, s := range p.spec.Sinks {
+			if t.Sinks[s.Name] == sink.Loading && !slices.Contains(out, t.Table) {
+				out = append(out, t.Table)
+			}
+		}
+	}
+	return out
+}
+
+func (p *entity) bootstrap(ctx workflow.Context, tables []change.TableID, sinks []string) (string, error) {
+	p.state.Bootstraps++
+	id := fmt.Sprintf("bootstrap/%s/%d", p.spec.Name, p.state.Bootstraps)
+	err := p.child(ctx, id, fmt.Sprintf("loads %d tables", len(tables)), Bootstrap, contract.BootstrapInput{
+		Spec: p.spec, Tables: tables, Sinks: sinks, Parent: workflow.GetInfo(ctx).WorkflowExecution.ID,
+	})
+	if err == nil {
+		p.state.Loading = append(p.state.Loading, id)
+	}
+	return id, err
+}
+
+// child starts a workflow that outlives this run: the entity continues as new
+// while its children go on, and they tell it by signals what became of them.
+func (p *entity) child(ctx workflow.Context, id, summary string, fn, input any) error {
+	cctx := workflow.WithChildOptions(ctx, workflow.ChildWorkflowOptions{
+		WorkflowID:        id,
+		ParentClosePolicy: enumspb.PARENT_CLOSE_POLICY_ABANDON,
+		StaticSummary:     p.spec.Name + ": " + summary,
+	})
+	for wait := 100 * time.Millisecond; ; wait *= 2 {
+		err := workflow.ExecuteChildWorkflow(cctx, fn, input).GetChildWorkflowExecution().Get(ctx, nil)
+		// A stopped child tells before it has closed: its id is free a moment later.
+		if !temporal.IsWorkflowExecutionAlreadyStartedError(err) || wait > 10*time.Second {
+			return err
+		}
+		if err := workflow.Sleep(ctx, wait); err != nil {
+			return err
+		}
+	}
+}
+
+// stopBound is how long a stop waits for activities to flush and end.
+const stopBound = 2 * time.Minute
+
+// stopWork cancels stream and bootstraps, and waits until they have ended.
+func (p *entity) stopWork(ctx workflow.Context) {
+	ids := slices.Clone(p.state.Loading)
+	if p.state.StreamOn {
+		ids = append(ids, contract.StreamID(p.spec.Name))
+	}
+	for _, id := range ids {
+		if err := workflow.RequestCancelExternalWorkflow(ctx, id, "").Get(ctx, nil); err != nil {
+			// Not there any more: somebody terminated it, and no signal will come.
+			if id == contract.StreamID(p.spec.Name) {
+				p.state.StreamOn = false
+			}
+			p.state.Loading = slices.DeleteFunc(p.state.Loading, func(x string) bool { return x == id })
+		}
+	}
+	ok, err := workflow.AwaitWithTimeout(ctx, stopBound, func() bool { return !p.state.StreamOn && len(p.state.Loading) == 0 })
+	if err != nil || !ok {
+		workflow.GetLogger(ctx).Warn("stream or bootstrap did not end in time", "bound", stopBound.String())
+	}
+}

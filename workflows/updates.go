@@ -1,0 +1,418 @@
+package workflows
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
+
+	"syncline/activities/contract"
+	"syncline/dataplane/change"
+	"syncline/dataplane/sink"
+	"syncline/pipeline"
+)
+
+// handlers registers the status query and the updates. Validators refuse with a
+// reason before anything enters history; handlers run one at a time.
+func (p *entity) handlers(ctx workflow.Context) error {
+	if err := workflow.SetQueryHandler(ctx, contract.StatusQuery, func() (contract.PipelineStatus, error) { return p.status(), nil }); err != nil {
+		return err
+	}
+	set := func(name, what string, handler, validator any) error {
+		return workflow.SetUpdateHandlerWithOptions(ctx, name, handler, workflow.UpdateHandlerOptions{Validator: validator, Description: what})
+	}
+	for _, err := range []error{
+		set(contract.ApplyUpdate, "make the pipeline as declared", p.apply, p.mayApply),
+		set(contract.PauseUpdate, "stop capture, delivery and loads; the slot keeps what comes", p.pause, p.mayPause),
+		set(contract.ResumeUpdate, "start again, and try failed components again", p.resume, p.mayResume),
+		set(contract.AddTableUpdate, "load tables and deliver them", p.addTable, p.mayAdd),
+		set(contract.RemoveTableUpdate, "stop delivering tables", p.removeTable, p.mayRemove),
+		set(contract.ResyncTableUpdate, "empty tables at the sinks and load them again", p.resyncTable, p.mayResync),
+		set(contract.DestroyUpdate, "remove slot, publication, topics and ledger, and end", p.destroy, p.mayDestroy),
+	} {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// exclusive waits for the setup, then runs fn while no other update runs.
+func (p *entity) exclusive(ctx workflow.Context, fn func() error) error {
+	if err := workflow.Await(ctx, func() bool { return p.ready || p.failed != nil && p.state.Phase == contract.SetupFailed }); err != nil {
+		return err
+	}
+	if !p.ready {
+		return temporal.NewNonRetryableApplicationError(p.failed.Message, p.failed.Code, nil)
+	}
+	if err := p.lock.Lock(ctx); err != nil {
+		return err
+	}
+	defer p.lock.Unlock()
+	if p.ended {
+		return refuse("pipeline %s has been destroyed", p.spec.Name)
+	}
+	return fn()
+}
+
+func (p *entity) alive() error {
+	if p.ended || p.state.Phase == contract.Destroying {
+		return refuse("pipeline %s is being destroyed", p.spec.Name)
+	}
+	return nil
+}
+
+func (p *entity) mayApply(_ workflow.Context, spec pipeline.Spec) error {
+	if err := p.alive(); err != nil {
+		return err
+	}
+	if err := spec.Normalise(); err != nil {
+		return temporal.NewNonRetryableApplicationError(err.Error(), "InvalidDeclaration", nil)
+	}
+	var no []string
+	for _, c := range pipeline.Diff(&p.spec, &spec) {
+		if c.Effect == pipeline.Refused {
+			no = append(no, c.String())
+		}
+	}
+	if len(no) > 0 {
+		return refuse("cannot be changed while the pipeline runs: %s", strings.Join(no, "; "))
+	}
+	return nil
+}
+
+// apply answers once the pipeline is set up as declared. The first apply is the
+// one that started the workflow.
+func (p *entity) apply(ctx workflow.Context, spec pipeline.Spec) (res contract.ApplyResult, err error) {
+	if err := normalise(ctx, &spec); err != nil {
+		return res, err
+	}
+	err = p.exclusive(ctx, func() error {
+		res.Changes = pipeline.Diff(&p.spec, &spec)
+		if len(res.Changes) == 0 {
+			res.Created = !p.applied
+			p.applied = true
+			return nil
+		}
+		return p.change(ctx, spec)
+	})
+	for _, t := range p.state.Tables {
+		res.Tables = append(res.Tables, t.Table)
+	}
+	return res, err
+}
+
+// change moves the pipeline to another declaration. Tables that come or go are
+// added and removed; whatever else changes, the stream is started again with it.
+func (p *entity) change(ctx workflow.Context, spec pipeline.Spec) error {
+	var found contract.Resolved
+	if err := workflow.ExecuteActivity(short(ctx, "find the tables", setupTries), contract.ResolveActivity, contract.SetupInput{Spec: spec}).Get(ctx, &found); err != nil {
+		return err
+	}
+	want := tablesOf(found)
+	var come, go_ []change.TableID
+	for _, t := range want {
+		if p.table(t) == nil {
+			come = append(come, t)
+		}
+	}
+	for _, t := range p.state.Tables {
+		if !slices.Contains(want, t.Table) {
+			go_ = append(go_, t.Table)
+		}
+	}
+	p.stopWork(ctx)
+	defer func() { p.dirty = true }()
+	old := p.spec
+	p.spec = spec
+	if len(go_) > 0 {
+		if err := p.remove(ctx, go_, false); err != nil {
+			p.spec = old
+			return err
+		}
+	}
+	if err := p.add(ctx, found, come); err != nil {
+		p.spec = old
+		return err
+	}
+	return nil
+}
+
+func (p *entity) mayPause(workflow.Context) error {
+	if p.state.Paused {
+		return refuse("pipeline %s is paused already", p.spec.Name)
+	}
+	return p.alive()
+}
+
+func (p *entity) pause(ctx workflow.Context) (st contract.PipelineStatus, err error) {
+	err = p.exclusive(ctx, func() error {
+		p.state.Paused = true
+		p.stopWork(ctx)
+		p.settle(ctx)
+		return nil
+	})
+	return p.status(), err
+}
+
+func (p *entity) mayResume(workflow.Context) error {
+	if !p.state.Paused && p.state.Phase != contract.Degraded && p.failed == nil && !p.gated() {
+		return refuse("pipeline %s is neither paused nor has it failed components", p.spec.Name)
+	}
+	return p.alive()
+}
+
+func (p *entity) gated() bool {
+	for _, t := range p.state.Tables {
+		for _, st := range t.Sinks {
+			if st == sink.Gated {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (p *entity) resume(ctx workflow.Context) (st contract.PipelineStatus, err error) {
+	err = p.exclusive(ctx, func() error {
+		p.failed = nil
+		for i := range p.state.Tables { // loads that had failed are tried again
+			for _, s := range p.spec.Sinks {
+				if t := &p.state.Tables[i]; t.Sinks[s.Name] == sink.Gated {
+					t.Sinks[s.Name], t.Reason = sink.Loading, ""
+				}
+			}
+		}
+		if p.state.Paused {
+			p.state.Paused = false
+		} else if p.state.StreamOn {
+			if err := workflow.SignalExternalWorkflow(ctx, contract.StreamID(p.spec.Name), "", contract.RetrySignal, nil).Get(ctx, nil); err != nil {
+				p.state.StreamOn = false // it is gone: reconcile starts it again
+			}
+		}
+		return p.reconcile(ctx)
+	})
+	return p.status(), err
+}
+
+func (p *entity) mayAdd(_ workflow.Context, in contract.TablesInput) error {
+	if len(in.Tables) == 0 {
+		return refuse("no table named")
+	}
+	for _, t := range in.Tables {
+		if p.table(t) != nil {
+			return refuse("table %s is in the pipeline already", t)
+		}
+	}
+	return p.alive()
+}
+
+func (p *entity) addTable(ctx workflow.Context, in contract.TablesInput) (res contract.TablesResult, err error) {
+	err = p.exclusive(ctx, func() error {
+		spec := p.spec.WithTables(in.Tables, nil)
+		var found contract.Resolved
+		if err := workflow.ExecuteActivity(short(ctx, "find the tables", setupTries), contract.ResolveActivity, contract.SetupInput{Spec: spec, Tables: in.Tables}).Get(ctx, &found); err != nil {
+			return err
+		}
+		old := p.spec
+		p.spec = spec
+		if err := p.add(ctx, found, in.Tables); err != nil {
+			p.spec = old
+			return err
+		}
+		res.Tables = in.Tables
+		if !p.state.Paused {
+			res.Bootstrap, err = p.bootstrap(ctx, in.Tables, nil)
+		}
+		p.settle(ctx)
+		return err
+	})
+	return res, err
+}
+
+// add makes topics, the publication's entries and the sinks' tables, without
+// touching the stream of the tables that run.
+func (p *entity) add(ctx workflow.Context, found contract.Resolved, tables []change.TableID) error {
+	if len(tables) == 0 {
+		return nil
+	}
+	all := slices.Clone(tables)
+	for _, t := range p.state.Tables {
+		all = append(all, t.Table)
+	}
+	for _, sk := range p.spec.Sinks {
+		if err := workflow.ExecuteActivity(short(ctx, "prepare sink "+sk.Name, setupTries), contract.PrepareSinkActivity,
+			contract.SinkInput{Spec: p.spec, Sink: sk.Name, Tables: tables, Epoch: p.state.LoadEpoch}).Get(ctx, nil); err != nil {
+			return err
+		}
+	}
+	for _, step := range []struct{ name, activity string }{
+		{"create the topics", contract.EnsureTopicsActivity},
+		{"extend the publication", contract.EnsurePublicationActivity},
+	} {
+		if err := workflow.ExecuteActivity(short(ctx, step.name, setupTries), step.activity, contract.SetupInput{Spec: p.spec, Tables: all}).Get(ctx, nil); err != nil {
+			return err
+		}
+	}
+	var add []contract.ResolvedTable
+	for _, t := range found.Tables {
+		if slices.Contains(tables, t.Table) {
+			add = append(add, t)
+		}
+	}
+	p.addTables(add)
+	return nil
+}
+
+func (p *entity) known(in contract.TablesInput) error {
+	if len(in.Tables) == 0 {
+		return refuse("no table named")
+	}
+	for _, t := range in.Tables {
+		if p.table(t) == nil {
+			return refuse("table %s is not in the pipeline%s", t, p.nearest(t))
+		}
+	}
+	return p.alive()
+}
+
+func (p *entity) nearest(t change.TableID) string {
+	names := make([]string, len(p.state.Tables))
+	for i := range names {
+		names[i] = p.state.Tables[i].Table.String()
+	}
+	if n := pipeline.Nearest(t.String(), names); n != "" {
+		return fmt.Sprintf("; did you mean %s?", n)
+	}
+	return ""
+}
+
+func (p *entity) mayRemove(_ workflow.Context, in contract.TablesInput) error {
+	if err := p.known(in); err != nil {
+		return err
+	}
+	if len(in.Tables) >= len(p.state.Tables) {
+		return refuse("that would leave no table; use destroy")
+	}
+	return nil
+}
+
+func (p *entity) removeTable(ctx workflow.Context, in contract.TablesInput) (res contract.TablesResult, err error) {
+	err = p.exclusive(ctx, func() error {
+		old := p.spec
+		p.spec = p.spec.WithTables(nil, in.Tables)
+		if err := p.remove(ctx, in.Tables, in.DropRows); err != nil {
+			p.spec = old
+			return err
+		}
+		res.Tables = in.Tables
+		p.settle(ctx)
+		return nil
+	})
+	return res, err
+}
+
+func (p *entity) remove(ctx workflow.Context, tables []change.TableID, drop bool) error {
+	var stay []change.TableID
+	for _, t := range p.state.Tables {
+		if !slices.Contains(tables, t.Table) {
+			stay = append(stay, t.Table)
+		}
+	}
+	if err := workflow.ExecuteActivity(short(ctx, "shrink the publication", setupTries), contract.EnsurePublicationActivity,
+		contract.SetupInput{Spec: p.spec, Tables: stay}).Get(ctx, nil); err != nil {
+		return err
+	}
+	for _, sk := range p.spec.Sinks {
+		for _, t := range tables {
+			task := contract.TableTask{Endpoint: contract.Endpoint{Pipeline: p.spec.Name, Source: p.spec.Source, Sink: sk}, Table: t, DropRows: drop}
+			if err := workflow.ExecuteActivity(short(ctx, fmt.Sprintf("%s: remove %s", sk.Name, t), setupTries), contract.RemoveTableActivity, task).Get(ctx, nil); err != nil {
+				return err
+			}
+		}
+	}
+	p.state.Tables = slices.DeleteFunc(p.state.Tables, func(t contract.TableStatus) bool { return slices.Contains(tables, t.Table) })
+	return nil
+}
+
+func (p *entity) mayResync(_ workflow.Context, in contract.TablesInput) error {
+	if err := p.known(in); err != nil {
+		return err
+	}
+	for _, name := range in.Sinks {
+		if p.spec.Sink(name) == nil {
+			return refuse("no sink is called %q", name)
+		}
+	}
+	for _, t := range in.Tables {
+		for _, st := range p.table(t).Sinks {
+			if st == sink.Loading {
+				return refuse("table %s is loading already", t)
+			}
+		}
+	}
+	return nil
+}
+
+func (p *entity) resyncTable(ctx workflow.Context, in contract.TablesInput) (res contract.TablesResult, err error) {
+	err = p.exclusive(ctx, func() error {
+		p.state.LoadEpoch++
+		for _, sk := range p.spec.Sinks {
+			if len(in.Sinks) > 0 && !slices.Contains(in.Sinks, sk.Name) {
+				continue
+			}
+			for _, t := range in.Tables {
+				task := contract.TableTask{Endpoint: contract.Endpoint{Pipeline: p.spec.Name, Source: p.spec.Source, Sink: sk}, Table: t, Epoch: p.state.LoadEpoch}
+				if err := workflow.ExecuteActivity(short(ctx, fmt.Sprintf("%s: reset %s", sk.Name, t), setupTries), contract.ResetTableActivity, task).Get(ctx, nil); err != nil {
+					return err
+				}
+				p.table(t).Sinks[sk.Name] = sink.Loading
+			}
+		}
+		res.Tables = in.Tables
+		if !p.state.Paused {
+			res.Bootstrap, err = p.bootstrap(ctx, in.Tables, in.Sinks)
+		}
+		p.settle(ctx)
+		return err
+	})
+	return res, err
+}
+
+func (p *entity) mayDestroy(workflow.Context, contract.DestroyInput) error { return p.alive() }
+
+// destroy goes on past what it cannot reach and reports it, so that a dead sink
+// cannot keep a slot, and with it the source's log, for ever.
+func (p *entity) destroy(ctx workflow.Context, in contract.DestroyInput) (res contract.DestroyResult, err error) {
+	err = p.exclusive(ctx, func() error {
+		p.phase(ctx, contract.Destroying)
+		p.stopWork(ctx)
+		var left []string
+		do := func(what, activity string, input any) {
+			if err := workflow.ExecuteActivity(short(ctx, what, setupTries), activity, input).Get(ctx, nil); err != nil {
+				left = append(left, fmt.Sprintf("%s: %s", what, failure(err, "").Message))
+				return
+			}
+			res.Removed = append(res.Removed, what)
+		}
+		down := contract.TeardownInput{Spec: p.spec}
+		do("slot "+p.spec.SlotName(), contract.DropSlotActivity, down)
+		do("publication "+p.spec.PublicationName(), contract.DropPublicationActivity, down)
+		do("topics", contract.DeleteTopicsActivity, down)
+		for _, sk := range p.spec.Sinks {
+			do("ledger of "+sk.Name, contract.ForgetSinkActivity, contract.SinkInput{Spec: p.spec, Sink: sk.Name, DropRows: in.DropRows})
+		}
+		if len(left) > 0 {
+			p.failed = &contract.Failure{Code: "DestroyIncomplete", Message: strings.Join(left, "; ")}
+			p.state.Paused = true // nothing is started again; destroy can be asked for again
+			p.phase(ctx, contract.Paused)
+			return temporal.NewNonRetryableApplicationError("not removed: "+p.failed.Message, p.failed.Code, nil)
+		}
+		p.phase(ctx, contract.Destroyed)
+		p.ended = true
+		return nil
+	})
+	return res, err
+}
