@@ -69,9 +69,10 @@ func (p *entity) bootstrap(ctx workflow.Context, tables []change.TableID, sinks 
 // while its children go on, and they tell it by signals what became of them.
 func (p *entity) child(ctx workflow.Context, id, summary string, fn, input any) error {
 	cctx := workflow.WithChildOptions(ctx, workflow.ChildWorkflowOptions{
-		WorkflowID:        id,
-		ParentClosePolicy: enumspb.PARENT_CLOSE_POLICY_ABANDON,
-		StaticSummary:     p.spec.Name + ": " + summary,
+		WorkflowID:          id,
+		ParentClosePolicy:   enumspb.PARENT_CLOSE_POLICY_ABANDON,
+		WaitForCancellation: true,
+		StaticSummary:       p.spec.Name + ": " + summary,
 	})
 	for wait := 100 * time.Millisecond; ; wait *= 2 {
 		err := workflow.ExecuteChildWorkflow(cctx, fn, input).GetChildWorkflowExecution().Get(ctx, nil)

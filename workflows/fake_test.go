@@ -1,0 +1,220 @@
+package workflows
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/testsuite"
+	"go.temporal.io/sdk/workflow"
+
+	"syncline/activities/contract"
+	"syncline/dataplane/change"
+	"syncline/pipeline"
+)
+
+// world stands in for the activities: it records what was asked of it and fails
+// where a test tells it to. The data plane has tests of its own, on real servers.
+type world struct {
+	mu     sync.Mutex
+	calls  []string
+	fail   map[string]error // by activity name: every attempt fails with it
+	once   map[string][]error
+	tables []change.TableID
+	chunks int
+	signal func(contract.HoldInput, int) // export a generation
+	gens   int
+}
+
+func newWorld() *world {
+	return &world{fail: map[string]error{}, once: map[string][]error{}, chunks: 3,
+		tables: []change.TableID{{Schema: "shop", Name: "customers"}, {Schema: "shop", Name: "orders"}}}
+}
+
+func (w *world) called(name string, arg any) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.calls = append(w.calls, fmt.Sprintf("%s %v", name, arg))
+	if es := w.once[name]; len(es) > 0 {
+		w.once[name] = es[1:]
+		return es[0]
+	}
+	return w.fail[name]
+}
+
+func (w *world) names() (out []string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.calls)
+}
+
+func (w *world) count(call string) (n int) {
+	for _, c := range w.names() {
+		if c == call {
+			n++
+		}
+	}
+	return n
+}
+
+func permanent(code string) error {
+	return temporal.NewNonRetryableApplicationError("told to", code, nil)
+}
+
+func (w *world) register(r interface {
+	RegisterActivityWithOptions(any, activity.RegisterOptions)
+}) {
+	reg := func(name string, fn any) { r.RegisterActivityWithOptions(fn, activity.RegisterOptions{Name: name}) }
+	reg(contract.ResolveActivity, func(_ context.Context, in contract.SetupInput) (contract.Resolved, error) {
+		out := contract.Resolved{SystemID: "7"}
+		for _, t := range w.tables {
+			if len(in.Tables) == 0 && len(in.Spec.Match([]change.TableID{t}).Tables) == 1 || slices.Contains(in.Tables, t) {
+				out.Tables = append(out.Tables, contract.ResolvedTable{Table: t})
+			}
+		}
+		return out, w.called(contract.ResolveActivity, len(out.Tables))
+	})
+	reg(contract.PrepareSinkActivity, func(_ context.Context, in contract.SinkInput) error {
+		return w.called(contract.PrepareSinkActivity, in.Sink)
+	})
+	reg(contract.EnsureTopicsActivity, func(_ context.Context, in contract.SetupInput) (contract.Made, error) {
+		return contract.Made{Created: true, Names: []string{"t"}}, w.called(contract.EnsureTopicsActivity, len(in.Tables))
+	})
+	reg(contract.EnsurePublicationActivity, func(_ context.Context, in contract.SetupInput) (contract.Made, error) {
+		return contract.Made{Created: true}, w.called(contract.EnsurePublicationActivity, len(in.Tables))
+	})
+	reg(contract.CreateSlotActivity, func(context.Context, contract.SetupInput) (contract.SlotMade, error) {
+		return contract.SlotMade{Created: true, At: 0x100}, w.called(contract.CreateSlotActivity, "")
+	})
+	for _, name := range []string{contract.DropSlotActivity, contract.DropPublicationActivity, contract.DeleteTopicsActivity} {
+		reg(name, func(context.Context, contract.TeardownInput) error { return w.called(name, "") })
+	}
+	reg(contract.ForgetSinkActivity, func(_ context.Context, in contract.SinkInput) error {
+		return w.called(contract.ForgetSinkActivity, fmt.Sprint(in.Sink, " ", in.DropRows))
+	})
+	run := func(name string, arg any, ctx context.Context) error {
+		if err := w.called(name, arg); err != nil {
+			return err
+		}
+		for ctx.Err() == nil {
+			activity.RecordHeartbeat(ctx, contract.CaptureProgress{})
+			select {
+			case <-ctx.Done():
+			case <-activity.GetWorkerStopChannel(ctx):
+				return temporal.NewApplicationError("stopping", contract.WorkerStoppedError)
+			case <-time.After(5 * time.Millisecond):
+			}
+		}
+		return ctx.Err()
+	}
+	reg(contract.CaptureActivity, func(ctx context.Context, in contract.CaptureInput) error {
+		return run(contract.CaptureActivity, in.SlotAt, ctx)
+	})
+	reg(contract.DeliverActivity, func(ctx context.Context, in contract.DeliverInput) error {
+		return run(contract.DeliverActivity, fmt.Sprintf("%s/%d", in.Sink, in.Lane), ctx)
+	})
+	reg(contract.HoldSnapshotActivity, func(ctx context.Context, in contract.HoldInput) error {
+		w.mu.Lock()
+		w.gens = max(w.gens, in.After) + 1
+		n, signal := w.gens, w.signal
+		w.mu.Unlock()
+		if signal != nil {
+			signal(in, n)
+		}
+		// The real one stays until it is cancelled; time is not skipped while one does.
+		return w.called(contract.HoldSnapshotActivity, in.After)
+	})
+	reg(contract.PlanChunksActivity, func(_ context.Context, in contract.TableTask) (contract.ChunkPlan, error) {
+		return contract.ChunkPlan{Chunks: w.chunks, Estimate: int64(w.chunks) * 10}, w.called(contract.PlanChunksActivity, fmt.Sprint(in.Sink.Name, " ", in.Table))
+	})
+	reg(contract.CopyChunkActivity, func(_ context.Context, in contract.ChunkTask) (contract.ChunkDone, error) {
+		return contract.ChunkDone{Rows: 10, Bytes: 100}, w.called(contract.CopyChunkActivity, fmt.Sprintf("%s %s %d gen %d", in.Sink.Name, in.Table, in.N, in.Generation.N))
+	})
+	for _, name := range []string{contract.FinishLoadActivity, contract.ResetTableActivity, contract.RemoveTableActivity} {
+		reg(name, func(_ context.Context, in contract.TableTask) error {
+			return w.called(name, fmt.Sprint(in.Sink.Name, " ", in.Table))
+		})
+	}
+	reg(contract.InspectActivity, func(_ context.Context, in contract.PlanInput) (contract.Report, error) {
+		return contract.Report{OK: true}, w.called(contract.InspectActivity, in.Spec.Name)
+	})
+}
+
+func shopSpec(t testing.TB) pipeline.Spec {
+	t.Helper()
+	s, err := pipeline.Parse("shop.yaml", []byte(`
+version: 1
+name: shop
+source: {type: postgres, dsn: env:SOURCE}
+kafka: {brokers: ["127.0.0.1:9092"]}
+sinks:
+  - {name: warehouse, type: postgres, dsn: env:SINK}
+  - {name: analytics, type: clickhouse, dsn: env:CH}
+tables: ["shop.*"]
+`), os.LookupEnv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return *s
+}
+
+// stream behaves as Stream does towards its pipeline, without activities.
+func (w *world) stream(ctx workflow.Context, in contract.StreamInput) error {
+	names := []string{contract.CaptureComponent}
+	for _, sk := range in.Spec.Sinks {
+		for lane := range sk.Lanes {
+			names = append(names, contract.LaneComponent(sk.Name, lane))
+		}
+	}
+	tell := func(ctx workflow.Context, signal string, arg any) {
+		_ = workflow.SignalExternalWorkflow(ctx, in.Parent, "", signal, arg).Get(ctx, nil)
+	}
+	for _, n := range names {
+		if err := w.called("run", n); err != nil {
+			tell(ctx, contract.ComponentSignal, contract.ComponentState{Name: n, Failed: true, Failure: failure(err, "")})
+			if !workflow.GetSignalChannel(ctx, contract.RetrySignal).Receive(ctx, nil) || ctx.Err() != nil {
+				break
+			}
+			tell(ctx, contract.ComponentSignal, contract.ComponentState{Name: n})
+		}
+	}
+	_ = workflow.Await(ctx, func() bool { return false })
+	last, _ := workflow.NewDisconnectedContext(ctx)
+	tell(last, contract.StoppedSignal, contract.StreamStopped{})
+	return ctx.Err()
+}
+
+// environment is a test environment with the world's activities and all workflows.
+func environment(t *testing.T, w *world) *testsuite.TestWorkflowEnvironment {
+	t.Helper()
+	var s testsuite.WorkflowTestSuite
+	env := s.NewTestWorkflowEnvironment()
+	env.SetTestTimeout(5 * time.Second)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log("calls:", w.names())
+		}
+	})
+	for _, fn := range []any{Pipeline, Bootstrap, Snapshot, Plan} {
+		env.RegisterWorkflow(fn)
+	}
+	// Time is only skipped while no activity runs, and a Stream's run for ever.
+	env.RegisterWorkflowWithOptions(w.stream, workflow.RegisterOptions{Name: contract.StreamWorkflow})
+	w.register(env)
+	w.signal = func(in contract.HoldInput, n int) {
+		_ = env.SignalWorkflowByID(in.Workflow, contract.GenerationSignal, contract.Generation{N: n, Name: fmt.Sprintf("snap-%d", n)})
+	}
+	env.SetStartWorkflowOptions(startOptions("pipeline/shop"))
+	return env
+}
+
+func startOptions(id string) client.StartWorkflowOptions {
+	return client.StartWorkflowOptions{ID: id, TaskQueue: contract.Queue("syncline", contract.Control)}
+}

@@ -1,0 +1,283 @@
+package workflows
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/testsuite"
+
+	"syncline/activities/contract"
+	"syncline/dataplane/change"
+	"syncline/pipeline"
+)
+
+// reply collects what an update answers.
+type reply struct {
+	refused  error
+	err      error
+	result   any
+	complete bool
+}
+
+func (r *reply) Accept()                   {}
+func (r *reply) Reject(err error)          { r.refused = err }
+func (r *reply) Complete(res any, e error) { r.result, r.err, r.complete = res, e, true }
+
+func ask(env *testsuite.TestWorkflowEnvironment, after time.Duration, update string, args ...any) *reply {
+	r := &reply{}
+	env.RegisterDelayedCallback(func() { env.UpdateWorkflow(update, update+after.String(), r, args...) }, after)
+	return r
+}
+
+func statusOf(t *testing.T, env *testsuite.TestWorkflowEnvironment) contract.PipelineStatus {
+	t.Helper()
+	v, err := env.QueryWorkflow(contract.StatusQuery)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var st contract.PipelineStatus
+	if err := v.Get(&st); err != nil {
+		t.Fatal(err)
+	}
+	return st
+}
+
+func TestPipelineSetsUpInOrderThenStreams(t *testing.T) {
+	w := newWorld()
+	env := environment(t, w)
+	apply := ask(env, 0, contract.ApplyUpdate, shopSpec(t))
+	destroy := ask(env, time.Hour, contract.DestroyUpdate, contract.DestroyInput{})
+	var seen contract.PipelineStatus
+	env.RegisterDelayedCallback(func() { seen = statusOf(t, env) }, time.Hour-time.Second)
+	env.ExecuteWorkflow(Pipeline, contract.PipelineInput{Spec: shopSpec(t)})
+	if err := env.GetWorkflowError(); err != nil {
+		t.Fatal(err)
+	}
+	if apply.err != nil || !apply.result.(contract.ApplyResult).Created {
+		t.Errorf("apply: %+v", apply)
+	}
+	if seen.Phase != contract.Streaming || len(seen.Tables) != 2 || seen.SlotAt != 0x100 {
+		t.Errorf("before destroy: %+v", seen)
+	}
+	if destroy.err != nil {
+		t.Errorf("destroy: %v", destroy.err)
+	}
+	calls := w.names()
+	order := []string{"Resolve 2", "PrepareSink warehouse", "PrepareSink analytics", "EnsureTopics 0", "EnsurePublication 0", "CreateSlot "}
+	if !slices.Equal(calls[:len(order)], order) {
+		t.Errorf("setup in the order %v", calls[:len(order)])
+	}
+	for _, c := range []string{"DropSlot ", "DropPublication ", "DeleteTopics ", "ForgetSink warehouse false"} {
+		if w.count(c) != 1 {
+			t.Errorf("%q asked %d times", c, w.count(c))
+		}
+	}
+}
+
+// Whatever step of the setup fails, everything made before it is removed again,
+// last first, and the answer names the step.
+func TestSetupIsCompensated(t *testing.T) {
+	steps := []struct{ activity, step string }{
+		{contract.ResolveActivity, "find the tables"},
+		{contract.PrepareSinkActivity, "prepare sink warehouse"},
+		{contract.EnsureTopicsActivity, "create the topics"},
+		{contract.EnsurePublicationActivity, "create the publication"},
+		{contract.CreateSlotActivity, "create the slot"},
+	}
+	undo := []string{"ForgetSink warehouse true", "ForgetSink analytics true", "DeleteTopics ", "DropPublication "}
+	for i, s := range steps {
+		t.Run(s.activity, func(t *testing.T) {
+			w := newWorld()
+			w.fail[s.activity] = permanent("Broken")
+			env := environment(t, w)
+			apply := ask(env, 0, contract.ApplyUpdate, shopSpec(t))
+			env.ExecuteWorkflow(Pipeline, contract.PipelineInput{Spec: shopSpec(t)})
+			err := env.GetWorkflowError()
+			var app *temporal.ApplicationError
+			if !errors.As(err, &app) || app.Type() != contract.SetupFailedError || !strings.Contains(app.Message(), s.step) {
+				t.Fatalf("error %v", err)
+			}
+			if apply.err == nil || !strings.Contains(apply.err.Error(), s.step) {
+				t.Errorf("apply answered %+v", apply)
+			}
+			var want []string
+			switch i {
+			case 1:
+				want = undo[:1]
+			case 2:
+				want = undo[:2]
+			case 3:
+				want = undo[:3]
+			case 4:
+				want = undo
+			}
+			var got []string
+			for _, c := range w.names() {
+				if slices.Contains(undo, c) {
+					got = append(got, c)
+				}
+			}
+			slices.Reverse(got)
+			if !slices.Equal(got, want) {
+				t.Errorf("undone %v, want %v", got, want)
+			}
+			if w.count("run capture") > 0 {
+				t.Error("streamed after a failed setup")
+			}
+		})
+	}
+}
+
+func TestSetupIsCompensatedOnCancel(t *testing.T) {
+	w := newWorld()
+	w.fail[contract.CreateSlotActivity] = temporal.NewApplicationError("not yet", "SourceUnreachable")
+	env := environment(t, w)
+	env.RegisterDelayedCallback(env.CancelWorkflow, 600*time.Millisecond)
+	env.ExecuteWorkflow(Pipeline, contract.PipelineInput{Spec: shopSpec(t)})
+	for _, c := range []string{"DropPublication ", "DeleteTopics ", "ForgetSink warehouse true"} {
+		if w.count(c) != 1 {
+			t.Errorf("%q asked %d times: %v", c, w.count(c), w.names())
+		}
+	}
+}
+
+func TestPauseAndResume(t *testing.T) {
+	w := newWorld()
+	env := environment(t, w)
+	pause := ask(env, time.Minute, contract.PauseUpdate)
+	again := ask(env, 2*time.Minute, contract.PauseUpdate)
+	resume := ask(env, 3*time.Minute, contract.ResumeUpdate)
+	nothing := ask(env, 4*time.Minute, contract.ResumeUpdate)
+	destroy := ask(env, 5*time.Minute, contract.DestroyUpdate, contract.DestroyInput{})
+	env.ExecuteWorkflow(Pipeline, contract.PipelineInput{Spec: shopSpec(t)})
+	if pause.err != nil || pause.result.(contract.PipelineStatus).Phase != contract.Paused {
+		t.Errorf("pause %+v", pause)
+	}
+	if again.refused == nil || nothing.refused == nil {
+		t.Errorf("not refused: pause twice %v, resume twice %v", again.refused, nothing.refused)
+	}
+	if resume.err != nil || resume.result.(contract.PipelineStatus).Phase != contract.Streaming {
+		t.Errorf("resume %+v", resume)
+	}
+	if destroy.err != nil {
+		t.Errorf("destroy %v", destroy.err)
+	}
+	if n := w.count("run capture"); n != 2 {
+		t.Errorf("capture started %d times, want 2", n)
+	}
+}
+
+// A component that fails for good is named in the status; the others go on, and
+// resume tries it again.
+func TestDegradedAndRetried(t *testing.T) {
+	w := newWorld()
+	w.once["run"] = []error{permanent("SlotAhead")}
+	env := environment(t, w)
+	var degraded contract.PipelineStatus
+	env.RegisterDelayedCallback(func() { degraded = statusOf(t, env) }, time.Minute)
+	resume := ask(env, 2*time.Minute, contract.ResumeUpdate)
+	var healed contract.PipelineStatus
+	env.RegisterDelayedCallback(func() { healed = statusOf(t, env) }, 3*time.Minute)
+	ask(env, 4*time.Minute, contract.DestroyUpdate, contract.DestroyInput{})
+	env.ExecuteWorkflow(Pipeline, contract.PipelineInput{Spec: shopSpec(t)})
+	if degraded.Phase != contract.Degraded || len(degraded.Components) != 1 || degraded.Components[0].Failure.Code != "SlotAhead" {
+		t.Errorf("after the failure: %+v", degraded)
+	}
+	if resume.err != nil || healed.Phase != contract.Streaming {
+		t.Errorf("resume %+v, then %s", resume, healed.Phase)
+	}
+	if w.count("run deliver/warehouse/0") != 1 {
+		t.Errorf("delivery was disturbed: %v", w.names())
+	}
+}
+
+func TestTablesComeAndGo(t *testing.T) {
+	w := newWorld()
+	orders := change.TableID{Schema: "shop", Name: "orders"}
+	events := change.TableID{Schema: "web", Name: "events"}
+	w.tables = append(w.tables, events)
+	env := environment(t, w)
+	unknown := ask(env, time.Minute, contract.RemoveTableUpdate, contract.TablesInput{Tables: []change.TableID{{Schema: "shop", Name: "order"}}})
+	twice := ask(env, time.Minute, contract.AddTableUpdate, contract.TablesInput{Tables: []change.TableID{orders}})
+	add := ask(env, 2*time.Minute, contract.AddTableUpdate, contract.TablesInput{Tables: []change.TableID{events}})
+	remove := ask(env, 3*time.Minute, contract.RemoveTableUpdate, contract.TablesInput{Tables: []change.TableID{orders}})
+	resync := ask(env, 4*time.Minute, contract.ResyncTableUpdate, contract.TablesInput{Tables: []change.TableID{events}, Sinks: []string{"warehouse"}})
+	var end contract.PipelineStatus
+	env.RegisterDelayedCallback(func() { end = statusOf(t, env) }, 5*time.Minute)
+	ask(env, 6*time.Minute, contract.DestroyUpdate, contract.DestroyInput{})
+	env.ExecuteWorkflow(Pipeline, contract.PipelineInput{Spec: shopSpec(t)})
+	if unknown.refused == nil || !strings.Contains(unknown.refused.Error(), "did you mean shop.orders") {
+		t.Errorf("unknown table: %v", unknown.refused)
+	}
+	if twice.refused == nil {
+		t.Error("a table was added twice")
+	}
+	for name, r := range map[string]*reply{"add": add, "remove": remove, "resync": resync} {
+		if r.err != nil || r.refused != nil || !r.complete {
+			t.Errorf("%s: %+v", name, r)
+		}
+	}
+	if len(end.Tables) != 2 || end.Tables[1].Table != events || end.Phase != contract.Streaming {
+		t.Errorf("in the end %+v", end.Tables)
+	}
+	if w.count("ResetTable warehouse web.events") != 1 || w.count("ResetTable analytics web.events") != 0 {
+		t.Errorf("resync of one sink: %v", w.names())
+	}
+	if n := w.count("run capture"); n != 1 {
+		t.Errorf("the stream was disturbed: capture started %d times", n)
+	}
+}
+
+func TestApplyChangesWhatRuns(t *testing.T) {
+	w := newWorld()
+	env := environment(t, w)
+	next, bad := shopSpec(t), shopSpec(t)
+	next.Sinks[0].Lanes = 3
+	next.Tables.Exclude = []string{"shop.customers"}
+	bad.Kafka.Partitions = 64
+	refused := ask(env, time.Minute, contract.ApplyUpdate, bad)
+	changed := ask(env, 2*time.Minute, contract.ApplyUpdate, next)
+	var end contract.PipelineStatus
+	env.RegisterDelayedCallback(func() { end = statusOf(t, env) }, 3*time.Minute)
+	ask(env, 4*time.Minute, contract.DestroyUpdate, contract.DestroyInput{})
+	env.ExecuteWorkflow(Pipeline, contract.PipelineInput{Spec: shopSpec(t)})
+	if refused.refused == nil || !strings.Contains(refused.refused.Error(), "kafka.partitions") {
+		t.Errorf("a change of partitions: %+v", refused)
+	}
+	if changed.err != nil || len(changed.result.(contract.ApplyResult).Changes) == 0 {
+		t.Errorf("apply: %+v", changed)
+	}
+	if len(end.Tables) != 1 || end.Phase != contract.Streaming || w.count("run deliver/warehouse/2") != 1 {
+		t.Errorf("in the end %+v; %v", end, w.names())
+	}
+}
+
+// A sink that is gone must not keep the slot, and with it the source's log: the
+// rest is removed, what is left is named, and destroy can be asked for again.
+func TestDestroyGoesPastADeadSink(t *testing.T) {
+	w := newWorld()
+	w.once[contract.ForgetSinkActivity] = []error{permanent("SinkUnreachable")}
+	env := environment(t, w)
+	first := ask(env, time.Minute, contract.DestroyUpdate, contract.DestroyInput{})
+	second := ask(env, 10*time.Minute, contract.DestroyUpdate, contract.DestroyInput{})
+	env.ExecuteWorkflow(Pipeline, contract.PipelineInput{Spec: shopSpec(t)})
+	if first.err == nil || !strings.Contains(first.err.Error(), "warehouse") {
+		t.Errorf("first destroy: %+v", first)
+	}
+	if w.count("DropSlot ") != 2 || second.err != nil {
+		t.Errorf("second destroy: %+v, %v", second, w.names())
+	}
+}
+
+func TestPlan(t *testing.T) {
+	w := newWorld()
+	env := environment(t, w)
+	env.ExecuteWorkflow(Plan, contract.PlanInput{Spec: pipeline.Spec{Name: "x"}})
+	if err := env.GetWorkflowError(); err == nil || !strings.Contains(err.Error(), "InvalidDeclaration") {
+		t.Errorf("an invalid declaration: %v", err)
+	}
+}
