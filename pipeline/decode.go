@@ -23,6 +23,9 @@ func (d *decoder) problem(p pos, path, message, expected, suggestion string) {
 
 // value decodes n as f. ok is false if it had a mistake that leaves no value.
 func (d *decoder) value(f *field, n *node, path string, blame pos) (v any, ok bool) {
+	if n.bad {
+		return nil, false
+	}
 	if n.kind == nodeText && d.env != nil && !n.done && f.kind != kindObject {
 		if n, ok = d.expand(n, path); !ok {
 			return nil, false
@@ -139,7 +142,7 @@ func (d *decoder) unknown(f *field, e entry, path string) (suggestion string) {
 	}
 	suggestion, ok := also[strings.ToLower(e.key)]
 	if !ok {
-		suggestion = nearest(e.key, names)
+		suggestion = Nearest(e.key, names)
 	}
 	expected := ""
 	if suggestion == "" {
@@ -236,6 +239,9 @@ func (d *decoder) list(f *field, n *node, path string) (any, bool) {
 		out = append(out, v)
 		d.kept[path] = append(d.kept[path], i)
 	}
+	if len(out) == 0 && complete && len(items) == 0 {
+		return nil, false // an empty list is as good as none
+	}
 	return out, true
 }
 
@@ -265,7 +271,7 @@ func (d *decoder) splitCommas(n *node, path string) (items []*node, complete boo
 			}
 			item = e
 		}
-		if item.kind != nodeText || n.kind == nodeList && !item.expanded {
+		if item.bad || item.kind != nodeText || n.kind == nodeList && !item.expanded {
 			items = append(items, item)
 			continue
 		}
@@ -367,7 +373,7 @@ func (d *decoder) text(f *field, n *node, path string) (any, bool) {
 	switch {
 	case len(f.enum) > 0 && !contains(f.enum, n.text):
 		message = n.describe(false)
-		if suggestion = nearest(n.text, f.enum); n.expanded {
+		if suggestion = Nearest(n.text, f.enum); n.expanded {
 			suggestion = ""
 		}
 	case f.kind == kindGlob:
@@ -385,20 +391,4 @@ func (d *decoder) text(f *field, n *node, path string) (any, bool) {
 		return nil, false
 	}
 	return n.text, true
-}
-
-func join(path, name string) string {
-	if path == "" {
-		return name
-	}
-	return path + "." + name
-}
-
-func contains(list []string, s string) bool {
-	for _, x := range list {
-		if x == s {
-			return true
-		}
-	}
-	return false
 }

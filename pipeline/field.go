@@ -78,8 +78,14 @@ func (f *field) child(name string) *field {
 	return nil
 }
 
+// anyText keeps NUL out, which no database and no file name can hold.
+const anyText = `^[^\x00]+$`
+
 // compile prepares patterns once.
 func (f *field) compile() *field {
+	if f.kind == kindText && f.pattern == "" && len(f.enum) == 0 {
+		f.pattern = anyText
+	}
 	if f.pattern != "" {
 		f.re = regexp.MustCompile(f.pattern)
 	}

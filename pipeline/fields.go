@@ -20,8 +20,8 @@ const (
 	namePattern   = `^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$`
 	nameWant      = "at most 40 lower-case letters, digits and hyphens, beginning with a letter, such as shop or orders-eu"
 	identPattern  = `^[^\x00]{1,63}$`
-	hostPattern   = `^[^\s@?#]+$`
-	brokerPattern = `([^\s@/:,\[\]]+|\[[0-9A-Fa-f:]+\]):[0-9]{1,5}`
+	hostPattern   = `^[^\s@?#\x00-\x1f\x7f]+$`
+	brokerPattern = `([^\s@/:,\[\]\x00-\x1f\x7f]+|\[[0-9A-Fa-f:]+\]):[0-9]{1,5}`
 	hostWant      = "a host name, an address, or the folder of a Unix socket"
 )
 

@@ -16,6 +16,10 @@ type part struct {
 	literal bool // quoted in the declaration
 }
 
+// globPattern is what the JSON Schema can say of a glob.
+const globPattern = `^(` + globPart + `)\.(` + globPart + `)$`
+const globPart = `"([^"\x00-\x1f\x7f]|"")+"|[^ ".\x00-\x1f\x7f]+`
+
 type globError struct{ message, suggestion string }
 
 // doublestar takes / for a separator, which in a table's name is a character
@@ -36,6 +40,9 @@ func (g glob) match(t change.TableID) bool { return g.schema.match(t.Schema) && 
 func parseGlob(s string) (glob, *globError) {
 	if len(s) > 400 {
 		return glob{}, &globError{message: "is too long"}
+	}
+	if strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		return glob{}, &globError{message: "holds a control character"}
 	}
 	schema, rest, err := cutGlob(s)
 	if err != nil {
@@ -84,7 +91,9 @@ scan:
 	for i := 0; i < len(s); i++ {
 		switch s[i] {
 		case '\\':
-			i++
+			if i+1 < len(s) && strings.IndexByte(`*?[]{}\`, s[i+1]) >= 0 {
+				i++
+			}
 		case '{', '[':
 			braces++
 		case '}', ']':
@@ -95,7 +104,7 @@ scan:
 			}
 			end = i
 			break scan
-		case ' ', '\t', '\n', '"':
+		case ' ', '"':
 			return part{}, "", &globError{message: "has white space or a quote inside a part (quote the whole part)"}
 		}
 	}

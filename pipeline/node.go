@@ -29,6 +29,7 @@ type node struct {
 	original string  // of a text that had ${VAR} in it: as written; must not be echoed otherwise
 	expanded bool
 	done     bool // variables are replaced
+	bad      bool // already reported: has no value to check
 }
 
 type entry struct {
@@ -79,4 +80,20 @@ func shorten(s string) string {
 		return string(r[:limit]) + "…"
 	}
 	return s
+}
+
+func join(path, name string) string {
+	if path == "" {
+		return name
+	}
+	return path + "." + name
+}
+
+func contains(list []string, s string) bool {
+	for _, x := range list {
+		if x == s {
+			return true
+		}
+	}
+	return false
 }

@@ -26,8 +26,12 @@ func golden(t *testing.T, name, got string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got != string(want) {
-		t.Errorf("%s differs; run with -update if that is meant. Got:\n%s", name, got)
+	g, w := strings.Split(got, "\n"), strings.Split(string(want), "\n")
+	for i := range max(len(g), len(w)) {
+		if i >= len(g) || i >= len(w) || g[i] != w[i] {
+			t.Errorf("%s differs from line %d on; run with -update if that is meant. Got:\n%s", name, i+1, strings.Join(g[min(i, len(g)):min(i+10, len(g))], "\n"))
+			return
+		}
 	}
 }
 
@@ -162,7 +166,7 @@ func TestDefaults(t *testing.T) {
 	if s.SlotName() != "syncline_shop" || s.TopicPrefix() != "syncline.shop." {
 		t.Errorf("derived names: %s %s", s.SlotName(), s.TopicPrefix())
 	}
-	if s.Kafka.Retention.Duration() != 7*24*time.Hour || s.Snapshot.ChunkBytes != 64<<20 {
+	if s.Kafka.Retention.Std() != 7*24*time.Hour || s.Snapshot.ChunkBytes != 64<<20 {
 		t.Errorf("%v %v", s.Kafka.Retention, s.Snapshot.ChunkBytes)
 	}
 	s = mustParse(t, with(t, "{name: copy, type: postgres, dsn: env:DST}", "{name: c, type: clickhouse, host: h, user: u, database: d, protocol: native, tls: {}}"))

@@ -71,13 +71,10 @@ func (f *field) shape() map[string]any {
 	if len(f.enum) > 0 {
 		return anyOf(map[string]any{"enum": f.enum}, variableSchema())
 	}
-	s := map[string]any{"type": "string"}
-	if f.pattern != "" {
-		s["pattern"] = f.pattern + "|" + variable
-	} else if !f.emptyOK {
-		s["minLength"] = 1
+	if f.kind == kindGlob {
+		return map[string]any{"type": "string", "pattern": globPattern + "|" + variable}
 	}
-	return s
+	return map[string]any{"type": "string", "pattern": f.pattern + "|" + variable}
 }
 
 func variableSchema() map[string]any { return map[string]any{"type": "string", "pattern": variable} }

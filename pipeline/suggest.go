@@ -3,6 +3,7 @@ package pipeline
 import (
 	"errors"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/agnivade/levenshtein"
@@ -10,8 +11,8 @@ import (
 	"syncline/dataplane/fault"
 )
 
-// nearest returns the name that word was probably meant to be, or "".
-func nearest(word string, names []string) string {
+// Nearest returns the name that word was probably meant to be, or "".
+func Nearest(word string, names []string) string {
 	if word == "" || len(word) > 60 {
 		return ""
 	}
@@ -19,11 +20,22 @@ func nearest(word string, names []string) string {
 	w := plain(word)
 	best, bestDistance := "", max(1, (len(w)+1)/3)+1
 	for _, name := range names {
-		if n := levenshtein.ComputeDistance(w, plain(name)); n < bestDistance && n < len(name) {
+		n := levenshtein.ComputeDistance(w, plain(name))
+		if n == 2 && sameLetters(w, plain(name)) { // two letters swapped are one slip
+			n = 1
+		}
+		if n < bestDistance && n < len(name) {
 			best, bestDistance = name, n
 		}
 	}
 	return best
+}
+
+func sameLetters(a, b string) bool {
+	x, y := []rune(a), []rune(b)
+	slices.Sort(x)
+	slices.Sort(y)
+	return slices.Equal(x, y)
 }
 
 var notInName = regexp.MustCompile(`[^a-z0-9]+`)

@@ -7,52 +7,63 @@ import (
 	"syncline/dataplane/change"
 )
 
-// Options returns how the pipeline takes one table, whether or not its globs
-// select it.
+// Options resolves the options of one table.
 func (s *Spec) Options(t change.TableID) Selected {
-	only := *s
-	only.Tables = s.Tables
-	only.Tables.Include, only.Tables.Exclude = []string{literalGlob(t)}, nil
-	if sel := only.Match([]change.TableID{t}); len(sel.Tables) == 1 {
-		return sel.Tables[0]
-	}
-	return Selected{Table: t, ChunkBytes: s.Snapshot.ChunkBytes}
-}
-
-// WithTables returns the declaration that also takes the tables of add, and does
-// not take those of remove.
-func (s *Spec) WithTables(add, remove []change.TableID) Spec {
-	out := *s
-	out.Tables.Include = slices.Clone(s.Tables.Include)
-	out.Tables.Exclude = slices.Clone(s.Tables.Exclude)
-	for _, t := range add {
-		g := literalGlob(t)
-		out.Tables.Exclude = slices.DeleteFunc(out.Tables.Exclude, func(x string) bool { return x == g })
-		if len(out.Match([]change.TableID{t}).Tables) == 0 {
-			out.Tables.Include = append(out.Tables.Include, g)
-		}
-	}
-	for _, t := range remove {
-		g := literalGlob(t)
-		out.Tables.Include = slices.DeleteFunc(out.Tables.Include, func(x string) bool { return x == g })
-		if len(out.Match([]change.TableID{t}).Tables) > 0 {
-			out.Tables.Exclude = append(out.Tables.Exclude, g)
+	out := Selected{Table: t, ChunkBytes: s.Snapshot.ChunkBytes}
+	for _, o := range s.Tables.Options {
+		if g, err := parseGlob(o.Match); err == nil && g.match(t) {
+			out.apply(o)
 		}
 	}
 	return out
 }
 
-// Nearest returns the name that word was probably meant to be, or "".
-func Nearest(word string, names []string) string { return nearest(word, names) }
+// Selects reports whether the declaration takes the table, should it exist.
+func (s *Spec) Selects(t change.TableID) bool {
+	return !system(t.Schema) && anyMatches(s.Tables.Include, t) && !anyMatches(s.Tables.Exclude, t)
+}
 
-// literalGlob is the pattern that matches one table only.
-func literalGlob(t change.TableID) string { return literalPart(t.Schema) + "." + literalPart(t.Name) }
+func anyMatches(patterns []string, t change.TableID) bool {
+	return slices.ContainsFunc(patterns, func(p string) bool {
+		g, err := parseGlob(p)
+		return err == nil && g.match(t)
+	})
+}
 
-func literalPart(s string) string {
-	for _, r := range s {
-		if r != '_' && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') {
-			return `"` + strings.ReplaceAll(s, `"`, `""`) + `"`
+// WithTables returns the declaration with some tables added and others removed.
+// An added table that a broader pattern excludes stays excluded: see Selects.
+func (s *Spec) WithTables(add, remove []change.TableID) Spec {
+	out := *s
+	in, ex := slices.Clone(s.Tables.Include), slices.Clone(s.Tables.Exclude)
+	names := func(t change.TableID) func(string) bool { // patterns that name just t
+		return func(p string) bool { return p == t.String() || p == literal(t) }
+	}
+	for _, t := range add {
+		ex = slices.DeleteFunc(ex, names(t))
+		if !anyMatches(in, t) {
+			in = append(in, literal(t))
 		}
 	}
-	return s
+	for _, t := range remove {
+		in = slices.DeleteFunc(in, names(t))
+		if anyMatches(in, t) && !anyMatches(ex, t) {
+			ex = append(ex, literal(t))
+		}
+	}
+	if len(ex) == 0 {
+		ex = nil
+	}
+	out.Tables.Include, out.Tables.Exclude = in, ex
+	return out
+}
+
+// literal is the pattern that matches t alone.
+func literal(t change.TableID) string {
+	quote := func(s string) string {
+		if s == "" || strings.ContainsAny(s, "*?[]{}\\.\" \t\n") {
+			return `"` + strings.ReplaceAll(s, `"`, `""`) + `"`
+		}
+		return s
+	}
+	return quote(t.Schema) + "." + quote(t.Name)
 }

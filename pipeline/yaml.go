@@ -53,7 +53,7 @@ func fromYAML(data []byte) (root *node, problems Problems) {
 	c := &converter{anchors: map[string]ast.Node{}, active: map[string]bool{}}
 	for _, d := range docs[1:] {
 		if d.Body != nil {
-			c.problem(at(d.Body), "", "a second document begins here", "one pipeline per file")
+			c.problem(start(d.Body), "", "a second document begins here", "one pipeline per file")
 		}
 	}
 	root = c.convert(docs[0].Body, "", 0)
@@ -167,6 +167,14 @@ func at(n ast.Node) pos {
 	return pos{max(1, p.Line), max(1, p.Column)}
 }
 
+// start is where a node begins: for a block mapping its first key, not the colon.
+func start(n ast.Node) pos {
+	if m, ok := n.(*ast.MappingNode); ok && len(m.Values) > 0 && !m.IsFlowStyle {
+		return at(m.Values[0].Key)
+	}
+	return at(n)
+}
+
 func (c *converter) convert(n ast.Node, path string, depth int) *node {
 	c.nodes++
 	out := &node{pos: at(n)}
@@ -175,6 +183,7 @@ func (c *converter) convert(n ast.Node, path string, depth int) *node {
 			c.problem(out.pos, path, "is nested too deeply or refers to too many aliases", "")
 			c.nodes = maxNodes + 1
 		}
+		out.bad = true
 		return out
 	}
 	switch n := n.(type) {
@@ -202,9 +211,7 @@ func (c *converter) convert(n ast.Node, path string, depth int) *node {
 		}
 	case *ast.MappingNode:
 		out.kind = nodeMap
-		if len(n.Values) > 0 && !n.IsFlowStyle {
-			out.pos = at(n.Values[0].Key)
-		}
+		out.pos = start(n)
 		c.entries(out, n.Values, path, depth)
 	case *ast.MappingValueNode:
 		out.kind, out.pos = nodeMap, at(n.Key)
@@ -223,6 +230,7 @@ func (c *converter) convert(n ast.Node, path string, depth int) *node {
 		return c.alias(n, out.pos, path, depth)
 	default:
 		c.problem(out.pos, path, "uses a YAML feature that is not supported here (a tag or directive)", "plain values")
+		out.bad = true
 	}
 	return out
 }
@@ -236,10 +244,10 @@ func (c *converter) alias(n *ast.AliasNode, p pos, path string, depth int) *node
 	switch {
 	case !ok:
 		c.problem(p, path, fmt.Sprintf("alias *%s has no anchor before it", shorten(name)), "")
-		return &node{pos: p}
+		return &node{pos: p, bad: true}
 	case c.active[name]:
 		c.problem(p, path, fmt.Sprintf("alias *%s contains itself", shorten(name)), "")
-		return &node{pos: p}
+		return &node{pos: p, bad: true}
 	}
 	c.active[name] = true
 	defer delete(c.active, name)

@@ -1,0 +1,174 @@
+package pipeline
+
+import (
+	"errors"
+	"strings"
+	"testing"
+)
+
+// Each case is one mistake in an otherwise valid declaration, and all there is to say of it.
+func TestMistakes(t *testing.T) {
+	sink := "{name: copy, type: postgres, dsn: env:DST}"
+	tables := "tables: [shop.*]"
+	for _, c := range []struct{ name, text, want string }{
+		{"empty", "", "1:1: is empty; expected a pipeline"},
+		{"comment only", "# nothing\n", "is empty"},
+		{"a list", "- a\n", "1:1: is a list; expected a mapping with fields among version"},
+		{"a word", "hello\n", `is the text "hello"`},
+		{"null", "~\n", "has no value"},
+		{"syntax", "a: [1,\nb: 2\n", "is not valid YAML"},
+		{"unclosed quote", "name: 'x\n", "1:7: is not valid YAML"},
+		{"bad bytes", "name: \xff\n", "1:7: holds a byte that is not text"},
+		{"two documents", small + "---\na: 1\n", "10:1: a second document"},
+		{"merge key", small + "<<: {}\n", "merge keys"},
+		{"tag", with(t, "name: shop", "name: !!str shop"), "2:7: name: uses a YAML feature"},
+		{"alias", with(t, "name: shop", "name: *x"), "2:7: name: alias *x has no anchor"},
+		{"variable in brackets", with(t, "[kafka:9092]", "[${B}]"), `expected "${VAR}" in quotes inside [ ]`},
+		{"undefined", with(t, "name: shop", "name: ${NAME}"), "2:7: name: variable NAME is not defined"},
+		{"unclosed variable", with(t, "name: shop", "name: a${NAME"), "${ is not closed"},
+		{"strange variable", with(t, "name: shop", "name: ${1-2}"), "${1-2} does not name a variable"},
+		{"nested default", with(t, "name: shop", "name: ${A:-${B}}"), "holds another variable"},
+		{"name", with(t, "name: shop", "name: 1shop_"), `did you mean "shop"`},
+		{"name type", with(t, "name: shop", "name: 12"), "is the number 12; expected at most 40"},
+		{"long name", with(t, "name: shop", "name: "+strings.Repeat("a", 41)), `did you mean "` + strings.Repeat("a", 40) + `"`},
+		{"version", with(t, "version: 1", "version: 1.5"), "is the number 1.5; expected 1"},
+		{"huge number", with(t, "version: 1", "version: 99999999999999999999999"), "version: is"},
+		{"missing", with(t, "name: shop\n", ""), "1:1: name: is missing"},
+		{"misspelt, not also missing", with(t, "name: shop", "nmae: shop"), `2:1: nmae: is not a field; did you mean "name"`},
+		{"case", with(t, "name: shop", "Name: shop"), `did you mean "name"`},
+		{"other tools' names", with(t, "brokers", "bootstrap_servers"), `did you mean "brokers"`},
+		{"no way to connect", with(t, ", dsn: env:SRC", ""), "3:1: source: lacks fields; expected either dsn or host, database, user"},
+		{"half a connection", with(t, "dsn: env:SRC", "host: h, user: u"), "source.database: is missing"},
+		{"both", with(t, "dsn: env:SRC", "dsn: env:SRC, port: 5432"), "source.port: cannot be given together with dsn"},
+		{"no sink", with(t, "\n  - "+sink, " []"), "sinks: is empty"},
+		{"same name", with(t, sink, sink+"\n  - "+sink), "8:12: sinks[1].name: is there twice (first in line 7)"},
+		{"lanes", with(t, "env:DST", "env:DST, lanes: 5"), "sinks[0].lanes: is 5, more than kafka.partitions (4)"},
+		{"transaction", with(t, "brokers:", "partitions: 2\n  brokers:") + "stream: {order: transaction}\n", "kafka.partitions: is more than 1"},
+		{"batch over memory", small + "stream: {max_batch_bytes: 64MiB, memory_limit: 32MiB}\n", "stream.max_batch_bytes: is 64MiB, more than"},
+		{"no unit", small + "stream: {status_interval: 5}\n", `did you mean "5s"`},
+		{"no unit in text", small + "stream: {status_interval: '5'}\n", `did you mean "5s"`},
+		{"long duration", small + "stream: {status_interval: 99999999999999999999d}\n", "too long"},
+		{"range", small + "snapshot: {chunk_bytes: 1}\n", "out of range; expected a size such as 64MiB from 64KiB to 64GiB"},
+		{"boolean", with(t, tables, "tables: {include: [a.b], options: [{match: a.b, append_only: on}]}"), `did you mean "true"`},
+		{"included and excluded", with(t, tables, "tables: {include: [a.b, a.c], exclude: [a.c]}"), "tables.include[1]: is excluded as well"},
+		{"same option", with(t, tables, "tables: {include: [a.b], options: [{match: a.b}, {match: a.b}]}"), "tables.options[1].match: is there twice"},
+		{"order by left out", with(t, tables, "tables: {include: [a.b], options: [{match: a.b, columns: {exclude: [x]}, order_by: [y, x]}]}"), "order_by[1]: is a column that columns leaves out"},
+		{"comment in where", with(t, tables, "tables: {include: [a.b], options: [{match: a.b, where: 'x > 1 -- y'}]}"), "where: holds an SQL comment"},
+		{"no schema", with(t, "[shop.*]", "[orders]"), `names no schema; expected a pattern schema.table, such as shop.* or *.orders; did you mean "*.orders"`},
+		{"three parts", with(t, "[shop.*]", "[a.b.c]"), "more than two parts"},
+		{"key without certificate", with(t, "brokers:", "tls: {key: env:K}\n  brokers:"), "kafka.tls.key: is given without cert_file"},
+		{"for the other sink", with(t, "env:DST", "env:DST, tls: {}"), "sinks[0].tls: is for clickhouse only"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := Parse("f.yaml", []byte(c.text), vars())
+			var ps Problems
+			if !errors.As(err, &ps) || !strings.Contains(err.Error(), c.want) {
+				t.Fatalf("got  %v\nwant %s", err, c.want)
+			}
+			if len(ps) != 1 && c.name != "for the other sink" {
+				t.Errorf("more than one problem:\n%v", err)
+			}
+			for _, p := range ps {
+				if p.Line < 1 || p.Column < 1 || p.File != "f.yaml" {
+					t.Errorf("without a place: %+v", p)
+				}
+			}
+		})
+	}
+}
+
+func TestTabs(t *testing.T) {
+	_, err := Parse("f.yaml", []byte("version: 1\nname: shop\nsource:\n\ttype: postgres\n\tdsn: env:S\n\tprot: 1\n"), vars())
+	want := []string{"f.yaml:4:1: is indented with a tab", "f.yaml:5:1: is indented", "f.yaml:6:1: is indented", `6:2: source.prot: is not a field; did you mean "port"`, "sinks: is missing"}
+	for _, w := range want {
+		if err == nil || !strings.Contains(err.Error(), w) {
+			t.Errorf("%q is not in\n%v", w, err)
+		}
+	}
+	mustParse(t, with(t, "name: shop", "name:\tshop\t# a tab that is allowed"))
+}
+
+func TestSecretsAreReferences(t *testing.T) {
+	env := vars("PW", "hunter2", "PATHPART", "shop")
+	conn := func(password string) string {
+		return with(t, "dsn: env:SRC", "host: h, database: d, user: u, password: "+password)
+	}
+	for _, c := range []struct{ text, want string }{
+		{conn("hunter2"), "is a secret in plain text"},
+		{conn(`"h:hunter2"`), "source.password: is"},
+		{conn("'${PW}'"), `did you mean "env:PW"`},
+		{conn("'x${PW}'"), "takes the secret itself from a variable"},
+		{conn("vault:hunter2"), "is not a secret reference: a vault reference needs #"},
+		{conn("12345"), "source.password: is a number"},
+		{with(t, "env:SRC", "postgres://u:hunter2@h/db"), "connection string with a password in plain text"},
+		{with(t, "env:SRC", "postgres://u@h/db"), "connection string in plain text"},
+		{with(t, "env:SRC", "'host=h password=hunter2'"), "connection string with a password"},
+		{with(t, "dsn: env:SRC", "host: 'postgres://u:hunter2@h/db', database: d, user: u"), "source.host: is text; expected"},
+		{with(t, "[kafka:9092]", "['u:hunter2@kafka:9092']"), "kafka.brokers[0]: is text"},
+		{with(t, "name: shop", "name: '${PW}@'"), `name: is "${PW}@" after expansion`},
+	} {
+		_, err := Parse("f.yaml", []byte(c.text), env)
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("got  %v\nwant %s", err, c.want)
+		} else if strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), "12345") {
+			t.Errorf("the secret is in %v", err)
+		}
+	}
+	s, err := Parse("f.yaml", []byte(conn(`"vault:kv/${PATHPART}#password"`)), env)
+	if err != nil || s.Source.Password.String() != "vault:kv/shop#password" {
+		t.Errorf("%v %+v", err, s)
+	}
+}
+
+func TestVariables(t *testing.T) {
+	s := mustParse(t, with(t, "[kafka:9092]", "${B}\n  partitions: ${N}\n  retention: ${R:-2d}\n  max_message_bytes: ${M}\n  topic_prefix: ${E:-x.}")+
+		"stream:\n  spill_dir: /a/$${b}/$c/${D}\n", "B", "a:1, b:2", "N", "7", "M", "65536", "E", "", "D", "${N}")
+	if s.Kafka.Brokers[1] != "b:2" || s.Kafka.Partitions != 7 || s.Kafka.Retention.String() != "2d" || s.Kafka.MaxMessageBytes != 65536 || s.Kafka.TopicPrefix != "x." {
+		t.Errorf("%+v", s.Kafka)
+	}
+	if s.Stream.SpillDir != "/a/${b}/$c/${N}" {
+		t.Errorf("spill_dir is %q", s.Stream.SpillDir)
+	}
+	s = mustParse(t, with(t, "[kafka:9092]", `["${B}", c:3]`), "B", "a:1,b:2")
+	if strings.Join(s.Kafka.Brokers, " ") != "a:1 b:2 c:3" {
+		t.Errorf("%v", s.Kafka.Brokers)
+	}
+	_, err := Parse("f.yaml", []byte(with(t, "[kafka:9092]", "${B}\n  partitions: ${N}")), vars("B", "", "N", "many"))
+	if err == nil || strings.Contains(err.Error(), "many") || !strings.Contains(err.Error(), `partitions: is "${N}" after expansion`) || !strings.Contains(err.Error(), "brokers[0]: is") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestAliases(t *testing.T) {
+	s := mustParse(t, strings.Replace(small, "{name: copy", "&first {name: copy", 1)+"stream: &x {spill_dir: &dir /tmp/a}\nsnapshot: {mode: initial}\n")
+	if s.Stream.SpillDir != "/tmp/a" || s.Sinks[0].Name != "copy" {
+		t.Errorf("%+v", s)
+	}
+	_, err := Parse("f.yaml", []byte(with(t, "[shop.*]", "&t [*t]")), vars())
+	if err == nil || !strings.Contains(err.Error(), "contains itself") {
+		t.Errorf("%v", err)
+	}
+	bomb := "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n"
+	for i := 1; i < 9; i++ {
+		p, q := string(rune('0'+i-1)), string(rune('0'+i))
+		bomb += "a" + q + ": &a" + q + " [" + strings.Repeat("*a"+p+",", 9) + "*a" + p + "]\n"
+	}
+	if _, err := Parse("f.yaml", []byte(bomb), vars()); err == nil || !strings.Contains(err.Error(), "too many aliases") {
+		t.Errorf("%.300v", err)
+	}
+}
+
+// Texts that are known to be hard on parsers end soon and without a panic.
+func TestHostileTexts(t *testing.T) {
+	for _, unit := range []string{"[", "{", "- ", "? ", "&a ", "!a ", "a: [", "{a: ", "*a", "'", ": ", "|\n", "a:\n ", "-", "\t", "${", "#", "\n-\n ", "<<: "} {
+		for _, n := range []int{3, 500, 20000} {
+			_, err := Parse("f.yaml", []byte(strings.Repeat(unit, n)), vars())
+			if !errors.As(err, new(Problems)) {
+				t.Errorf("%q × %d: %v", unit, n, err)
+			}
+		}
+	}
+	if _, err := Parse("f.yaml", make([]byte, 1<<20), nil); err == nil || !strings.Contains(err.Error(), "too large") {
+		t.Errorf("%v", err)
+	}
+}
