@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/big"
+	"math/bits"
 	"strconv"
 	"strings"
 )
@@ -13,7 +14,22 @@ import (
 type LSN uint64
 
 // String returns the form Postgres prints, for example 16/B374D848.
-func (l LSN) String() string { return fmt.Sprintf("%X/%X", uint32(l>>32), uint32(l)) }
+func (l LSN) String() string { return string(l.appendText(nil)) }
+
+func (l LSN) appendText(b []byte) []byte {
+	b = appendHex(b, uint64(l)>>32)
+	return appendHex(append(b, '/'), uint64(uint32(l)))
+}
+
+func appendHex(b []byte, v uint64) []byte {
+	const digits = "0123456789ABCDEF"
+	shift := max(bits.Len64(v)+3, 4) / 4 * 4
+	for shift > 0 {
+		shift -= 4
+		b = append(b, digits[v>>shift&15])
+	}
+	return b
+}
 
 // ParseLSN reads the form that String returns.
 func ParseLSN(s string) (LSN, error) {
@@ -55,8 +71,13 @@ func (p Position) Before(q Position) bool { return p.Compare(q) < 0 }
 func (p Position) IsZero() bool { return p == Position{} }
 
 // String returns epoch:LSN:ordinal, for example 1:16/B374D848:3.
-func (p Position) String() string {
-	return fmt.Sprintf("%d:%s:%d", p.Epoch, p.Commit, p.Ordinal)
+func (p Position) String() string { return string(p.Append(nil)) }
+
+// Append appends that form.
+func (p Position) Append(b []byte) []byte {
+	b = strconv.AppendUint(b, uint64(p.Epoch), 10)
+	b = p.Commit.appendText(append(b, ':'))
+	return strconv.AppendUint(append(b, ':'), uint64(p.Ordinal), 10)
 }
 
 // ParsePosition reads the form that String returns.

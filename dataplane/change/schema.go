@@ -1,6 +1,8 @@
 package change
 
 import (
+	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -139,7 +141,12 @@ type Schema struct {
 type Version uint64
 
 // String returns 16 hexadecimal digits.
-func (v Version) String() string { return fmt.Sprintf("%016x", uint64(v)) }
+func (v Version) String() string { return string(v.Append(nil)) }
+
+// Append appends that form.
+func (v Version) Append(b []byte) []byte {
+	return hex.AppendEncode(b, binary.BigEndian.AppendUint64(make([]byte, 0, 8), uint64(v)))
+}
 
 // ParseVersion reads the form that String returns.
 func ParseVersion(s string) (Version, error) {

@@ -1,0 +1,241 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	kgo "github.com/segmentio/kafka-go"
+
+	"syncline/dataplane/change"
+	"syncline/dataplane/fault"
+)
+
+// TopicOptions are what a pipeline's topics are created with.
+type TopicOptions struct {
+	Partitions        int           // of a table's topic; default 8
+	ReplicationFactor int           // default: the broker's (-1)
+	MinInsyncReplicas int           // default: the broker's
+	Retention         time.Duration // default 7 days; negative: for ever
+	MaxMessageBytes   int           // default 1 MiB; WriterOptions.MaxMessageBytes must not be larger
+}
+
+func (o *TopicOptions) validate() error {
+	setDefault(&o.Partitions, 8)
+	setDefault(&o.ReplicationFactor, -1)
+	setDefault(&o.Retention, 7*24*time.Hour)
+	setDefault(&o.MaxMessageBytes, 1<<20)
+	switch {
+	case o.Partitions < 1 || o.Partitions > 10_000:
+		return fmt.Errorf("kafka: %d partitions", o.Partitions)
+	case o.MaxMessageBytes < 16<<10:
+		return errors.New("kafka: max_message_bytes is below 16 KiB")
+	case o.MinInsyncReplicas < 0 || o.ReplicationFactor < -1 || o.ReplicationFactor == 0:
+		return errors.New("kafka: replicas below zero")
+	}
+	return nil
+}
+
+// Admin creates, checks and deletes a pipeline's topics.
+type Admin struct{ c *cluster }
+
+// OpenAdmin prepares a connection; it is made by the first call.
+func OpenAdmin(o Options) (*Admin, error) {
+	c, err := connect(o)
+	if err != nil {
+		return nil, err
+	}
+	return &Admin{c}, nil
+}
+
+// Close ends the connections.
+func (a *Admin) Close() error { a.c.close(); return nil }
+
+// Check reports whether the brokers can be reached and accept the credentials,
+// and how many there are.
+func (a *Admin) Check(ctx context.Context) (brokers int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, a.c.opts.RequestTimeout)
+	defer cancel()
+	m, err := a.c.client.Metadata(ctx, &kgo.MetadataRequest{})
+	if err != nil {
+		return 0, classify(err, "brokers "+strings.Join(a.c.opts.Brokers, ", "))
+	}
+	return len(m.Brokers), nil
+}
+
+// EnsureTopics creates what is missing of the tables' topics and the pipeline's
+// own two, and checks the partition counts of those that exist. partitions may
+// be nil; it returns the number declared for a table, 0 for the default.
+func (a *Admin) EnsureTopics(ctx context.Context, o TopicOptions, tables []change.TableID, partitions func(change.TableID) int) error {
+	if err := o.validate(); err != nil {
+		return err
+	}
+	retention := "-1"
+	if o.Retention > 0 {
+		retention = strconv.FormatInt(o.Retention.Milliseconds(), 10)
+	}
+	common := []kgo.ConfigEntry{
+		{ConfigName: "max.message.bytes", ConfigValue: strconv.Itoa(o.MaxMessageBytes)},
+		{ConfigName: "compression.type", ConfigValue: "producer"},
+	}
+	if o.MinInsyncReplicas > 0 {
+		common = append(common, kgo.ConfigEntry{ConfigName: "min.insync.replicas", ConfigValue: strconv.Itoa(o.MinInsyncReplicas)})
+	}
+	topic := func(name string, n int, extra ...string) kgo.TopicConfig {
+		t := kgo.TopicConfig{Topic: name, NumPartitions: n, ReplicationFactor: o.ReplicationFactor, ConfigEntries: slices.Clone(common)}
+		for i := 0; i < len(extra); i += 2 {
+			t.ConfigEntries = append(t.ConfigEntries, kgo.ConfigEntry{ConfigName: extra[i], ConfigValue: extra[i+1]})
+		}
+		return t
+	}
+	want := []kgo.TopicConfig{
+		topic(SchemasTopic(a.c.opts.Prefix, a.c.opts.Pipeline), 1, "cleanup.policy", "compact"),
+		// Bounded by size, not by time: however long a pipeline stood still, its last
+		// progress is what tells a slot that somebody advanced.
+		topic(ProgressTopic(a.c.opts.Prefix, a.c.opts.Pipeline), 1,
+			"cleanup.policy", "delete", "retention.ms", "-1", "retention.bytes", strconv.Itoa(256<<20), "segment.bytes", strconv.Itoa(64<<20)),
+	}
+	for _, id := range tables {
+		name, err := TopicName(a.c.opts.Prefix, a.c.opts.Pipeline, id)
+		if err != nil {
+			return err
+		}
+		n := o.Partitions
+		if partitions != nil {
+			if p := partitions(id); p > 0 {
+				n = p
+			}
+		}
+		want = append(want, topic(name, n, "cleanup.policy", "delete", "retention.ms", retention, "retention.bytes", "-1"))
+	}
+	return a.ensure(ctx, want)
+}
+
+// ensure creates topics that are missing and checks the partitions of the others.
+func (a *Admin) ensure(ctx context.Context, want []kgo.TopicConfig) error {
+	a.c.refresh() // what an earlier call cached may be old
+	have, err := a.all(ctx)
+	if err != nil {
+		return err
+	}
+	var missing []kgo.TopicConfig
+	for _, t := range want {
+		info, ok := have[t.Topic]
+		if !ok {
+			missing = append(missing, t)
+		} else if len(info.leaders) != t.NumPartitions {
+			return partitionsMismatch(t.Topic, t.NumPartitions, len(info.leaders))
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	err = a.c.retry(ctx, func() error {
+		rctx, cancel := context.WithTimeout(ctx, 2*a.c.opts.RequestTimeout)
+		defer cancel()
+		res, err := a.c.client.CreateTopics(rctx, &kgo.CreateTopicsRequest{Topics: missing})
+		if err != nil {
+			return err
+		}
+		for name, err := range res.Errors {
+			switch {
+			case err == nil || errors.Is(err, kgo.TopicAlreadyExists):
+			case errors.Is(err, kgo.InvalidTopic):
+				return fault.Permanent(CodeTopicName, err, "exclude or rename one of the tables; names that differ only in dots and underscores collide", "topic %s", name)
+			case errors.Is(err, kgo.InvalidReplicationFactor):
+				return fault.Permanent(CodeRefused, err, "lower the replication factor or add brokers", "create topic %s", name)
+			default:
+				return fmt.Errorf("create topic %s: %w", name, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return classify(err, "create topics")
+	}
+	for _, t := range missing { // all brokers know it, and nobody made it in between with another number
+		info, err := a.c.topic(ctx, t.Topic)
+		if err != nil {
+			return err
+		}
+		if len(info.leaders) != t.NumPartitions {
+			return partitionsMismatch(t.Topic, t.NumPartitions, len(info.leaders))
+		}
+	}
+	return nil
+}
+
+func (a *Admin) all(ctx context.Context) (map[string]topicInfo, error) {
+	var out map[string]topicInfo
+	err := a.c.retry(ctx, func() (err error) {
+		out, err = a.c.topics(ctx)
+		return err
+	})
+	return out, classify(err, "brokers "+strings.Join(a.c.opts.Brokers, ", "))
+}
+
+// Topic is one table's topic.
+type Topic struct {
+	Name       string
+	Table      change.TableID
+	Partitions int
+}
+
+// Topics lists the topics of the pipeline's tables.
+func (a *Admin) Topics(ctx context.Context) ([]Topic, error) {
+	a.c.refresh()
+	all, err := a.all(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out []Topic
+	for name, info := range all {
+		if id, ok := ParseTopicName(a.c.opts.Prefix, a.c.opts.Pipeline, name); ok {
+			out = append(out, Topic{name, id, len(info.leaders)})
+		}
+	}
+	slices.SortFunc(out, func(x, y Topic) int { return strings.Compare(x.Name, y.Name) })
+	return out, nil
+}
+
+// DeleteTopics deletes the topics of the named tables; with none named, all of
+// the pipeline's topics, its own two included. Topics that are gone already are
+// no error.
+func (a *Admin) DeleteTopics(ctx context.Context, tables ...change.TableID) error {
+	a.c.refresh()
+	all, err := a.all(ctx)
+	if err != nil {
+		return err
+	}
+	var names []string
+	for name := range all {
+		id, ok := ParseTopicName(a.c.opts.Prefix, a.c.opts.Pipeline, name)
+		own := name == SchemasTopic(a.c.opts.Prefix, a.c.opts.Pipeline) || name == ProgressTopic(a.c.opts.Prefix, a.c.opts.Pipeline)
+		if len(tables) == 0 && (ok || own) || ok && slices.Contains(tables, id) {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	err = a.c.retry(ctx, func() error {
+		rctx, cancel := context.WithTimeout(ctx, 2*a.c.opts.RequestTimeout)
+		defer cancel()
+		res, err := a.c.client.DeleteTopics(rctx, &kgo.DeleteTopicsRequest{Topics: names})
+		if err != nil {
+			return err
+		}
+		for name, err := range res.Errors {
+			if err != nil && !errors.Is(err, kgo.UnknownTopicOrPartition) {
+				return fmt.Errorf("delete topic %s: %w", name, err)
+			}
+		}
+		return nil
+	})
+	a.c.refresh()
+	return classify(err, "delete topics")
+}
