@@ -1,0 +1,114 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"syncline/dataplane/change"
+	"syncline/dataplane/fault"
+	"syncline/dataplane/sink"
+)
+
+// CopyChunk returns a function that copies the rows of one chunk, as they are
+// in the snapshot ("" for a snapshot of its own). where is the table's row
+// filter, "" for none.
+func (s *Server) CopyChunk(snapshot string, schema *change.Schema, chunk sink.Chunk, where string) sink.CopyFunc {
+	return func(ctx context.Context, w io.Writer, binary bool) (int64, error) {
+		var rows int64
+		var out outWriter
+		err := s.inTx(ctx, snapshot, func(tx pgx.Tx) error {
+			from, err := fromClause(ctx, tx, schema.Table)
+			if err != nil {
+				return err
+			}
+			format := "text"
+			if binary {
+				format = "binary"
+			}
+			sql := fmt.Sprintf("COPY (SELECT %s FROM %s%s) TO STDOUT (FORMAT %s)",
+				columnList(schema), from, whereClause(schema, chunk, where), format)
+			out.w = w
+			tag, err := tx.Conn().PgConn().CopyTo(ctx, &out, sql)
+			rows = tag.RowsAffected()
+			return err
+		})
+		if out.err != nil { // the reader of the copy failed, not the source
+			return rows, out.err
+		}
+		return rows, classify(err, "copy chunk %d of table %s", chunk.N, schema.Table)
+	}
+}
+
+type outWriter struct {
+	w   io.Writer
+	err error
+}
+
+func (o *outWriter) Write(b []byte) (int, error) {
+	n, err := o.w.Write(b)
+	if err != nil {
+		o.err = err
+	}
+	return n, err
+}
+
+// fromClause names the table without its inheritance children, but with its partitions.
+func fromClause(ctx context.Context, q querier, t change.TableID) (string, error) {
+	var kind string
+	err := q.QueryRow(ctx, `SELECT coalesce((SELECT c.relkind::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE n.nspname = $1 AND c.relname = $2), '')`, t.Schema, t.Name).Scan(&kind)
+	switch {
+	case err != nil:
+		return "", err
+	case kind == "":
+		return "", fault.Permanent(CodeTableMissing, nil, "remove the table from the pipeline", "table %s does not exist", t)
+	case kind == "r":
+		return "ONLY " + quoteTable(t), nil
+	}
+	return quoteTable(t), nil
+}
+
+func columnList(s *change.Schema) string {
+	cols := make([]string, len(s.Columns))
+	for i := range s.Columns {
+		cols[i] = quoteIdent(s.Columns[i].Name)
+	}
+	return strings.Join(cols, ", ")
+}
+
+func keyList(s *change.Schema) string {
+	cols := make([]string, len(s.Key))
+	for i, k := range s.Key {
+		cols[i] = quoteIdent(s.Columns[k].Name)
+	}
+	return strings.Join(cols, ", ")
+}
+
+func whereClause(s *change.Schema, c sink.Chunk, filter string) string {
+	var and []string
+	if len(c.After) > 0 {
+		and = append(and, "ROW("+keyList(s)+") > "+bound(s, c.After))
+	}
+	if len(c.UpTo) > 0 {
+		and = append(and, "ROW("+keyList(s)+") <= "+bound(s, c.UpTo))
+	}
+	if filter != "" {
+		and = append(and, "("+filter+"\n)") // a comment at its end must not swallow the rest
+	}
+	if len(and) == 0 {
+		return ""
+	}
+	return " WHERE " + strings.Join(and, " AND ")
+}
+
+func bound(s *change.Schema, values []string) string {
+	lits := make([]string, len(values))
+	for i, v := range values {
+		lits[i] = quoteLiteral(v) + "::" + s.Columns[s.Key[i]].Type.Name
+	}
+	return "ROW(" + strings.Join(lits, ", ") + ")"
+}

@@ -1,0 +1,170 @@
+package postgres
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
+	"github.com/jackc/pgx/v5/pgproto3"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"syncline/dataplane/change"
+)
+
+// ServerOptions says which database to read, and as which pipeline.
+type ServerOptions struct {
+	DSN            string        // URL or keyword form; holds a secret
+	Pipeline       string        // names connections: syncline/<pipeline>/<role>
+	MaxConns       int32         // ordinary connections besides slot and snapshot; default 6
+	ConnectTimeout time.Duration // default 10 s
+}
+
+// Server is one source database. It connects when it is used. Safe for
+// concurrent use.
+type Server struct {
+	o      ServerOptions
+	config *pgxpool.Config
+	pool   *pgxpool.Pool
+}
+
+// NewServer checks the options. It does not connect.
+func NewServer(o ServerOptions) (*Server, error) {
+	if o.Pipeline == "" {
+		return nil, fmt.Errorf("source: pipeline name is empty")
+	}
+	if o.MaxConns <= 0 {
+		o.MaxConns = 6
+	}
+	if o.ConnectTimeout <= 0 {
+		o.ConnectTimeout = 10 * time.Second
+	}
+	c, err := pgxpool.ParseConfig(o.DSN)
+	if err != nil {
+		return nil, fmt.Errorf("source address: %w", err) // pgx leaves the password out
+	}
+	prepareConfig(&c.ConnConfig.Config, o, "worker")
+	// Definitions change under us: a cached plan would fail once after each DDL.
+	c.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeDescribeExec
+	c.MaxConns, c.MinConns = o.MaxConns, 0
+	c.MaxConnIdleTime = time.Minute
+	s := &Server{o: o, config: c}
+	s.pool, err = pgxpool.NewWithConfig(context.Background(), c)
+	if err != nil {
+		return nil, fmt.Errorf("source: %w", err)
+	}
+	return s, nil
+}
+
+// Close ends the ordinary connections.
+func (s *Server) Close() error {
+	s.pool.Close()
+	return nil
+}
+
+// Ping checks that the database answers.
+func (s *Server) Ping(ctx context.Context) error {
+	return classify(s.pool.Ping(ctx), "connect to the source")
+}
+
+func appName(pipeline, role string) string {
+	name := "syncline/" + pipeline + "/" + role
+	if len(name) > 63 { // Postgres cuts longer ones; the role must stay
+		name = name[:62-len(role)] + "/" + role
+	}
+	return name
+}
+
+// prepareConfig fixes everything that the text form of values depends on, so
+// that snapshot, stream and catalog agree whatever the role's defaults are.
+func prepareConfig(c *pgconn.Config, o ServerOptions, role string) {
+	c.ConnectTimeout = o.ConnectTimeout
+	for k, v := range map[string]string{
+		"application_name":                    appName(o.Pipeline, role),
+		"client_encoding":                     "UTF8",
+		"timezone":                            "UTC",
+		"datestyle":                           "ISO, YMD",
+		"intervalstyle":                       "postgres",
+		"bytea_output":                        "hex",
+		"extra_float_digits":                  "3",
+		"lc_monetary":                         "C",
+		"standard_conforming_strings":         "on",
+		"search_path":                         "pg_catalog",
+		"statement_timeout":                   "0",
+		"lock_timeout":                        "0",
+		"idle_in_transaction_session_timeout": "0",
+	} {
+		c.RuntimeParams[k] = v
+	}
+	// A context that ends must end the query at the server too: a COPY or a wait
+	// for a slot would go on for hours.
+	c.BuildContextWatcherHandler = func(conn *pgconn.PgConn) ctxwatch.Handler {
+		return &pgconn.CancelRequestContextWatcherHandler{Conn: conn, DeadlineDelay: 3 * time.Second}
+	}
+}
+
+// connect opens a connection of its own, outside the pool.
+func (s *Server) connect(ctx context.Context, role string, params map[string]string) (*pgx.Conn, error) {
+	c := s.config.ConnConfig.Copy()
+	c.RuntimeParams["application_name"] = appName(s.o.Pipeline, role)
+	for k, v := range params {
+		c.RuntimeParams[k] = v
+	}
+	conn, err := pgx.ConnectConfig(ctx, c)
+	return conn, classify(err, "connect to the source")
+}
+
+// connectReplication opens a walsender connection.
+func (s *Server) connectReplication(ctx context.Context) (*pgconn.PgConn, error) {
+	c := s.config.ConnConfig.Config.Copy()
+	c.RuntimeParams["application_name"] = appName(s.o.Pipeline, captureRole)
+	c.RuntimeParams["replication"] = "database"
+	c.RuntimeParams["wal_sender_timeout"] = walSenderTimeout.String()
+	c.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
+		return pgproto3.NewFrontend(bufio.NewReaderSize(r, 256<<10), w)
+	}
+	conn, err := pgconn.ConnectConfig(ctx, c)
+	return conn, classify(err, "open a replication connection to the source")
+}
+
+// inTx runs f in a read-only, repeatable-read transaction, in the snapshot if
+// one is named, with operators of extension types in reach.
+func (s *Server) inTx(ctx context.Context, snapshot string, f func(pgx.Tx) error) error {
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Release()
+	tx, err := conn.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
+	if snapshot != "" {
+		if _, err := tx.Exec(ctx, "SET TRANSACTION SNAPSHOT "+quoteLiteral(snapshot)); err != nil {
+			if st := sqlState(err); st != "" && !transientState(st) {
+				return snapshotGone(err)
+			}
+			return err
+		}
+	}
+	// Indexes on types like citext are used only if their operators are found.
+	if _, err := tx.Exec(ctx, `SELECT set_config('search_path', 'pg_catalog' || coalesce((
+		SELECT string_agg(DISTINCT ', ' || quote_ident(n.nspname), '')
+		FROM pg_opclass o JOIN pg_namespace n ON n.oid = o.opcnamespace
+		WHERE n.nspname <> 'pg_catalog' AND has_schema_privilege(n.oid, 'USAGE')), ''), true)`); err != nil {
+		return err
+	}
+	return f(tx)
+}
+
+func quoteIdent(s string) string { return pgx.Identifier{s}.Sanitize() }
+
+func quoteTable(t change.TableID) string { return pgx.Identifier{t.Schema, t.Name}.Sanitize() }
+
+func quoteLiteral(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
