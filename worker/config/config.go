@@ -13,29 +13,19 @@ import (
 	"github.com/agnivade/levenshtein"
 	"go.uber.org/zap/zapcore"
 
+	"syncline/activities/contract"
 	"syncline/secrets"
 )
 
-// Role is a kind of work that a worker takes on, and so a task queue.
-type Role string
-
-// The roles of a worker.
-const (
-	RoleControl  Role = "control"
-	RoleCapture  Role = "capture"
-	RoleSnapshot Role = "snapshot"
-	RoleDeliver  Role = "deliver"
-)
-
 // Roles are all roles, in the order in which they are shown.
-var Roles = []Role{RoleControl, RoleCapture, RoleSnapshot, RoleDeliver}
+var Roles = []contract.Role{contract.Control, contract.Capture, contract.Snapshot, contract.Deliver}
 
 // Config is what a worker needs to know before it can work.
 type Config struct {
 	TemporalAddress   string
 	TemporalNamespace string
 	TaskQueuePrefix   string
-	Roles             []Role
+	Roles             []contract.Role
 
 	HTTPAddr string
 	LogLevel zapcore.Level
@@ -51,11 +41,8 @@ type Config struct {
 	Vault secrets.VaultOptions
 }
 
-// TaskQueue is the queue of a role.
-func (c Config) TaskQueue(r Role) string { return c.TaskQueuePrefix + "-" + string(r) }
-
 // Has reports whether the worker takes on a role.
-func (c Config) Has(r Role) bool { return slices.Contains(c.Roles, r) }
+func (c Config) Has(r contract.Role) bool { return slices.Contains(c.Roles, r) }
 
 // Secrets gives the options for resolving references in this worker.
 func (c Config) Secrets() secrets.Options { return secrets.Options{Vault: c.Vault} }

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"go.uber.org/zap/zapcore"
+
+	"syncline/activities/contract"
 )
 
 func TestDefaults(t *testing.T) {
@@ -18,9 +20,6 @@ func TestDefaults(t *testing.T) {
 		!slices.Equal(c.Roles, Roles) || c.LogLevel != zapcore.InfoLevel || c.Pprof || c.MaxConcurrentChunks != 4 ||
 		c.ShutdownTimeout != 30*time.Second || c.SpillDir == "" || c.Vault.Address != "" || !c.Vault.Token.IsZero() {
 		t.Errorf("%+v", c)
-	}
-	if q := c.TaskQueue(RoleCapture); q != "syncline-capture" {
-		t.Errorf("task queue %s", q)
 	}
 }
 
@@ -38,7 +37,7 @@ func TestEverySettingIsRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Config{
-		TemporalAddress: "temporal:7233", TemporalNamespace: "ns", TaskQueuePrefix: "p", Roles: []Role{RoleDeliver, RoleSnapshot},
+		TemporalAddress: "temporal:7233", TemporalNamespace: "ns", TaskQueuePrefix: "p", Roles: []contract.Role{contract.Deliver, contract.Snapshot},
 		HTTPAddr: "127.0.0.1:0", LogLevel: zapcore.DebugLevel, Pprof: true, SpillDir: "/spill", MaxConcurrentChunks: 9,
 		ShutdownTimeout: time.Minute, BuildID: "v1.2.3+abc", Deployment: "d",
 	}
@@ -46,7 +45,7 @@ func TestEverySettingIsRead(t *testing.T) {
 	if v.Address != "https://vault:8200" || v.RoleID != "r" || v.SecretIDFile != "/sid" || v.Namespace != "team" || v.CACert != "/ca" || v.Token.Reveal() != "t" {
 		t.Errorf("Vault: %+v", v)
 	}
-	if !slices.Equal(c.Roles, want.Roles) || !c.Has(RoleDeliver) || c.Has(RoleControl) {
+	if !slices.Equal(c.Roles, want.Roles) || !c.Has(contract.Deliver) || c.Has(contract.Control) {
 		t.Errorf("roles %v", c.Roles)
 	}
 	c.Vault, c.Roles, want.Roles = want.Vault, nil, nil

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"go.uber.org/zap/zapcore"
+
+	"syncline/activities/contract"
 )
 
 // Setting is one variable of the environment.
@@ -100,10 +102,10 @@ func name(v string) error {
 	return nil
 }
 
-func roles(v string) ([]Role, error) {
-	var out []Role
+func roles(v string) ([]contract.Role, error) {
+	var out []contract.Role
 	for part := range strings.SplitSeq(v, ",") {
-		r := Role(strings.TrimSpace(part))
+		r := contract.Role(strings.TrimSpace(part))
 		switch {
 		case !slices.Contains(Roles, r):
 			return nil, fmt.Errorf("names the role %q; there are control, capture, snapshot and deliver", r)
