@@ -81,7 +81,7 @@ func (l *loader) run(ctx workflow.Context, self any) error {
 			}
 		}
 	})
-	holder := workflow.ExecuteActivity(long(hold, contract.Snapshot, "snapshot-holder", "holds the snapshot that all chunk readers share"), contract.HoldSnapshotActivity,
+	holder := workflow.ExecuteActivity(long(hold, contract.Capture, "snapshot-holder", "holds the snapshot that all chunk readers share"), contract.HoldSnapshotActivity,
 		contract.HoldInput{Pipeline: l.in.Spec.Name, Source: l.in.Spec.Source, Workflow: workflow.GetInfo(ctx).WorkflowExecution.ID,
 			After: l.gen.N, MaxHold: l.in.Spec.Snapshot.MaxHold.Std()})
 	workflow.Go(ctx, func(ctx workflow.Context) {

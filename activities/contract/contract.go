@@ -65,8 +65,8 @@ type Role string
 // The roles.
 const (
 	Control  Role = "control"  // workflows and short activities
-	Capture  Role = "capture"  // slots
-	Snapshot Role = "snapshot" // snapshot holders and chunks
+	Capture  Role = "capture"  // slots, and the holders of exported snapshots
+	Snapshot Role = "snapshot" // chunks
 	Deliver  Role = "deliver"  // lanes
 )
 

@@ -6,8 +6,9 @@ import (
 	"syncline/pipeline"
 )
 
-// Activity names. Short ones run on the control queue; Capture, HoldSnapshot,
-// PlanChunks, CopyChunk, FinishLoad and Deliver on the queue of their role.
+// Activity names. Short ones run on the control queue; Capture and HoldSnapshot
+// on the capture queue; PlanChunks, CopyChunk and FinishLoad on the snapshot
+// queue; Deliver on its own.
 const (
 	InspectActivity           = "Inspect"           // InspectInput → Report
 	ResolveActivity           = "Resolve"           // SetupInput → Resolved
@@ -15,7 +16,6 @@ const (
 	EnsurePublicationActivity = "EnsurePublication" // SetupInput → Made
 	CreateSlotActivity        = "CreateSlot"        // SetupInput → SlotMade
 	PrepareSinkActivity       = "PrepareSink"       // SinkInput → none
-	CheckSetupActivity        = "CheckSetup"        // SetupInput → none
 
 	DropSlotActivity        = "DropSlot"        // TeardownInput → none
 	DropPublicationActivity = "DropPublication" // TeardownInput → none

@@ -49,17 +49,17 @@ type CaptureInput struct {
 
 // CaptureProgress is the heartbeat of Capture.
 type CaptureProgress struct {
-	Worker    string     `json:"worker"`
-	Attempt   int32      `json:"attempt"`
-	Read      change.LSN `json:"read"`      // the source has sent
-	Through   change.LSN `json:"through"`   // is in the log with all in-sync replicas
-	Confirmed change.LSN `json:"confirmed"` // the slot was told
-	Changes   int64      `json:"changes"`   // in this attempt
-	Bytes     int64      `json:"bytes"`
-	Rate      float64    `json:"rate"`       // changes per second, lately
-	LagBytes  int64      `json:"lag_bytes"`  // of the source's log, not yet in ours
-	SpillOpen int        `json:"spill_open"` // transactions in progress that are on disk
-	At        time.Time  `json:"at"`
+	Worker     string     `json:"worker"`
+	Attempt    int32      `json:"attempt"`
+	Read       change.LSN `json:"read"`      // the source has sent
+	Through    change.LSN `json:"through"`   // is in the log with all in-sync replicas
+	Confirmed  change.LSN `json:"confirmed"` // the slot was told
+	Changes    int64      `json:"changes"`   // in this attempt
+	Bytes      int64      `json:"bytes"`
+	Rate       float64    `json:"rate"`        // changes per second, lately
+	LagBytes   int64      `json:"lag_bytes"`   // of the source's log, not yet in ours
+	SpillBytes int64      `json:"spill_bytes"` // of transactions in progress, on disk
+	At         time.Time  `json:"at"`
 }
 
 // DeliverInput starts a Deliver activity: one lane of one sink.

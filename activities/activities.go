@@ -1,0 +1,187 @@
+package activities
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"os"
+	"path/filepath"
+
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/client"
+	"go.uber.org/zap"
+
+	"syncline/activities/contract"
+	"syncline/dataplane/change"
+	"syncline/dataplane/fault"
+	"syncline/dataplane/sink"
+	chsink "syncline/dataplane/sink/clickhouse"
+	pgsink "syncline/dataplane/sink/postgres"
+	source "syncline/dataplane/source/postgres"
+	"syncline/dataplane/transport/kafka"
+	"syncline/pipeline"
+	"syncline/secrets"
+	"syncline/worker/observe"
+)
+
+// Activities has what the activities of one worker process share.
+type Activities struct {
+	Client   client.Client // to signal workflows
+	Secrets  *secrets.Resolver
+	Metrics  *observe.Metrics
+	Health   *observe.Health
+	Log      *zap.Logger
+	SpillDir string
+	Worker   string // identity of the process
+}
+
+// ByRole returns the activities that a worker of the role registers, by name.
+func (a *Activities) ByRole(r contract.Role) map[string]any {
+	switch r {
+	case contract.Control:
+		return map[string]any{
+			contract.InspectActivity:           a.Inspect,
+			contract.ResolveActivity:           a.Resolve,
+			contract.EnsureTopicsActivity:      a.EnsureTopics,
+			contract.EnsurePublicationActivity: a.EnsurePublication,
+			contract.CreateSlotActivity:        a.CreateSlot,
+			contract.PrepareSinkActivity:       a.PrepareSink,
+			contract.DropSlotActivity:          a.DropSlot,
+			contract.DropPublicationActivity:   a.DropPublication,
+			contract.DeleteTopicsActivity:      a.DeleteTopics,
+			contract.ForgetSinkActivity:        a.ForgetSink,
+			contract.ResetTableActivity:        a.ResetTable,
+			contract.RemoveTableActivity:       a.RemoveTable,
+		}
+	case contract.Capture:
+		return map[string]any{contract.CaptureActivity: a.Capture, contract.HoldSnapshotActivity: a.HoldSnapshot}
+	case contract.Snapshot:
+		return map[string]any{
+			contract.PlanChunksActivity: a.PlanChunks,
+			contract.CopyChunkActivity:  a.CopyChunk,
+			contract.FinishLoadActivity: a.FinishLoad,
+		}
+	case contract.Deliver:
+		return map[string]any{contract.DeliverActivity: a.Deliver}
+	}
+	return nil
+}
+
+// logger has the fields by which log lines of one activity are found.
+func (a *Activities) logger(ctx context.Context, pipeline string) *zap.Logger {
+	info := activity.GetInfo(ctx)
+	return a.Log.With(zap.String("pipeline", pipeline), zap.String("activity", info.ActivityType.Name),
+		zap.String("workflow", info.WorkflowExecution.ID), zap.String("run", info.WorkflowExecution.RunID), zap.Int32("attempt", info.Attempt))
+}
+
+func (a *Activities) source(ctx context.Context, name string, s pipeline.Source) (*source.Server, error) {
+	dsn, err := a.sourceDSN(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	return source.NewServer(source.ServerOptions{DSN: dsn, Pipeline: name})
+}
+
+func (a *Activities) sink(ctx context.Context, name string, s pipeline.Sink) (sink.Sink, error) {
+	dsn, err := a.sinkDSN(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	switch s.Type {
+	case pipeline.SinkPostgres:
+		return pgsink.Open(pgsink.Config{DSN: dsn, Pipeline: name})
+	case pipeline.SinkClickHouse:
+		return chsink.Open(chsink.Config{DSN: dsn, Pipeline: name, Options: chsink.Options{Database: s.Schema}})
+	}
+	return nil, fault.Permanent("SinkType", nil, "use postgres or clickhouse", "sink %s is of type %q", s.Name, s.Type)
+}
+
+func (a *Activities) kafkaOptions(ctx context.Context, spec *pipeline.Spec) (kafka.Options, error) {
+	k := spec.Kafka
+	o := kafka.Options{Brokers: k.Brokers, Prefix: k.TopicPrefix, Pipeline: spec.Name}
+	if k.SASL != nil {
+		pw, err := a.Secrets.Resolve(ctx, k.SASL.Password)
+		if err != nil {
+			return o, err
+		}
+		o.SASL = kafka.SASL{Mechanism: k.SASL.Mechanism, User: k.SASL.Username, Password: pw.Reveal()}
+	}
+	if k.TLS != nil {
+		cfg, err := a.tls(ctx, k.TLS)
+		if err != nil {
+			return o, err
+		}
+		o.TLS = cfg
+	}
+	return o, nil
+}
+
+func (a *Activities) tls(ctx context.Context, t *pipeline.TLS) (*tls.Config, error) {
+	cfg := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.ServerName}
+	if t.CAFile != "" {
+		pem, err := os.ReadFile(t.CAFile)
+		if err != nil {
+			return nil, fault.Permanent("TLSFile", err, "mount the file in every worker", "certificate authority")
+		}
+		cfg.RootCAs = x509.NewCertPool()
+		if !cfg.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fault.Permanent("TLSFile", nil, "give a PEM file", "%s holds no certificate", t.CAFile)
+		}
+	}
+	if t.CertFile != "" {
+		cert, err := os.ReadFile(t.CertFile)
+		if err != nil {
+			return nil, fault.Permanent("TLSFile", err, "mount the file in every worker", "client certificate")
+		}
+		key, err := a.Secrets.Resolve(ctx, t.Key)
+		if err != nil {
+			return nil, err
+		}
+		pair, err := tls.X509KeyPair(cert, []byte(key.Reveal()))
+		if err != nil {
+			return nil, fault.Permanent("TLSFile", nil, "give the key of that certificate", "client certificate %s and its key do not fit", t.CertFile)
+		}
+		cfg.Certificates = []tls.Certificate{pair}
+	}
+	return cfg, nil
+}
+
+// spill is where one pipeline's large transactions go.
+func (a *Activities) spill(spec *pipeline.Spec) string {
+	dir := spec.Stream.SpillDir
+	if dir == "" {
+		dir = a.SpillDir
+	}
+	return filepath.Join(dir, spec.Name)
+}
+
+// published is what the source publishes of the selected tables.
+func published(schemas map[change.TableID][]string, sel []pipeline.Selected) ([]source.PublishedTable, error) {
+	out := make([]source.PublishedTable, 0, len(sel))
+	for _, t := range sel {
+		p := source.PublishedTable{ID: t.Table, Where: t.Where, AppendOnly: t.AppendOnly}
+		if t.Columns != nil {
+			kept, unknown := t.Columns.Pick(schemas[t.Table])
+			if len(unknown) > 0 {
+				return nil, fault.Permanent("ColumnMissing", nil, "name columns that the table has", "table %s has no column %q", t.Table, unknown[0])
+			}
+			p.Columns = kept
+		}
+		out = append(out, p)
+	}
+	return out, nil
+}
+
+// target says where a table goes in a sink.
+func target(t *pipeline.Selected, s *pipeline.Sink) sink.TableOptions {
+	at := t.At(s)
+	return sink.TableOptions{Schema: at.Schema, Name: at.Name, OrderBy: t.OrderBy, AppendOnly: t.AppendOnly, Existing: sink.Existing(s.OnExisting)}
+}
+
+func findSink(spec *pipeline.Spec, name string) (pipeline.Sink, error) {
+	if s := spec.Sink(name); s != nil {
+		return *s, nil
+	}
+	return pipeline.Sink{}, fault.Permanent("SinkMissing", nil, "name a sink of the declaration", "no sink is called %q", name)
+}
+

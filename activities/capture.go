@@ -1,0 +1,150 @@
+package activities
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"go.temporal.io/sdk/activity"
+	"go.uber.org/zap"
+
+	"syncline/activities/contract"
+	"syncline/dataplane/capture"
+	"syncline/dataplane/change"
+	source "syncline/dataplane/source/postgres"
+	"syncline/dataplane/transport/kafka"
+	"syncline/pipeline"
+	"syncline/worker/observe"
+)
+
+// Capture moves committed changes from the slot to Kafka until it is cancelled.
+func (a *Activities) Capture(ctx context.Context, in contract.CaptureInput) error {
+	info := activity.GetInfo(ctx)
+	log := a.logger(ctx, in.Spec.Name)
+	metrics := a.Metrics.Capture(in.Spec.Name)
+	defer metrics.Close()
+	loop := fmt.Sprintf("capture/%s#%d", in.Spec.Name, info.Attempt)
+	defer a.Health.Expect(loop, stalled)()
+	var last atomic.Pointer[contract.CaptureProgress]
+	last.Store(&contract.CaptureProgress{Worker: a.Worker, Attempt: info.Attempt, At: time.Now()})
+
+	return long(ctx, func() any { return last.Load() }, func(ctx context.Context) error {
+		srv, err := a.source(ctx, in.Spec.Name, in.Spec.Source)
+		if err != nil {
+			return err
+		}
+		defer srv.Close()
+		ko, err := a.kafkaOptions(ctx, &in.Spec)
+		if err != nil {
+			return err
+		}
+		wo, err := writerOptions(&in.Spec)
+		if err != nil {
+			return err
+		}
+		records, err := kafka.OpenWriter(ctx, ko, wo)
+		if err != nil {
+			return err
+		}
+		defer records.Close()
+		stream, err := srv.NewStream(source.StreamOptions{
+			Slot: in.Spec.SlotName(), Publication: in.Spec.PublicationName(), Epoch: in.Epoch,
+			MemoryLimit: int64(in.Spec.Stream.MemoryLimit), SpillDir: a.spill(&in.Spec),
+			HeartbeatInterval: in.Spec.Stream.HeartbeatInterval.Std(),
+			// Temporal gave this attempt the work: whoever still holds the slot is stopped or cut off.
+			TakeOver: true,
+		})
+		if err != nil {
+			return err
+		}
+		defer stream.Close()
+		rate := newRate()
+		counted := &countedLog{Log: records, m: metrics, pending: map[countKey]int{}}
+		defer counted.flush()
+		return capture.Run(ctx, stream, counted, capture.Options{
+			Epoch: in.Epoch, CreatedAt: in.SlotAt, StatusInterval: in.Spec.Stream.StatusInterval.Std(),
+		}, capture.Observer{
+			Started: func(confirmed change.LSN, p capture.Progress, resumed bool) {
+				log.Info("capture begins", zap.Stringer("slot_at", confirmed), zap.Stringer("log_at", p.Through), zap.Bool("resumed", resumed))
+			},
+			Schema: func(s *change.Schema) {
+				log.Info("schema", zap.Stringer("table", s.Table), zap.Stringer("version", s.Version()), zap.Int("columns", len(s.Columns)))
+			},
+			Status: func(s capture.Status) {
+				metrics.Lag(s.LagBytes())
+				a.Health.Progress(loop, s.Acked.String())
+				last.Store(&contract.CaptureProgress{
+					Worker: a.Worker, Attempt: info.Attempt, Read: s.Through, Through: s.Acked, Confirmed: s.Acked,
+					Changes: int64(s.Changes), Bytes: int64(s.Bytes), Rate: rate.at(time.Now(), s.Changes), LagBytes: int64(s.LagBytes()),
+					SpillBytes: stream.Spilled(), At: time.Now(),
+				})
+			},
+		})
+	})
+}
+
+func writerOptions(spec *pipeline.Spec) (kafka.WriterOptions, error) {
+	c, err := kafka.ParseCompression(spec.Kafka.Compression)
+	n := spec.Kafka.Partitions
+	return kafka.WriterOptions{
+		Partitions:  func(change.TableID) int { return n },
+		Compression: c, MaxMessageBytes: int(spec.Kafka.MaxMessageBytes),
+	}, err
+}
+
+// countedLog counts changes by table and operation on their way to the log.
+type countedLog struct {
+	capture.Log
+	m       *observe.Capture
+	pending map[countKey]int
+	n       int
+}
+
+type countKey struct {
+	table change.TableID
+	op    change.Op
+}
+
+// Append is called from one goroutine.
+func (l *countedLog) Append(ctx context.Context, c *change.Change) (uint64, error) {
+	seq, err := l.Log.Append(ctx, c)
+	if err == nil {
+		l.pending[countKey{c.Table, c.Op}]++
+		// Label look-ups cost more than the rest of this: pay them now and then.
+		if l.n++; l.n >= 1000 || c.Last && l.n >= 50 {
+			l.flush()
+		}
+	}
+	return seq, err
+}
+
+func (l *countedLog) flush() {
+	for k, n := range l.pending {
+		l.m.Changes(k.table.String(), k.op.String(), n)
+	}
+	clear(l.pending)
+	l.n = 0
+}
+
+// rate is a sliding average of a counter, per second.
+type rate struct {
+	times  []time.Time
+	counts []uint64
+}
+
+// rateOver is the span of the average.
+const rateOver = 5 * time.Second
+
+func newRate() *rate { return &rate{} }
+
+func (r *rate) at(now time.Time, count uint64) float64 {
+	r.times, r.counts = append(r.times, now), append(r.counts, count)
+	for len(r.times) > 2 && now.Sub(r.times[0]) > rateOver {
+		r.times, r.counts = r.times[1:], r.counts[1:]
+	}
+	if took := now.Sub(r.times[0]).Seconds(); took > 0 {
+		return float64(count-r.counts[0]) / took
+	}
+	return 0
+}

@@ -1,0 +1,107 @@
+package activities
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"go.temporal.io/sdk/activity"
+	"go.uber.org/zap"
+
+	"syncline/activities/contract"
+	"syncline/dataplane/change"
+	"syncline/dataplane/deliver"
+	"syncline/dataplane/fault"
+	"syncline/dataplane/sink"
+	"syncline/dataplane/transport/kafka"
+	"syncline/pipeline"
+	"syncline/worker/observe"
+)
+
+// stalled is how long a loop may show no sign of life before /healthz is red.
+const stalled = 30 * time.Second
+
+// Deliver runs one lane of one sink until it is cancelled.
+func (a *Activities) Deliver(ctx context.Context, in contract.DeliverInput) error {
+	info := activity.GetInfo(ctx)
+	log := a.logger(ctx, in.Spec.Name).With(zap.String("sink", in.Sink), zap.Int("lane", in.Lane))
+	metrics := a.Metrics.Deliver(in.Spec.Name, in.Sink, in.Lane)
+	defer metrics.Close()
+	loop := fmt.Sprintf("deliver/%s/%s/%d#%d", in.Spec.Name, in.Sink, in.Lane, info.Attempt)
+	defer a.Health.Expect(loop, stalled)()
+	var last atomic.Pointer[contract.DeliverProgress]
+	last.Store(&contract.DeliverProgress{Worker: a.Worker, Attempt: info.Attempt, At: time.Now()})
+
+	err := long(ctx, func() any { return last.Load() }, func(ctx context.Context) error {
+		conf, err := findSink(&in.Spec, in.Sink)
+		if err != nil {
+			return err
+		}
+		sk, err := a.sink(ctx, in.Spec.Name, conf)
+		if err != nil {
+			return err
+		}
+		defer sk.Close()
+		srv, err := a.source(ctx, in.Spec.Name, in.Spec.Source)
+		if err != nil {
+			return err
+		}
+		defer srv.Close()
+		ko, err := a.kafkaOptions(ctx, &in.Spec)
+		if err != nil {
+			return err
+		}
+		records, err := kafka.OpenLog(ctx, ko, kafka.LogOptions{})
+		if err != nil {
+			return err
+		}
+		defer records.Close()
+		obs := deliverObserver(metrics, log)
+		obs.Status = func(s deliver.Status) {
+			metrics.Backlog(s.Backlog)
+			a.Health.Progress(loop, s.Through.String())
+			last.Store(&contract.DeliverProgress{
+				Worker: a.Worker, Attempt: info.Attempt, Token: s.Token, Partitions: len(s.Tables), Applied: s.Changes,
+				Duplicates: s.Duplicates, Skipped: s.Contained, Dead: s.Dead, Rate: s.Rate, LagP50: s.P50 / 1000, LagP99: s.P99 / 1000,
+				Backlog: s.Backlog, Through: s.Through, At: time.Now(),
+			})
+		}
+		return deliver.Run(ctx, deliverOptions(&in.Spec, &conf, in.Lane), records, sk, srv, obs)
+	})
+	if fault.Is(err, sink.CodeFenced) {
+		metrics.Fenced()
+	}
+	return err
+}
+
+func deliverOptions(spec *pipeline.Spec, s *pipeline.Sink, lane int) deliver.Options {
+	return deliver.Options{
+		Lane: lane, Lanes: s.Lanes, MaxBatchRows: s.MaxBatchRows, MaxBatchBytes: int(s.MaxBatchBytes),
+		MaxBufferBytes: int(spec.Stream.MemoryLimit), Transactional: spec.Stream.Order == pipeline.OrderTransaction,
+	}
+}
+
+func deliverObserver(m *observe.Deliver, log *zap.Logger) deliver.Observer {
+	return deliver.Observer{
+		Applied:    func(t change.TableID, op change.Op, n int) { m.Applied(t.String(), op.String(), n) },
+		Duplicates: func(t change.TableID, n int) { m.Duplicates(t.String(), n) },
+		Contained:  func(t change.TableID, n int) { m.SkippedBySnapshot(t.String(), n) },
+		Dead: func(t change.TableID, code fault.Code, n int) {
+			m.DeadLetters(t.String(), n)
+			log.Warn("changes set aside", zap.Stringer("table", t), zap.String("code", string(code)), zap.Int("changes", n))
+		},
+		Batch: func(_, _ int, took time.Duration) { m.Batch(took) },
+		Lag:   func(d time.Duration, _ int) { m.Visible(d) },
+		Opened: func(t change.TableID, to change.LSN) {
+			log.Info("table is delivered", zap.Stringer("table", t), zap.Stringer("consistent_at", to))
+		},
+		Closed: func(t change.TableID, st sink.State, reason string) {
+			log.Info("table is not delivered any more", zap.Stringer("table", t), zap.String("state", string(st)), zap.String("reason", reason))
+		},
+		Retry: func(what string, err error, wait time.Duration) {
+			m.Retried(string(fault.CodeOf(err)))
+			log.Warn("trying again", zap.String("what", what), zap.Duration("in", wait), zap.Error(err))
+		},
+	}
+}

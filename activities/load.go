@@ -1,0 +1,187 @@
+package activities
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"go.temporal.io/sdk/activity"
+	"go.uber.org/zap"
+
+	"syncline/activities/contract"
+	"syncline/dataplane/fault"
+	"syncline/dataplane/sink"
+	source "syncline/dataplane/source/postgres"
+)
+
+// HoldSnapshot exports a snapshot, tells the workflow, and holds the transaction
+// open until it is cancelled. After MaxHold it exports a new one, so that no
+// transaction is held for days; chunks being copied in the old one go on.
+func (a *Activities) HoldSnapshot(ctx context.Context, in contract.HoldInput) (err error) {
+	info := activity.GetInfo(ctx)
+	log := a.logger(ctx, in.Pipeline)
+	var n atomic.Int64
+	return long(ctx, func() any { return n.Load() }, func(ctx context.Context) error {
+		srv, err := a.source(ctx, in.Pipeline, in.Source)
+		if err != nil {
+			return err
+		}
+		defer srv.Close()
+		// Generations must grow from attempt to attempt, also of a holder that was
+		// taken for dead and is not.
+		next := in.After + int(info.Attempt-1)*generationsPerAttempt
+		for {
+			next++
+			n.Store(int64(next))
+			if err := a.hold(ctx, srv, in, next, log); err != nil {
+				return err
+			}
+		}
+	})
+}
+
+// generationsPerAttempt leaves room for the renewals of one attempt.
+const generationsPerAttempt = 1000
+
+func (a *Activities) hold(ctx context.Context, srv *source.Server, in contract.HoldInput, n int, log *zap.Logger) error {
+	ex, err := srv.Export(ctx)
+	if err != nil {
+		return err
+	}
+	defer ex.Close()
+	g := contract.Generation{N: n, Name: ex.Name, Snapshot: ex.Snapshot, LSN: ex.LSN}
+	if err := a.Client.SignalWorkflow(ctx, in.Workflow, "", contract.GenerationSignal, g); err != nil {
+		return fault.Transient("TemporalUnreachable", err, "tell workflow %s of its snapshot", in.Workflow)
+	}
+	log.Info("snapshot exported", zap.Int("generation", n), zap.Stringer("lsn", ex.LSN))
+	until := time.NewTimer(in.MaxHold)
+	if in.MaxHold <= 0 {
+		until.Stop()
+	}
+	defer until.Stop()
+	look := time.NewTicker(time.Second)
+	defer look.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-until.C:
+			return nil
+		case <-look.C:
+			if err := ex.Alive(ctx); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// table returns the ledger's record of a task's table.
+func table(ctx context.Context, sk sink.Sink, in contract.TableTask) (sink.Table, error) {
+	all, err := sk.Tables(ctx)
+	if err != nil {
+		return sink.Table{}, err
+	}
+	for _, t := range all {
+		if t.ID == in.Table {
+			return t, nil
+		}
+	}
+	return sink.Table{}, fault.Permanent("TableNotInLedger", nil, "remove the table from the pipeline and add it again", "sink %s has no record of table %s", in.Sink.Name, in.Table)
+}
+
+// ends opens both ends of a load.
+func (a *Activities) ends(ctx context.Context, in contract.TableTask) (*source.Server, sink.Sink, error) {
+	srv, err := a.source(ctx, in.Pipeline, in.Source)
+	if err != nil {
+		return nil, nil, err
+	}
+	sk, err := a.sink(ctx, in.Pipeline, in.Sink)
+	if err != nil {
+		srv.Close()
+		return nil, nil, err
+	}
+	return srv, sk, nil
+}
+
+// PlanChunks cuts a table and records the cut in the sink's ledger.
+func (a *Activities) PlanChunks(ctx context.Context, in contract.TableTask) (out contract.ChunkPlan, err error) {
+	err = beating(ctx, func(ctx context.Context) error {
+		srv, sk, err := a.ends(ctx, in)
+		if err != nil {
+			return err
+		}
+		defer srv.Close()
+		defer sk.Close()
+		t, err := table(ctx, sk, in)
+		if err != nil {
+			return err
+		}
+		cut, err := srv.PlanChunks(ctx, t.Schema, source.ChunkOptions{ChunkBytes: in.ChunkBytes, Where: in.Where})
+		if err != nil {
+			return err
+		}
+		plan, err := sk.PlanChunks(ctx, in.Table, cut)
+		if err != nil {
+			return err
+		}
+		out.Chunks = len(plan)
+		ins, err := srv.Inspect(ctx, "", "")
+		if err != nil {
+			return err
+		}
+		for _, i := range ins.Tables {
+			if i.ID == in.Table {
+				out.Estimate = max(i.Rows, 0)
+			}
+		}
+		return nil
+	})
+	return out, err
+}
+
+// CopyChunk copies one chunk from the exported snapshot of its generation.
+func (a *Activities) CopyChunk(ctx context.Context, in contract.ChunkTask) (out contract.ChunkDone, err error) {
+	var bytes atomic.Int64
+	begun := time.Now()
+	err = long(ctx, func() any { return contract.ChunkDone{Bytes: bytes.Load()} }, func(ctx context.Context) error {
+		srv, sk, err := a.ends(ctx, in.TableTask)
+		if err != nil {
+			return err
+		}
+		defer srv.Close()
+		defer sk.Close()
+		t, err := table(ctx, sk, in.TableTask)
+		if err != nil {
+			return err
+		}
+		c, err := sk.Chunk(ctx, in.Table, in.N)
+		if err != nil {
+			return err
+		}
+		if !c.Done {
+			copy := srv.CopyChunk(in.Generation.Name, t.Schema, c, in.Where)
+			c, err = sk.LoadChunk(ctx, in.Table, in.N, sink.Loaded{Snapshot: in.Generation.Snapshot, LSN: in.Generation.LSN}, copy, bytes.Store)
+			if err != nil {
+				return err
+			}
+			m := a.Metrics.Snapshot(in.Pipeline, in.Sink.Name)
+			m.Copied(in.Table.String(), c.Rows, c.Bytes)
+			m.Chunk(time.Since(begun))
+		}
+		out = contract.ChunkDone{Rows: c.Rows, Bytes: c.Bytes}
+		return nil
+	})
+	return out, err
+}
+
+// FinishLoad builds what is built after the rows, and begins delivery.
+func (a *Activities) FinishLoad(ctx context.Context, in contract.TableTask) error {
+	return beating(ctx, func(ctx context.Context) error {
+		sk, err := a.sink(ctx, in.Pipeline, in.Sink)
+		if err != nil {
+			return err
+		}
+		defer sk.Close()
+		return sk.FinishLoad(ctx, in.Table)
+	})
+}

@@ -1,0 +1,346 @@
+package activities
+
+import (
+	"context"
+	"slices"
+
+	"go.temporal.io/sdk/activity"
+
+	"syncline/activities/contract"
+	"syncline/dataplane/change"
+	"syncline/dataplane/fault"
+	"syncline/dataplane/sink"
+	source "syncline/dataplane/source/postgres"
+	"syncline/dataplane/transport/kafka"
+	"syncline/pipeline"
+)
+
+// CodeNoTables: the declaration's globs select nothing.
+const CodeNoTables fault.Code = "NoTables"
+
+// selection is what a declaration takes of a source.
+type selection struct {
+	inspection *source.Inspection
+	tables     []pipeline.Selected
+	infos      map[change.TableID]source.TableInfo
+	unused     []pipeline.UnusedGlob
+	collisions []pipeline.Collision
+}
+
+// choose resolves the globs, or takes just the named tables.
+func choose(ctx context.Context, srv *source.Server, spec *pipeline.Spec, only []change.TableID) (*selection, error) {
+	ins, err := srv.Inspect(ctx, spec.SlotName(), spec.PublicationName())
+	if err != nil {
+		return nil, err
+	}
+	s := &selection{inspection: ins, infos: map[change.TableID]source.TableInfo{}}
+	all := make([]change.TableID, len(ins.Tables))
+	for i, t := range ins.Tables {
+		all[i], s.infos[t.ID] = t.ID, t
+	}
+	if len(only) > 0 {
+		for _, t := range only {
+			if _, ok := s.infos[t]; !ok {
+				return nil, fault.Permanent(source.CodeTableMissing, nil, "name a table that exists; names are case-sensitive", "the source has no table %s%s", t, nearest(t, all))
+			}
+			s.tables = append(s.tables, spec.Options(t))
+		}
+		return s, nil
+	}
+	m := spec.Match(all)
+	s.tables, s.unused, s.collisions = m.Tables, m.Unused, m.Collisions
+	return s, nil
+}
+
+func nearest(t change.TableID, all []change.TableID) string {
+	names := make([]string, len(all))
+	for i := range all {
+		names[i] = all[i].String()
+	}
+	if n := pipeline.Nearest(t.String(), names); n != "" {
+		return " (did you mean " + n + "?)"
+	}
+	return ""
+}
+
+// published says what to publish of the selection.
+func (s *selection) published(ctx context.Context, srv *source.Server) ([]source.PublishedTable, error) {
+	columns := map[change.TableID][]string{}
+	var ask []source.PublishedTable
+	for _, t := range s.tables {
+		if t.Columns != nil {
+			ask = append(ask, source.PublishedTable{ID: t.Table, AppendOnly: t.AppendOnly})
+		}
+	}
+	schemas, err := srv.Describe(ctx, ask)
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range schemas {
+		for _, c := range d.Columns {
+			columns[d.Table] = append(columns[d.Table], c.Name)
+		}
+	}
+	return published(columns, s.tables)
+}
+
+// Resolve finds the tables that the declaration selects, and what forbids it.
+func (a *Activities) Resolve(ctx context.Context, in contract.SetupInput) (out contract.Resolved, err error) {
+	defer func() { err = ended(ctx, err) }()
+	srv, err := a.source(ctx, in.Spec.Name, in.Spec.Source)
+	if err != nil {
+		return out, err
+	}
+	defer srv.Close()
+	sel, err := choose(ctx, srv, &in.Spec, in.Tables)
+	if err != nil {
+		return out, err
+	}
+	if !in.OneOff {
+		for _, p := range sel.inspection.Problems {
+			return out, p
+		}
+	}
+	if len(sel.tables) == 0 {
+		return out, fault.Permanent(CodeNoTables, nil, "check tables.include; starter plan lists what it selects", "the declaration selects no table of the source")
+	}
+	for _, c := range sel.collisions {
+		return out, fault.Permanent("TargetCollision", nil, "give one of them another target", "tables %v would share table %s of sink %s", c.Tables, c.Target, c.Sink)
+	}
+	out = contract.Resolved{SystemID: sel.inspection.SystemID, Version: sel.inspection.VersionText}
+	for _, t := range sel.tables {
+		i := sel.infos[t.Table]
+		if len(i.Key) == 0 && !t.AppendOnly {
+			return out, fault.Permanent(source.CodeTableWithoutKey, nil, "add a primary key, exclude the table, or set append_only for it", "table %s has no primary key", t.Table)
+		}
+		out.Tables = append(out.Tables, contract.ResolvedTable{Table: t.Table, AppendOnly: t.AppendOnly, Rows: max(i.Rows, 0), Bytes: i.Bytes})
+	}
+	return out, nil
+}
+
+// EnsureTopics creates the topics that are missing.
+func (a *Activities) EnsureTopics(ctx context.Context, in contract.SetupInput) (out contract.Made, err error) {
+	defer func() { err = ended(ctx, err) }()
+	srv, err := a.source(ctx, in.Spec.Name, in.Spec.Source)
+	if err != nil {
+		return out, err
+	}
+	defer srv.Close()
+	sel, err := choose(ctx, srv, &in.Spec, in.Tables)
+	if err != nil {
+		return out, err
+	}
+	admin, err := a.admin(ctx, &in.Spec)
+	if err != nil {
+		return out, err
+	}
+	defer admin.Close()
+	before, err := admin.Topics(ctx)
+	if err != nil {
+		return out, err
+	}
+	// A retry finds what its first attempt made: nothing else makes topics of this name.
+	out.Created = len(before) == 0 || activity.GetInfo(ctx).Attempt > 1
+	var ids []change.TableID
+	for _, t := range sel.tables {
+		ids = append(ids, t.Table)
+	}
+	k := in.Spec.Kafka
+	return out, admin.EnsureTopics(ctx, kafka.TopicOptions{
+		Partitions: k.Partitions, ReplicationFactor: k.ReplicationFactor, Retention: k.Retention.Std(), MaxMessageBytes: int(k.MaxMessageBytes),
+	}, ids, nil)
+}
+
+func (a *Activities) admin(ctx context.Context, spec *pipeline.Spec) (*kafka.Admin, error) {
+	o, err := a.kafkaOptions(ctx, spec)
+	if err != nil {
+		return nil, err
+	}
+	return kafka.OpenAdmin(o)
+}
+
+// EnsurePublication makes the publication hold the declaration's tables.
+func (a *Activities) EnsurePublication(ctx context.Context, in contract.SetupInput) (out contract.Made, err error) {
+	defer func() { err = ended(ctx, err) }()
+	srv, err := a.source(ctx, in.Spec.Name, in.Spec.Source)
+	if err != nil {
+		return out, err
+	}
+	defer srv.Close()
+	sel, err := choose(ctx, srv, &in.Spec, in.Tables)
+	if err != nil {
+		return out, err
+	}
+	out.Created = sel.inspection.Publication == nil || activity.GetInfo(ctx).Attempt > 1
+	tables, err := sel.published(ctx, srv)
+	if err != nil {
+		return out, err
+	}
+	return out, beating(ctx, func(ctx context.Context) error { return srv.EnsurePublication(ctx, in.Spec.PublicationName(), tables) })
+}
+
+// CreateSlot creates the slot; it waits for transactions that are running.
+func (a *Activities) CreateSlot(ctx context.Context, in contract.SetupInput) (out contract.SlotMade, err error) {
+	defer func() { err = ended(ctx, err) }()
+	srv, err := a.source(ctx, in.Spec.Name, in.Spec.Source)
+	if err != nil {
+		return out, err
+	}
+	defer srv.Close()
+	err = beating(ctx, func(ctx context.Context) error {
+		slot, err := srv.CreateSlot(ctx, in.Spec.SlotName())
+		if err != nil {
+			return err
+		}
+		out = contract.SlotMade{Created: slot.CreatedNow || activity.GetInfo(ctx).Attempt > 1, At: slot.Confirmed}
+		if !out.Created {
+			return fault.Permanent("SlotExists", nil, "starter destroy the pipeline that owns it, drop the slot, or set source.slot to another name",
+				"slot %s exists already", in.Spec.SlotName())
+		}
+		return nil
+	})
+	return out, err
+}
+
+// beating heartbeats while f runs.
+func beating(ctx context.Context, f func(context.Context) error) error {
+	return long(ctx, func() any { return nil }, f)
+}
+
+// DropSlot removes the slot, so that the source may recycle its log.
+func (a *Activities) DropSlot(ctx context.Context, in contract.TeardownInput) (err error) {
+	defer func() { err = ended(ctx, err) }()
+	srv, err := a.source(ctx, in.Spec.Name, in.Spec.Source)
+	if err != nil {
+		return err
+	}
+	defer srv.Close()
+	return srv.DropSlot(ctx, in.Spec.SlotName())
+}
+
+// DropPublication removes the publication.
+func (a *Activities) DropPublication(ctx context.Context, in contract.TeardownInput) (err error) {
+	defer func() { err = ended(ctx, err) }()
+	srv, err := a.source(ctx, in.Spec.Name, in.Spec.Source)
+	if err != nil {
+		return err
+	}
+	defer srv.Close()
+	return srv.DropPublication(ctx, in.Spec.PublicationName())
+}
+
+// DeleteTopics removes the pipeline's topics.
+func (a *Activities) DeleteTopics(ctx context.Context, in contract.TeardownInput) (err error) {
+	defer func() { err = ended(ctx, err) }()
+	admin, err := a.admin(ctx, &in.Spec)
+	if err != nil {
+		return err
+	}
+	defer admin.Close()
+	return admin.DeleteTopics(ctx)
+}
+
+// PrepareSink creates the ledger, and the sink's tables where they do not exist.
+func (a *Activities) PrepareSink(ctx context.Context, in contract.SinkInput) (err error) {
+	defer func() { err = ended(ctx, err) }()
+	conf, err := findSink(&in.Spec, in.Sink)
+	if err != nil {
+		return err
+	}
+	srv, err := a.source(ctx, in.Spec.Name, in.Spec.Source)
+	if err != nil {
+		return err
+	}
+	defer srv.Close()
+	sel, err := choose(ctx, srv, &in.Spec, in.Tables)
+	if err != nil {
+		return err
+	}
+	tables, err := sel.published(ctx, srv)
+	if err != nil {
+		return err
+	}
+	schemas, err := srv.Describe(ctx, tables)
+	if err != nil {
+		return err
+	}
+	sk, err := a.sink(ctx, in.Spec.Name, conf)
+	if err != nil {
+		return err
+	}
+	defer sk.Close()
+	if err := sk.Init(ctx); err != nil {
+		return err
+	}
+	if in.OneOff && activity.GetInfo(ctx).Attempt == 1 {
+		// What an earlier one-off load left behind is not this one's progress.
+		if err := sk.Forget(ctx); err != nil {
+			return err
+		}
+	}
+	for _, s := range schemas {
+		i := slices.IndexFunc(sel.tables, func(t pipeline.Selected) bool { return t.Table == s.Table })
+		activity.RecordHeartbeat(ctx, s.Table.String())
+		if err := sk.AddTable(ctx, sink.Table{
+			ID: s.Table, State: sink.Loading, Partitions: in.Spec.Kafka.Partitions, Epoch: in.Epoch, Schema: s, Options: target(&sel.tables[i], &conf),
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ForgetSink removes the pipeline from the sink's ledger, and with DropRows the
+// tables that Syncline created there.
+func (a *Activities) ForgetSink(ctx context.Context, in contract.SinkInput) (err error) {
+	defer func() { err = ended(ctx, err) }()
+	conf, err := findSink(&in.Spec, in.Sink)
+	if err != nil {
+		return err
+	}
+	sk, err := a.sink(ctx, in.Spec.Name, conf)
+	if err != nil {
+		return err
+	}
+	defer sk.Close()
+	if err := sk.Init(ctx); err != nil {
+		return err
+	}
+	if in.DropRows {
+		tables, err := sk.Tables(ctx)
+		if err != nil {
+			return err
+		}
+		for _, t := range tables {
+			if err := sk.RemoveTable(ctx, t.ID, true); err != nil {
+				return err
+			}
+		}
+	}
+	if a.Metrics != nil {
+		a.Metrics.Forget(in.Spec.Name)
+	}
+	return sk.Forget(ctx)
+}
+
+// ResetTable empties a table at a sink for another load.
+func (a *Activities) ResetTable(ctx context.Context, in contract.TableTask) (err error) {
+	defer func() { err = ended(ctx, err) }()
+	sk, err := a.sink(ctx, in.Pipeline, in.Sink)
+	if err != nil {
+		return err
+	}
+	defer sk.Close()
+	return sk.ResetTable(ctx, in.Table, in.Epoch)
+}
+
+// RemoveTable ends the delivery of a table into a sink.
+func (a *Activities) RemoveTable(ctx context.Context, in contract.TableTask) (err error) {
+	defer func() { err = ended(ctx, err) }()
+	sk, err := a.sink(ctx, in.Pipeline, in.Sink)
+	if err != nil {
+		return err
+	}
+	defer sk.Close()
+	return sk.RemoveTable(ctx, in.Table, in.DropRows)
+}

@@ -1,0 +1,83 @@
+// Command worker does the work of Syncline's pipelines. It is configured by its
+// environment alone (see README), takes on any of four roles, and can be killed
+// at any moment: another worker goes on from what sinks, Kafka and slots hold.
+//
+//	worker          run
+//	worker probe    ask the running worker's /healthz; exit code 0 if it is green
+//	worker version  print the version
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"go.uber.org/zap"
+
+	"syncline/worker/config"
+	"syncline/worker/observe"
+)
+
+func main() {
+	if len(os.Args) > 1 {
+		os.Exit(command(os.Args[1]))
+	}
+	os.Exit(serve())
+}
+
+func command(name string) int {
+	switch name {
+	case "probe":
+		c, err := config.Load(os.Environ())
+		if err == nil {
+			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+			defer cancel()
+			err = observe.Probe(ctx, c.HTTPAddr, "/healthz")
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "worker:", err)
+			return 1
+		}
+		return 0
+	case "version":
+		fmt.Println("syncline worker", version())
+		return 0
+	}
+	fmt.Fprintf(os.Stderr, "worker: unknown command %q; want none, probe or version\n", name)
+	return 2
+}
+
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			return s.Value
+		}
+	}
+	return info.Main.Version
+}
+
+func serve() int {
+	c, err := config.Load(os.Environ())
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "worker:", err)
+		return 2
+	}
+	host, _ := os.Hostname()
+	identity := fmt.Sprintf("%s/%d", host, os.Getpid())
+	log := observe.NewLogger(os.Stderr, c.LogLevel, zap.String("worker", identity), zap.String("build", c.BuildID))
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, c, identity, log); err != nil {
+		log.Error("worker ended", zap.Error(err))
+		return 1
+	}
+	return 0
+}

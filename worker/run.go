@@ -1,0 +1,179 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/operatorservice/v1"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
+	"go.uber.org/zap"
+
+	"syncline/activities"
+	"syncline/activities/contract"
+	"syncline/secrets"
+	"syncline/worker/config"
+	"syncline/worker/observe"
+	"syncline/workflows"
+)
+
+// run puts a worker together, runs it until ctx ends, and takes it apart again.
+func run(ctx context.Context, c config.Config, identity string, log *zap.Logger) (err error) {
+	metrics := observe.NewMetrics(c.BuildID)
+	health := observe.NewHealth()
+	health.Register(metrics)
+	sdk, reported, err := metrics.SDK(log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, reported.Close()) }()
+	server, err := observe.Serve(c.HTTPAddr, observe.Handler(metrics, health, c.Pprof), log)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+		defer cancel()
+		err = errors.Join(err, server.Close(last))
+	}()
+	resolver, err := secrets.New(c.Secrets())
+	if err != nil {
+		return err
+	}
+	defer resolver.Close()
+
+	tc, err := dial(ctx, client.Options{
+		HostPort: c.TemporalAddress, Namespace: c.TemporalNamespace, Identity: identity,
+		Logger: observe.TemporalLogger(log), MetricsHandler: sdk,
+	}, health, log)
+	if err != nil {
+		return err
+	}
+	defer tc.Close()
+	if err := registerAttributes(ctx, tc, c.TemporalNamespace); err != nil {
+		return err
+	}
+
+	acts := &activities.Activities{
+		Client: tc, Secrets: resolver, Metrics: metrics, Health: health, Log: log,
+		SpillDir: c.SpillDir, Worker: identity,
+	}
+	var running []worker.Worker
+	for _, role := range c.Roles {
+		w := newWorker(tc, c, role, acts)
+		if err := w.Start(); err != nil {
+			stopAll(running)
+			return fmt.Errorf("start role %s: %w", role, err)
+		}
+		running = append(running, w)
+	}
+	health.Ready()
+	log.Info("worker runs", zap.Any("roles", c.Roles), zap.String("temporal", c.TemporalAddress), zap.String("metrics", "http://"+server.Addr()+"/metrics"))
+	<-ctx.Done()
+	health.NotReady("stopping")
+	log.Info("worker stops: activities flush and hand over", zap.Duration("within", c.ShutdownTimeout))
+	stopAll(running)
+	return nil
+}
+
+// stopAll stops the roles at the same time: each waits for its own activities.
+func stopAll(ws []worker.Worker) {
+	done := make(chan struct{})
+	for _, w := range ws {
+		go func() {
+			w.Stop()
+			done <- struct{}{}
+		}()
+	}
+	for range ws {
+		<-done
+	}
+}
+
+func newWorker(tc client.Client, c config.Config, role contract.Role, acts *activities.Activities) worker.Worker {
+	o := worker.Options{
+		// Zero would abandon what is in flight: no flush, no hand-over.
+		WorkerStopTimeout: c.ShutdownTimeout,
+		// What operators see, and how soon a cancellation arrives, depends on it.
+		MaxHeartbeatThrottleInterval: time.Second,
+		DisableWorkflowWorker:        role != contract.Control,
+	}
+	if role == contract.Snapshot {
+		o.MaxConcurrentActivityExecutionSize = c.MaxConcurrentChunks
+	}
+	if c.Deployment != "" {
+		o.DeploymentOptions = worker.DeploymentOptions{
+			UseVersioning:             true,
+			Version:                   worker.WorkerDeploymentVersion{DeploymentName: c.Deployment, BuildID: c.BuildID},
+			DefaultVersioningBehavior: workflow.VersioningBehaviorAutoUpgrade,
+		}
+	}
+	w := worker.New(tc, contract.Queue(c.TaskQueuePrefix, role), o)
+	if role == contract.Control {
+		w.RegisterWorkflowWithOptions(workflows.Pipeline, workflow.RegisterOptions{Name: contract.PipelineWorkflow})
+		w.RegisterWorkflowWithOptions(workflows.Stream, workflow.RegisterOptions{Name: contract.StreamWorkflow})
+		w.RegisterWorkflowWithOptions(workflows.Bootstrap, workflow.RegisterOptions{Name: contract.BootstrapWorkflow})
+		w.RegisterWorkflowWithOptions(workflows.Snapshot, workflow.RegisterOptions{Name: contract.SnapshotWorkflow})
+		w.RegisterWorkflowWithOptions(workflows.Plan, workflow.RegisterOptions{Name: contract.PlanWorkflow})
+	}
+	for name, fn := range acts.ByRole(role) {
+		w.RegisterActivityWithOptions(fn, activity.RegisterOptions{Name: name})
+	}
+	return w
+}
+
+// dial waits for Temporal: in a fleet that starts together it may come up last.
+// /readyz says what is waited for.
+func dial(ctx context.Context, o client.Options, health *observe.Health, log *zap.Logger) (client.Client, error) {
+	for wait := time.Second; ; wait = min(2*wait, 15*time.Second) {
+		tc, err := client.DialContext(ctx, o)
+		if err == nil {
+			return tc, nil
+		}
+		health.NotReady("no connection to Temporal at " + o.HostPort)
+		log.Warn("no connection to Temporal; trying again", zap.String("address", o.HostPort), zap.Duration("in", wait), zap.Error(err))
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("temporal at %s (SYNCLINE_TEMPORAL_ADDRESS): %w", o.HostPort, err)
+		case <-time.After(wait):
+		}
+	}
+}
+
+// registerAttributes adds the search attributes that the namespace lacks:
+// without them a workflow that sets one cannot proceed.
+func registerAttributes(ctx context.Context, tc client.Client, namespace string) error {
+	want := map[string]enumspb.IndexedValueType{
+		contract.PipelineAttribute: enumspb.INDEXED_VALUE_TYPE_KEYWORD,
+		contract.PhaseAttribute:    enumspb.INDEXED_VALUE_TYPE_KEYWORD,
+		contract.SourceAttribute:   enumspb.INDEXED_VALUE_TYPE_KEYWORD,
+		contract.RegionAttribute:   enumspb.INDEXED_VALUE_TYPE_KEYWORD,
+		contract.SinkAttribute:     enumspb.INDEXED_VALUE_TYPE_KEYWORD_LIST,
+		contract.TierAttribute:     enumspb.INDEXED_VALUE_TYPE_KEYWORD_LIST,
+	}
+	have, err := tc.OperatorService().ListSearchAttributes(ctx, &operatorservice.ListSearchAttributesRequest{Namespace: namespace})
+	if err != nil {
+		return fmt.Errorf("list search attributes of namespace %s: %w", namespace, err)
+	}
+	for name, is := range have.CustomAttributes {
+		if t, ok := want[name]; ok && t != is {
+			return fmt.Errorf("search attribute %s of namespace %s is of type %s, want %s: remove it, or use another namespace", name, namespace, is, t)
+		}
+		delete(want, name)
+	}
+	if len(want) == 0 {
+		return nil
+	}
+	_, err = tc.OperatorService().AddSearchAttributes(ctx, &operatorservice.AddSearchAttributesRequest{Namespace: namespace, SearchAttributes: want})
+	var exists *serviceerror.AlreadyExists // another worker was first
+	if err != nil && !errors.As(err, &exists) {
+		return fmt.Errorf("add search attributes to namespace %s (an operator can do it with temporal operator search-attribute create): %w", namespace, err)
+	}
+	return nil
+}
