@@ -184,4 +184,3 @@ func findSink(spec *pipeline.Spec, name string) (pipeline.Sink, error) {
 	}
 	return pipeline.Sink{}, fault.Permanent("SinkMissing", nil, "name a sink of the declaration", "no sink is called %q", name)
 }
-

@@ -196,15 +196,18 @@ func (a *Activities) inspectSink(ctx context.Context, spec *pipeline.Spec, s *pi
 		return
 	}
 	defer sk.Close()
-	if err := sk.Ping(ctx); err != nil {
-		rep.Checks = append(rep.Checks, failed("connection", err))
+	if len(schemas) == 0 {
+		rep.Checks = append(rep.Checks, contract.Check{Name: "connection", Detail: "not looked at: no table of the source could be read"})
 		return
 	}
-	rep.Checks = append(rep.Checks, contract.Check{Name: "connection", OK: true, Detail: "reachable"})
 	for _, d := range schemas {
 		i := slices.IndexFunc(r.Tables, func(t contract.TableReport) bool { return t.Table == d.Table })
 		j := slices.IndexFunc(sel.tables, func(t pipeline.Selected) bool { return t.Table == d.Table })
 		c, err := sk.Check(ctx, d, target(&sel.tables[j], s))
+		if code := fault.CodeOf(err); code == sink.CodeUnreachable || code == sink.CodeAuth {
+			rep.Checks = append(rep.Checks, failed("connection", err))
+			return
+		}
 		if err != nil {
 			r.Tables[i].Problems = append(r.Tables[i].Problems, s.Name+": "+failed("", err).Detail)
 			continue
@@ -217,4 +220,5 @@ func (a *Activities) inspectSink(ctx context.Context, spec *pipeline.Spec, s *pi
 		}
 		r.Tables[i].Sinks[s.Name] = c
 	}
+	rep.Checks = append(rep.Checks, contract.Check{Name: "connection", OK: true, Detail: "reachable"})
 }
