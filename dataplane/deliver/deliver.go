@@ -1,4 +1,41 @@
 // Package deliver moves changes from the log to one sink.
+//
+// # States of a lane
+//
+//	claiming ──► polling tables ──► per table: opened ──► closed (left streaming, or gated)
+//	                                  per partition: reading ⇄ waiting (TRUNCATE barrier, a fault that may pass)
+//
+// A sink is fed by a number of lanes; lane k takes the partitions p with
+// p % lanes == k of every table that is streaming. Lanes share nothing but the
+// sink's ledger, so they may run anywhere.
+//
+// One goroutine per partition reads ahead into a buffer bounded in bytes, one
+// plans (dataplane/apply decides and merges), one commits. While a batch is
+// being committed the next one grows from whatever has arrived: there is no
+// linger, so batches are small when the sink is quick and large when it is not,
+// and two batches at most are in memory.
+//
+// # Watermarks
+//
+// A partition's watermark is the position of its last change and the offset
+// after it, committed with the rows. A partition without traffic is moved by
+// progress records: capture says that everything it returned up to Through, the
+// end of the last complete transaction, lies below certain offsets. A commit
+// record may begin exactly at Through, so a partition read up to its offset has
+// taken in every change with a commit LSN below Through, and its watermark
+// becomes (epoch, Through-1, highest ordinal). That is written at most once per
+// Options.IdleMark.
+//
+// # Failure
+//
+// A transient fault of the sink is retried here with growing pauses, within
+// Options.RetryFor, and then returned. CodeFenced is returned at once: another
+// attempt has the lane. A permanent fault that concerns one table gates that
+// table, with the reason in the ledger, and the others go on; a batch that fails
+// is applied table by table to find out which one it is. A row that the sink
+// sets aside parks its key: later changes of the key become dead letters behind
+// it, in order. When ctx ends, the batch that is being committed gets
+// Options.Grace to finish.
 package deliver
 
 import (
@@ -16,9 +53,15 @@ const (
 	CodeOffsetGone fault.Code = "OffsetGone"
 	// CodeTopicMissing: a topic that should exist does not.
 	CodeTopicMissing fault.Code = "TopicMissing"
+	// CodeEpochGap: the log has changes of an older epoch than the table's load that
+	// the load does not hold; only another resync helps.
+	CodeEpochGap fault.Code = "EpochGap"
+	// CodeUnplaced: the chunk of a key cannot be told, so neither can whether the
+	// load holds its change.
+	CodeUnplaced fault.Code = "KeyUnplaced"
 )
 
-// Record is a change at its place in the log.
+// Record is a change at its place in the log. It belongs to whoever read it.
 type Record struct {
 	Change *change.Change
 	Offset int64
@@ -26,7 +69,7 @@ type Record struct {
 	Bytes  int   // of its encoded form
 }
 
-// Log is what delivery reads from.
+// Log is what delivery reads from. Its methods may be called concurrently.
 type Log interface {
 	// Schema returns a definition by version.
 	Schema(ctx context.Context, v change.Version) (*change.Schema, error)

@@ -47,8 +47,18 @@ const (
 	CodeUnreachable fault.Code = "SinkUnreachable"
 	// CodeAuth: the sink refuses the credentials. Transient while they rotate.
 	CodeAuth fault.Code = "SinkAuthFailed"
+	// CodeNotStreaming: a table of the batch is no longer streaming, so a resync may
+	// be loading it; nothing of the batch was applied. Delivery drops the table and
+	// applies the rest.
+	CodeNotStreaming fault.Code = "TableNotStreaming"
 	// CodePrivilege: the sink's role lacks a right.
 	CodePrivilege fault.Code = "SinkPrivilege"
+	// CodeTableState: the table is not (or no longer) streaming under the load that the
+	// session knows: read the tables again. Transient.
+	CodeTableState fault.Code = "TableNotStreaming"
+	// CodeSessionLost: the sink restarted without what this session committed last.
+	// Transient: claim the lane again, read the watermarks and go on from there.
+	CodeSessionLost fault.Code = "SessionLost"
 )
 
 // State of a table at a sink.
@@ -189,12 +199,15 @@ type Session interface {
 	Watermarks(ctx context.Context, ps []Partition) ([]Watermark, error)
 	// Parked returns the keys of a table that have dead letters.
 	Parked(ctx context.Context, table change.TableID) ([]change.Key, error)
-	// Apply commits the batch.
+	// Apply commits the batch; it keeps no reference to it. In the same commit it makes
+	// sure that the lane's token is current and every table of the batch is streaming
+	// (CodeNotStreaming), because a table may be reset while a batch is under way.
 	Apply(ctx context.Context, b *Batch) (Applied, error)
 	// Truncate records that mark's partition has come to a TRUNCATE at mark.Pos.
 	// It empties the table when all have (or, in a sink that keeps versions, removes
 	// older rows at once), and reports whether the partition may go on, with its
-	// watermark moved. Call it again until it does.
+	// watermark moved. Call it again until it does. What is streamed after a TRUNCATE is
+	// complete in itself, so emptying the table also removes its chunks from the ledger.
 	Truncate(ctx context.Context, mark Watermark, partitions int) (done bool, err error)
 	// Evolve makes the sink's table able to hold rows of the schema; CodeSchemaGate if
 	// that takes more than adding columns.

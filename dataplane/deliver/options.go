@@ -1,0 +1,129 @@
+package deliver
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"syncline/dataplane/change"
+	"syncline/dataplane/fault"
+	"syncline/dataplane/sink"
+)
+
+// Options of a lane. Zero values mean the defaults.
+type Options struct {
+	Lane, Lanes    int           // this lane, and how many there are
+	MaxBatchRows   int           // changes in a batch; default 20,000
+	MaxBatchBytes  int           // encoded bytes in a batch; default 16 MiB
+	MaxBufferBytes int           // encoded bytes read ahead, beyond one read per partition; default 32 MiB
+	ReadMax        int           // records per read; default 512
+	PollTables     time.Duration // how often table states are read; default 500 ms
+	IdleMark       time.Duration // how often watermarks of idle partitions are written; default 1 s
+	RetryFor       time.Duration // how long a transient fault is retried here; default 30 s
+	Grace          time.Duration // what a batch under way gets when ctx ends; default 5 s
+
+	// Transactional applies whole source transactions: a batch ends where a
+	// transaction ends, over all tables. It takes one lane, waits for progress
+	// records, and lets a transaction exceed the limits of a batch. A TRUNCATE and a
+	// change of schema still stand between what is before and after them.
+	Transactional bool
+
+	tick  time.Duration // how often waiting partitions are tried again
+	pause time.Duration // before the first retry
+}
+
+func (o *Options) validate() error {
+	if o.Lanes == 0 {
+		o.Lanes = 1
+	}
+	var errs []error
+	if o.Lane < 0 || o.Lane >= o.Lanes {
+		errs = append(errs, fmt.Errorf("lane %d of %d: want 0 to %d", o.Lane, o.Lanes, o.Lanes-1))
+	}
+	if o.Transactional && o.Lanes != 1 {
+		errs = append(errs, fmt.Errorf("whole transactions take 1 lane, not %d", o.Lanes))
+	}
+	for _, n := range []struct {
+		v        *int
+		name     string
+		standard int
+	}{
+		{&o.MaxBatchRows, "batch rows", 20_000},
+		{&o.MaxBatchBytes, "batch bytes", 16 << 20},
+		{&o.MaxBufferBytes, "buffer bytes", 32 << 20},
+		{&o.ReadMax, "records per read", 512},
+	} {
+		if *n.v < 0 {
+			errs = append(errs, fmt.Errorf("%s: %d is negative", n.name, *n.v))
+		}
+		if *n.v == 0 {
+			*n.v = n.standard
+		}
+	}
+	for _, d := range []struct {
+		v        *time.Duration
+		name     string
+		standard time.Duration
+	}{
+		{&o.PollTables, "table poll", 500 * time.Millisecond},
+		{&o.IdleMark, "idle watermark", time.Second},
+		{&o.RetryFor, "retry time", 30 * time.Second},
+		{&o.Grace, "grace", 5 * time.Second},
+		{&o.tick, "tick", 100 * time.Millisecond},
+		{&o.pause, "pause", 50 * time.Millisecond},
+	} {
+		if *d.v < 0 {
+			errs = append(errs, fmt.Errorf("%s: %s is negative", d.name, *d.v))
+		}
+		if *d.v == 0 {
+			*d.v = d.standard
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fault.Permanent("BadOptions", err, "correct the stream settings", "delivery options")
+	}
+	return nil
+}
+
+// Observer is told what a lane does. Nil functions are not called. They are
+// called from the lane's goroutines, one at a time per function except Retry,
+// and must not block.
+type Observer struct {
+	Applied    func(t change.TableID, op change.Op, n int) // changes that took effect
+	Duplicates func(t change.TableID, n int)               // resent changes that were dropped
+	Contained  func(t change.TableID, n int)               // changes that the table's load had brought
+	Dead       func(t change.TableID, code fault.Code, n int)
+	Batch      func(rows, bytes int, took time.Duration) // rows after merging; bytes as sent to the sink
+	Lag        func(d time.Duration, n int)              // n changes became visible d after their commit
+	Opened     func(t change.TableID, loadedTo change.LSN)
+	Closed     func(t change.TableID, state sink.State, reason string)
+	Retry      func(what string, err error, wait time.Duration)
+	Status     func(Status) // about once a second
+}
+
+// Status of a lane: positions and counts only, fit for a heartbeat.
+type Status struct {
+	Lane       int             `json:"lane"`
+	Token      int64           `json:"token"`
+	Changes    int64           `json:"changes"`           // took effect since the lane was claimed
+	Rate       float64         `json:"rate"`              // of them, per second, lately
+	P50        float64         `json:"p50_ms"`            // commit to visible, lately
+	P99        float64         `json:"p99_ms"`            //
+	Duplicates int64           `json:"duplicates"`        // dropped
+	Contained  int64           `json:"contained"`         // skipped, since the load brought them
+	Dead       int64           `json:"dead"`              // set aside
+	Backlog    int64           `json:"backlog"`           // records not yet applied, as far as known
+	Oldest     change.Position `json:"oldest"`            // lowest watermark of the open partitions
+	Through    change.LSN      `json:"through"`           // newest progress of capture that the log told of
+	Behind     int             `json:"partitions_behind"` // open partitions whose watermark is below Through
+	Tables     []TableStatus   `json:"tables"`
+}
+
+// TableStatus is the part of one table in a lane's Status.
+type TableStatus struct {
+	Table      change.TableID  `json:"table"`
+	Pos        change.Position `json:"pos"`        // lowest watermark of the lane's partitions
+	Consistent bool            `json:"consistent"` // all of them are past the load
+	Backlog    int64           `json:"backlog"`
+	Waiting    bool            `json:"waiting,omitempty"` // a partition waits at a TRUNCATE or for a fault to pass
+}

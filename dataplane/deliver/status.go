@@ -1,0 +1,53 @@
+package deliver
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"syncline/dataplane/change"
+)
+
+// status sums up the lane.
+func (l *lane) status(now time.Time) Status {
+	s := l.counts
+	var p50, p99 time.Duration
+	s.Rate, p50, p99 = l.win.read(now)
+	s.P50, s.P99 = float64(p50.Microseconds())/1000, float64(p99.Microseconds())/1000
+	pr, known := l.log.Progress()
+	if known {
+		s.Through = pr.Through
+	}
+	below := change.Position{Epoch: pr.Epoch, Commit: pr.Through}
+	if below.Commit > 0 {
+		below.Commit--
+	}
+	s.Tables = make([]TableStatus, 0, len(l.tables))
+	first := true
+	for id, t := range l.tables {
+		ts := TableStatus{Table: id, Consistent: true}
+		for i, p := range t.parts {
+			pos := p.committed.Pos
+			if i == 0 || pos.Before(ts.Pos) {
+				ts.Pos = pos
+			}
+			if first || pos.Before(s.Oldest) {
+				s.Oldest, first = pos, false
+			}
+			if known && pos.Before(below) {
+				s.Behind++
+			}
+			ts.Consistent = ts.Consistent && pos.Epoch >= t.info.Epoch && pos.Commit >= t.info.LoadedTo
+			ts.Backlog += p.lag.Load() + int64(p.q.length())
+			ts.Waiting = ts.Waiting || p.waiting || now.Before(p.retryAt)
+		}
+		s.Backlog += ts.Backlog
+		s.Tables = append(s.Tables, ts)
+	}
+	if l.busy != nil {
+		s.Backlog += int64(l.busy.changes)
+	}
+	s.Backlog += int64(l.open.changes)
+	slices.SortFunc(s.Tables, func(a, b TableStatus) int { return strings.Compare(a.Table.String(), b.Table.String()) })
+	return s
+}
