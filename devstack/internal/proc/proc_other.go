@@ -1,0 +1,13 @@
+//go:build !linux
+
+package proc
+
+import "syscall"
+
+func attributes(a *Account) *syscall.SysProcAttr {
+	s := &syscall.SysProcAttr{Setpgid: true}
+	if a != nil {
+		s.Credential = &syscall.Credential{Uid: a.UID, Gid: a.GID}
+	}
+	return s
+}
