@@ -69,12 +69,9 @@ func (s *Spec) Normalise() error {
 
 // prune removes zero values from a JSON tree where zero is not a valid value.
 func prune(f *field, tree map[string]any) {
-	for name, v := range tree {
-		c := f.child(name)
-		if c == nil {
-			continue
-		}
-		switch v := v.(type) {
+	for _, c := range f.fields { // not over the map: workflows call this, and it must be repeatable
+		name := c.name
+		switch v := tree[name].(type) {
 		case nil:
 			delete(tree, name)
 		case string:

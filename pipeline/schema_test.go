@@ -269,6 +269,34 @@ func sameAgain(t interface{ Fatalf(string, ...any) }, spec *Spec) {
 	}
 }
 
+// Forms that the generator does not draw: variables, and brokers in one text.
+func TestSchemaAcceptsVariablesAndShortForms(t *testing.T) {
+	s := compiled(t)
+	for text, ok := range map[string]bool{
+		with(t, "[kafka:9092]", "a:1, b:2"):                               true,
+		with(t, "[kafka:9092]", "a:1, b"):                                 false,
+		with(t, "[kafka:9092]", "a:1,"):                                   false,
+		with(t, "[kafka:9092]", "${X}\n  partitions: ${N}"):               true,
+		with(t, "name: shop", "name: ${NAME}"):                            true,
+		with(t, "env:SRC", "'env:${NAME}'"):                               true,
+		small + "stream: {status_interval: '${D}', memory_limit: '${S}'}": true,
+		small + "stream: {status_interval: 1, memory_limit: 1}":           false,
+		with(t, "[shop.*]", "{include: [shop.*], exclude: []}"):           true,
+		with(t, "[shop.*]", "{include: [shop.*], exclude: [shop]}"):       false,
+		with(t, "[shop.*]", "shop.*"):                                     false,
+	} {
+		_, perr := Parse("f.yaml", []byte(text), vars("X", "a:1,b:2", "N", "5", "NAME", "shop", "D", "1s", "S", "64MiB"))
+		var tree any
+		if err := yaml.Unmarshal([]byte(text), &tree); err != nil {
+			t.Fatal(err)
+		}
+		serr := validate(s, tree)
+		if (perr == nil) != ok || (serr == nil) != ok {
+			t.Errorf("want %v; parser: %v; schema: %v\n%s", ok, perr, serr, text)
+		}
+	}
+}
+
 func TestReference(t *testing.T) {
 	golden(t, "reference.golden.md", Reference())
 	golden(t, "schema.golden.json", string(JSONSchema()))
