@@ -1,0 +1,314 @@
+package postgres
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"syncline/dataplane/change"
+	"syncline/dataplane/fault"
+	"syncline/dataplane/sink"
+)
+
+// flushBytes is how much is encoded before it is sent, so that the server works
+// on the first statements while the last are still being encoded.
+const flushBytes = 256 << 10
+
+const (
+	// A position never moves back; the offset is the lane's to choose.
+	marksSQL = `INSERT INTO syncline.watermarks AS w (pipeline, source_table, partition, epoch, lsn, ordinal, "offset")
+SELECT $1, a.t, a.n::int, a.e::bigint, a.l::pg_lsn, a.o::bigint, a.f::bigint
+FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[]) AS a (t, n, e, l, o, f)
+ON CONFLICT (pipeline, source_table, partition) DO UPDATE SET
+	(epoch, lsn, ordinal) = (SELECT m.epoch, m.lsn, m.ordinal FROM (VALUES (w.epoch, w.lsn, w.ordinal), (EXCLUDED.epoch, EXCLUDED.lsn, EXCLUDED.ordinal)) AS m (epoch, lsn, ordinal)
+		ORDER BY m.epoch DESC, m.lsn DESC, m.ordinal DESC LIMIT 1),
+	"offset" = EXCLUDED."offset", moved_at = now()`
+	deadSQL = `INSERT INTO syncline.dead_letters (pipeline, source_table, partition, "offset", key, epoch, lsn, ordinal, code, reason, payload)
+SELECT $1, a.t, a.n::int, a.f::bigint, a.k, a.e::bigint, a.l::pg_lsn, a.o::bigint, a.c, a.r, p.v
+FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[]) WITH ORDINALITY AS a (t, n, f, k, e, l, o, c, r, i)
+JOIN unnest($11::bytea[]) WITH ORDINALITY AS p (v, i) USING (i)
+ON CONFLICT (pipeline, source_table, partition, epoch, lsn, ordinal) DO NOTHING`
+)
+
+// Apply commits the batch: in one round trip if all of it is good.
+func (x *session) Apply(ctx context.Context, b *sink.Batch) (sink.Applied, error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.lost != nil {
+		return sink.Applied{}, x.lost
+	}
+	if err := x.connect(ctx); err != nil {
+		return sink.Applied{}, err
+	}
+	if x.doubt != nil {
+		if done, err := x.settle(ctx, b.Marks); done != nil || err != nil {
+			if done == nil {
+				done = new(sink.Applied)
+			}
+			return *done, err
+		}
+	}
+	ops, rejects, err := x.plan(ctx, b)
+	if err != nil {
+		return sink.Applied{}, err
+	}
+	var applied sink.Applied
+	if len(rejects) == 0 {
+		applied, err = x.applyFast(ctx, b, ops)
+	}
+	if _, bad := isRejected(err); bad || len(rejects) > 0 {
+		applied, err = x.applySlow(ctx, b, ops, rejects)
+	}
+	if err == nil {
+		x.seq++
+		return applied, nil
+	}
+	return sink.Applied{}, x.failed(err, b, applied)
+}
+
+func isRejected(err error) (*pgconn.PgError, bool) {
+	if err == nil {
+		return nil, false
+	}
+	return rejects(err)
+}
+
+// failed says what an error of Apply means for the session.
+func (x *session) failed(err error, b *sink.Batch, applied sink.Applied) error {
+	x.targets = map[*change.Schema]*target{} // the table may have been altered
+	var pe *pgconn.PgError
+	if errors.As(err, &pe) && pe.SeverityUnlocalized == "ERROR" && !x.conn.IsClosed() {
+		err = x.s.wrap(err, "apply on lane %d", x.lane)
+		if fault.Is(err, sink.CodeFenced) || fault.Is(err, sink.CodeSessionLost) {
+			x.lost = err
+		}
+		return err
+	}
+	x.doubt = &doubt{marks: slices.Clone(b.Marks), applied: applied}
+	return x.s.wrap(err, "apply on lane %d", x.lane)
+}
+
+// applyFast sends everything at once. Without BEGIN, what lies between two Syncs
+// of the protocol is one transaction: it is committed by the last, or not at all.
+func (x *session) applyFast(ctx context.Context, b *sink.Batch, ops []op) (out sink.Applied, err error) {
+	p := x.pipeline(ctx)
+	x.sendHold(p, b)
+	for i := range ops {
+		o := &ops[i]
+		params, err := x.bind(o, &b.Tables[o.table], o.rows)
+		if err != nil {
+			p.abandon()
+			return out, err
+		}
+		p.query(o.sql, params, nil)
+		if o.kind == opDelete {
+			out.Deleted += len(o.rows)
+		} else {
+			out.Written += len(o.rows)
+		}
+	}
+	sendMarks(p, x.s.pipeline, b.Marks)
+	sendDead(p, x.s.pipeline, b.Dead)
+	err = p.sync()
+	out.Bytes = p.bytes
+	return out, err
+}
+
+// sendHold sends the fencing check and the locks of the batch's tables.
+func (x *session) sendHold(p *pipeline, b *sink.Batch) {
+	var ids []change.TableID
+	for i := range b.Marks {
+		ids = append(ids, b.Marks[i].Table)
+	}
+	for i := range b.Tables {
+		ids = append(ids, b.Tables[i].Schema.Table)
+	}
+	slices.SortFunc(ids, func(a, b change.TableID) int {
+		if a.Schema != b.Schema {
+			return compareStrings(a.Schema, b.Schema)
+		}
+		return compareStrings(a.Name, b.Name)
+	})
+	ids = slices.Compact(ids)
+	var tables, epochs textArray
+	tables.reset()
+	epochs.reset()
+	for _, id := range ids {
+		tables.addString(id.String())
+		epoch := int64(-1)
+		if e, ok := x.epochs[id]; ok {
+			epoch = int64(e)
+		}
+		epochs.addString(strconv.FormatInt(epoch, 10))
+	}
+	async := "t"
+	if x.s.opts.Durable {
+		async = "f"
+	}
+	p.query(holdTextSQL, [][]byte{[]byte(x.s.pipeline), itoa(int64(x.lane)), itoa(x.token), itoa(x.seq), []byte(async), tables.bytes(), epochs.bytes()},
+		[]int16{0, 0, 0, 0, 0, 1, 1})
+}
+
+// holdTextSQL takes the epochs as texts, like every other array here.
+const holdTextSQL = "SELECT syncline.hold_lane($1::text, $2::int, $3::bigint, $4::bigint, $5::boolean, $6::text[], ($7::text[])::bigint[])"
+
+func compareStrings(a, b string) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}
+
+func itoa(n int64) []byte { return strconv.AppendInt(nil, n, 10) }
+
+func sendMarks(p *pipeline, pipe string, marks []sink.Watermark) {
+	if len(marks) == 0 {
+		return
+	}
+	var a [6]textArray
+	for i := range a {
+		a[i].reset()
+	}
+	for _, m := range marks {
+		addAll(a[:], m.Table.String(), strconv.Itoa(m.N), strconv.FormatUint(uint64(m.Pos.Epoch), 10), m.Pos.Commit.String(),
+			strconv.FormatUint(uint64(m.Pos.Ordinal), 10), strconv.FormatInt(m.Offset, 10))
+	}
+	p.query(marksSQL, append([][]byte{[]byte(pipe)}, allBytes(a[:])...), []int16{0, 1, 1, 1, 1, 1, 1})
+}
+
+func sendDead(p *pipeline, pipe string, dead []sink.DeadLetter) {
+	if len(dead) == 0 {
+		return
+	}
+	var a [9]textArray
+	for i := range a {
+		a[i].reset()
+	}
+	payload := []byte{0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, byteaOID, 0, 0, 0, 0, 0, 0, 0, 1}
+	binary.BigEndian.PutUint32(payload[12:], uint32(len(dead)))
+	for _, d := range dead {
+		addAll(a[:], d.Table.String(), strconv.Itoa(d.N), strconv.FormatInt(d.Offset, 10), d.Key.String(),
+			strconv.FormatUint(uint64(d.Pos.Epoch), 10), d.Pos.Commit.String(), strconv.FormatUint(uint64(d.Pos.Ordinal), 10),
+			string(d.Code), d.Reason)
+		payload = binary.BigEndian.AppendUint32(payload, uint32(len(d.Payload)))
+		payload = append(payload, d.Payload...)
+	}
+	params := append([][]byte{[]byte(pipe)}, allBytes(a[:])...)
+	p.query(deadSQL, append(params, payload), []int16{0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1})
+}
+
+const byteaOID = 17
+
+func addAll(a []textArray, vs ...string) {
+	for i, v := range vs {
+		a[i].addString(v)
+	}
+}
+
+func allBytes(a []textArray) [][]byte {
+	out := make([][]byte, len(a))
+	for i := range a {
+		out[i] = a[i].bytes()
+	}
+	return out
+}
+
+// applySlow applies the batch with its bad rows set aside: each statement runs
+// under a savepoint, and one that fails is tried in halves.
+func (x *session) applySlow(ctx context.Context, b *sink.Batch, ops []op, set []rejected) (out sink.Applied, err error) {
+	if b.Encode == nil {
+		return out, fmt.Errorf("a row is rejected and the batch cannot encode it for a dead letter")
+	}
+	if err := x.exec(ctx, "BEGIN"); err != nil {
+		return out, err
+	}
+	committed := false
+	defer func() {
+		if !committed && !x.conn.IsClosed() {
+			_ = x.exec(context.WithoutCancel(ctx), "ROLLBACK") // if it fails, the connection is gone, and the transaction with it
+		}
+	}()
+	p := x.pipeline(ctx)
+	x.sendHold(p, b)
+	if err := p.sync(); err != nil {
+		return out, err
+	}
+	for i := range ops {
+		bad, bytes, err := x.try(ctx, b, &ops[i], ops[i].rows)
+		if err != nil {
+			return out, err
+		}
+		set = append(set, bad...)
+		out.Bytes += bytes
+		if n := len(ops[i].rows) - len(bad); ops[i].kind == opDelete {
+			out.Deleted += n
+		} else {
+			out.Written += n
+		}
+	}
+	slices.SortFunc(set, func(a, b rejected) int { return (a.table-b.table)<<32 + a.row - b.row })
+	for _, r := range set {
+		d := b.Encode(r.table, r.row)
+		d.Code, d.Reason = sink.CodeRowRejected, r.reason
+		out.Dead = append(out.Dead, d)
+	}
+	p = x.pipeline(ctx)
+	sendMarks(p, x.s.pipeline, b.Marks)
+	sendDead(p, x.s.pipeline, b.Dead)
+	sendDead(p, x.s.pipeline, out.Dead)
+	p.query("COMMIT", nil, nil)
+	if err := p.sync(); err != nil {
+		return out, err
+	}
+	committed = true
+	return out, nil
+}
+
+// try runs o for some of its rows and returns those that the table does not take.
+func (x *session) try(ctx context.Context, b *sink.Batch, o *op, rows []int) (bad []rejected, bytes int64, err error) {
+	params, err := x.bind(o, &b.Tables[o.table], rows)
+	if err != nil {
+		return nil, 0, err
+	}
+	p := x.pipeline(ctx)
+	p.query("SAVEPOINT part", nil, nil)
+	p.query(o.sql, params, nil)
+	p.query("RELEASE part", nil, nil)
+	err = p.sync()
+	bytes = p.bytes
+	if err == nil {
+		return nil, bytes, nil
+	}
+	pe, reject := rejects(err)
+	if !reject || x.conn.IsClosed() {
+		return nil, bytes, err
+	}
+	if err := x.exec(ctx, "ROLLBACK TO part"); err != nil {
+		return nil, bytes, err
+	}
+	if len(rows) == 1 {
+		return []rejected{{o.table, rows[0], describe(pe)}}, bytes, nil
+	}
+	for _, half := range [][]int{rows[:len(rows)/2], rows[len(rows)/2:]} {
+		more, n, err := x.try(ctx, b, o, half)
+		bytes += n
+		if err != nil {
+			return nil, bytes, err
+		}
+		bad = append(bad, more...)
+	}
+	return bad, bytes, nil
+}
+
+func (x *session) exec(ctx context.Context, sql string) error {
+	_, err := x.conn.PgConn().Exec(ctx, sql).ReadAll()
+	return err
+}

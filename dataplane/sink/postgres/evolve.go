@@ -1,0 +1,140 @@
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"syncline/dataplane/change"
+	"syncline/dataplane/fault"
+	"syncline/dataplane/sink"
+)
+
+// Evolve makes the table able to hold rows of the schema. Columns and enum labels
+// are added and NOT NULL is dropped; everything else is for an operator. Rows of
+// earlier versions, which other partitions may still hold, stay welcome.
+func (x *session) Evolve(ctx context.Context, table sink.Table, s *change.Schema) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	err := pgx.BeginFunc(ctx, x.s.pool, func(tx pgx.Tx) error {
+		if err := x.hold(ctx, tx); err != nil {
+			return err
+		}
+		if err := x.s.lockTable(ctx, tx, table.ID); err != nil {
+			return err
+		}
+		t, err := x.s.table(ctx, tx, table.ID)
+		if err != nil {
+			return err
+		}
+		var versions []string
+		if err := tx.QueryRow(ctx, "SELECT versions FROM syncline.tables WHERE pipeline = $1 AND source_table = $2", x.s.pipeline, table.ID.String()).Scan(&versions); err != nil {
+			return err
+		}
+		if slices.Contains(versions, s.Version().String()) {
+			return nil
+		}
+		if why := notAdditive(t.Schema, s); len(why) > 0 {
+			return fault.Permanent(sink.CodeSchemaGate, nil, "approve the change and alter the sink's table, or resync the table",
+				"the new definition of table %s is not additive: %s", table.ID, strings.Join(why, "; "))
+		}
+		if err := x.s.alter(ctx, tx, t, s); err != nil {
+			return err
+		}
+		schema, err := json.Marshal(s)
+		if err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, `UPDATE syncline.tables SET schema = $3, versions = versions || $4::text, updated_at = now()
+			WHERE pipeline = $1 AND source_table = $2`, x.s.pipeline, table.ID.String(), schema, s.Version().String())
+		return err
+	})
+	if err == nil {
+		x.targets = map[*change.Schema]*target{}
+	}
+	return x.s.wrap(err, "evolve table %s", table.ID)
+}
+
+func (s *Sink) alter(ctx context.Context, tx pgx.Tx, t record, to *change.Schema) error {
+	target := name(t.ID, t.Options)
+	r, err := s.relation(ctx, tx, target)
+	if err != nil {
+		return err
+	}
+	if r == nil {
+		return fault.Permanent(sink.CodeTableMismatch, nil, "restore the table, or resync it", "table %s is not at the sink", target)
+	}
+	var parts []string
+	for i := range to.Columns {
+		c := &to.Columns[i]
+		st, err := s.resolve(ctx, tx, &c.Type, true)
+		if err != nil {
+			return err
+		}
+		switch have := r.column(c.Name); {
+		case have == nil:
+			parts = append(parts, "ADD COLUMN IF NOT EXISTS "+ident(c.Name)+" "+st.sql)
+		case have.generated:
+			return fault.Permanent(sink.CodeSchemaGate, nil, "drop the sink's column", "column %q of table %s is generated at the sink", c.Name, target)
+		default:
+			if ok, _ := assignable(&c.Type, have); !ok {
+				return fault.Permanent(sink.CodeSchemaGate, nil, "alter the sink's column", "column %q of table %s is %s at the sink, which does not hold every %s",
+					c.Name, target, have.format, c.Type.Name)
+			}
+			if have.notNull && !c.NotNull && !to.IsKey(i) {
+				parts = append(parts, "ALTER COLUMN "+ident(c.Name)+" DROP NOT NULL")
+			}
+		}
+	}
+	if len(parts) == 0 {
+		return nil
+	}
+	_, err = tx.Exec(ctx, "ALTER TABLE "+quoted(target)+" "+strings.Join(parts, ", "))
+	return err
+}
+
+// notAdditive says what makes the step from one definition to the next more than
+// an addition.
+func notAdditive(from, to *change.Schema) []string {
+	var out []string
+	add := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
+	for i := range from.Columns {
+		old := &from.Columns[i]
+		j := to.Column(old.Name)
+		if j < 0 {
+			add("column %q is gone", old.Name)
+			continue
+		}
+		if !sameType(&old.Type, &to.Columns[j].Type) {
+			add("column %q was %s and is %s", old.Name, old.Type.Name, to.Columns[j].Type.Name)
+		}
+	}
+	for i := range to.Columns {
+		// A NOT NULL column comes with a default that existing rows take without a change
+		// in the log: added as NULL it would differ from the source.
+		if c := &to.Columns[i]; c.NotNull && from.Column(c.Name) < 0 {
+			add("column %q is new and NOT NULL, so existing rows have a default that the log does not carry", c.Name)
+		}
+	}
+	if !slices.Equal(keyNames(from), keyNames(to)) {
+		add("the key was (%s) and is (%s)", strings.Join(keyNames(from), ", "), strings.Join(keyNames(to), ", "))
+	}
+	return out
+}
+
+// sameType allows an enum more labels.
+func sameType(a, b *change.Type) bool {
+	if a.Name != b.Name || a.Kind != b.Kind || a.Mod != b.Mod || (a.Elem == nil) != (b.Elem == nil) {
+		return false
+	}
+	for _, l := range a.Labels {
+		if !slices.Contains(b.Labels, l) {
+			return false
+		}
+	}
+	return a.Elem == nil || sameType(a.Elem, b.Elem)
+}

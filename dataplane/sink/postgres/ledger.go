@@ -1,0 +1,187 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"syncline/dataplane/fault"
+)
+
+// migrations are applied in order, each once, and never changed after a release.
+var migrations = []string{ledgerV1}
+
+// Positions are three columns, so that SQL can read, compare and subtract them.
+const ledgerV1 = `
+CREATE SEQUENCE syncline.tokens;
+CREATE TABLE syncline.lanes (
+	pipeline   text   NOT NULL,
+	lane       int    NOT NULL,
+	lanes      int    NOT NULL,
+	token      bigint NOT NULL,
+	seq        bigint NOT NULL DEFAULT 0,
+	claimed_at timestamptz NOT NULL DEFAULT now(),
+	PRIMARY KEY (pipeline, lane)
+) WITH (fillfactor = 50);
+COMMENT ON TABLE syncline.lanes IS 'who delivers: fencing token of each lane, and its commits since the claim (seq)';
+
+CREATE TABLE syncline.tables (
+	pipeline     text    NOT NULL,
+	source_table text    NOT NULL,
+	state        text    NOT NULL CHECK (state IN ('loading', 'streaming', 'gated', 'removed')),
+	reason       text    NOT NULL DEFAULT '',
+	partitions   int     NOT NULL,
+	epoch        bigint  NOT NULL,
+	schema       jsonb   NOT NULL,
+	options      jsonb   NOT NULL,
+	versions     text[]  NOT NULL,
+	created      boolean NOT NULL,
+	planned      boolean NOT NULL DEFAULT false,
+	chunks       int     NOT NULL DEFAULT 0,
+	rows         bigint  NOT NULL DEFAULT 0,
+	bytes        bigint  NOT NULL DEFAULT 0,
+	loaded_to    pg_lsn  NOT NULL DEFAULT '0/0',
+	updated_at   timestamptz NOT NULL DEFAULT now(),
+	PRIMARY KEY (pipeline, source_table)
+);
+COMMENT ON COLUMN syncline.tables.created IS 'whether Syncline created the table, and so may build and drop its key';
+COMMENT ON COLUMN syncline.tables.versions IS 'fingerprints of the schemas whose rows the table can hold';
+
+CREATE TABLE syncline.chunks (
+	pipeline      text    NOT NULL,
+	source_table  text    NOT NULL,
+	n             int     NOT NULL,
+	after         text[],
+	up_to         text[],
+	done          boolean NOT NULL DEFAULT false,
+	snapshot      text    NOT NULL DEFAULT '',
+	lsn           pg_lsn  NOT NULL DEFAULT '0/0',
+	rows          bigint  NOT NULL DEFAULT 0,
+	bytes         bigint  NOT NULL DEFAULT 0,
+	attempt       int     NOT NULL DEFAULT 0,
+	backend       int,
+	backend_start timestamptz,
+	finished_at   timestamptz,
+	PRIMARY KEY (pipeline, source_table, n)
+) WITH (fillfactor = 70);
+COMMENT ON COLUMN syncline.chunks.backend IS 'the backend that loads the chunk: a newer attempt ends it';
+
+CREATE TABLE syncline.watermarks (
+	pipeline     text   NOT NULL,
+	source_table text   NOT NULL,
+	partition    int    NOT NULL,
+	epoch        bigint NOT NULL,
+	lsn          pg_lsn NOT NULL,
+	ordinal      bigint NOT NULL,
+	"offset"     bigint NOT NULL,
+	moved_at     timestamptz NOT NULL DEFAULT now(),
+	PRIMARY KEY (pipeline, source_table, partition)
+) WITH (fillfactor = 50);
+COMMENT ON TABLE syncline.watermarks IS 'every change of the partition at or before (epoch, lsn, ordinal) has taken effect; offset is the next record to read';
+
+CREATE TABLE syncline.barriers (
+	pipeline     text   NOT NULL,
+	source_table text   NOT NULL,
+	epoch        bigint NOT NULL,
+	lsn          pg_lsn NOT NULL,
+	ordinal      bigint NOT NULL,
+	partition    int    NOT NULL,
+	PRIMARY KEY (pipeline, source_table, epoch, lsn, ordinal, partition)
+);
+COMMENT ON TABLE syncline.barriers IS 'partitions that have come to a TRUNCATE; partition -1: it has been carried out';
+
+CREATE TABLE syncline.dead_letters (
+	id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	pipeline     text   NOT NULL,
+	source_table text   NOT NULL,
+	partition    int    NOT NULL,
+	"offset"     bigint NOT NULL,
+	key          text   NOT NULL,
+	epoch        bigint NOT NULL,
+	lsn          pg_lsn NOT NULL,
+	ordinal      bigint NOT NULL,
+	code         text   NOT NULL,
+	reason       text   NOT NULL,
+	payload      bytea  NOT NULL,
+	created_at   timestamptz NOT NULL DEFAULT now(),
+	resolved_at  timestamptz,
+	resolution   text,
+	UNIQUE (pipeline, source_table, partition, epoch, lsn, ordinal)
+);
+COMMENT ON TABLE syncline.dead_letters IS 'changes that were set aside; later changes of the same key park behind them until they are resolved';
+
+CREATE FUNCTION syncline.table_lock(p_pipeline text, p_table text) RETURNS bigint
+LANGUAGE sql IMMUTABLE AS $$ SELECT pg_catalog.hashtextextended(p_pipeline || '/' || p_table, 5971) $$;
+
+CREATE FUNCTION syncline.hold_lane(p_pipeline text, p_lane int, p_token bigint, p_seq bigint, p_async boolean, p_tables text[], p_epochs bigint[])
+RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+	t text;
+BEGIN
+	IF p_async THEN
+		PERFORM pg_catalog.set_config('synchronous_commit', 'off', true);
+	END IF;
+	UPDATE syncline.lanes SET seq = p_seq + 1
+	WHERE pipeline = p_pipeline AND lane = p_lane AND token = p_token AND seq = p_seq;
+	IF NOT FOUND THEN
+		PERFORM 1 FROM syncline.lanes WHERE pipeline = p_pipeline AND lane = p_lane AND token = p_token;
+		IF FOUND THEN
+			RAISE EXCEPTION 'lane is not where the session left it' USING ERRCODE = 'SYN02';
+		END IF;
+		RAISE EXCEPTION 'lane has a newer token' USING ERRCODE = 'SYN01';
+	END IF;
+	FOREACH t IN ARRAY p_tables LOOP
+		PERFORM pg_catalog.pg_advisory_xact_lock_shared(syncline.table_lock(p_pipeline, t));
+	END LOOP;
+	PERFORM 1 FROM unnest(p_tables, p_epochs) AS u (name, epoch)
+	LEFT JOIN syncline.tables s ON s.pipeline = p_pipeline AND s.source_table = u.name
+	WHERE s.state IS DISTINCT FROM 'streaming' OR (u.epoch >= 0 AND u.epoch <> s.epoch);
+	IF FOUND THEN
+		RAISE EXCEPTION 'table is not streaming' USING ERRCODE = 'SYN03';
+	END IF;
+END $$;
+
+CREATE FUNCTION syncline.expect_rows(have bigint, want bigint) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	IF have < want THEN
+		RAISE EXCEPTION 'row is missing' USING ERRCODE = 'SYN04';
+	END IF;
+END $$;
+`
+
+// Init creates the ledger or brings it to this release's version.
+func (s *Sink) Init(ctx context.Context) error {
+	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock(hashtextextended('syncline ledger', 5971))"); err != nil {
+			return err
+		}
+		var exists bool
+		if err := tx.QueryRow(ctx, "SELECT to_regclass('syncline.migrations') IS NOT NULL").Scan(&exists); err != nil {
+			return err
+		}
+		have := 0
+		if exists {
+			if err := tx.QueryRow(ctx, "SELECT coalesce(max(version), 0) FROM syncline.migrations").Scan(&have); err != nil {
+				return err
+			}
+		} else if _, err := tx.Exec(ctx, `CREATE SCHEMA IF NOT EXISTS syncline;
+			CREATE TABLE syncline.migrations (version int PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())`); err != nil {
+			return err
+		}
+		if have > len(migrations) {
+			return fault.Permanent(CodeLedgerNewer, nil, "run a release at least as new as the one that migrated the ledger",
+				"ledger of the Postgres sink has version %d, this release knows %d", have, len(migrations))
+		}
+		for v := have; v < len(migrations); v++ {
+			if _, err := tx.Exec(ctx, migrations[v]); err != nil {
+				return fmt.Errorf("migration %d: %w", v+1, err)
+			}
+			if _, err := tx.Exec(ctx, "INSERT INTO syncline.migrations (version) VALUES ($1)", v+1); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return s.wrap(err, "create or migrate the ledger")
+}

@@ -1,0 +1,337 @@
+package sinktest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"sync"
+
+	"pgregory.net/rapid"
+
+	"syncline/dataplane/change"
+	"syncline/dataplane/sink"
+)
+
+func testChunks(e *env) {
+	s := people()
+	t := e.addLoading(s, 2, sink.TableOptions{})
+	cut := []sink.Chunk{{N: 0, UpTo: []string{"10"}}, {N: 1, After: []string{"10"}, UpTo: []string{"2 0'\""}}, {N: 2, After: []string{"2 0'\""}}}
+	plan, err := e.sink.PlanChunks(e.ctx, t.ID, cut)
+	e.ok(err)
+	again, err := e.sink.PlanChunks(e.ctx, t.ID, cut[:1])
+	e.ok(err)
+	if !reflect.DeepEqual(plan, cut) || !reflect.DeepEqual(again, cut) {
+		e.Fatalf("planned %+v, then %+v", plan, again)
+	}
+	if err := e.sink.FinishLoad(e.ctx, t.ID); err == nil {
+		e.Fatal("a load without its chunks is finished")
+	}
+	f1, sent1 := Copy(s, []string{"11", "a\tb", "1"}, []string{"12", NULL, NULL})
+	var told int64
+	c, err := e.sink.LoadChunk(e.ctx, t.ID, 1, Loaded(5), f1, func(n int64) { told = n })
+	e.ok(err)
+	if !c.Done || c.Rows != 2 || c.Bytes == 0 || told != c.Bytes || c.Snapshot.String() != Loaded(5).Snapshot.String() || c.LSN != Loaded(5).LSN {
+		e.Fatalf("chunk %+v, told %d", c, told)
+	}
+	c2, err := e.openSink().LoadChunk(e.ctx, t.ID, 1, Loaded(9), f1, nil)
+	e.ok(err)
+	if !reflect.DeepEqual(c, c2) || *sent1 != 1 {
+		e.Fatalf("a chunk that is done was read %d times: %+v", *sent1, c2)
+	}
+	// A resumed load: the ledger knows what is left.
+	ts, err := e.openSink().Tables(e.ctx)
+	e.ok(err)
+	if ts[0].State != sink.Loading || ts[0].Chunks != 3 || ts[0].Done != 1 || ts[0].Rows != 2 {
+		e.Fatalf("table %+v", ts[0])
+	}
+	f0, _ := Copy(s, []string{"1", "x", "1"})
+	f2, _ := Copy(s) // an empty chunk
+	var wg sync.WaitGroup
+	for n, f := range map[int]sink.CopyFunc{0: f0, 2: f2} { // side by side
+		wg.Go(func() {
+			if _, err := e.sink.LoadChunk(e.ctx, t.ID, n, Loaded(3+n), f, nil); err != nil {
+				e.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	e.ok(e.sink.FinishLoad(e.ctx, t.ID))
+	e.ok(e.sink.FinishLoad(e.ctx, t.ID))
+	e.ok(e.sink.AddTable(e.ctx, t)) // a table that streams is left alone
+	e.want(t, []string{"1", "x", "1"}, []string{"11", "a\tb", "1"}, []string{"12", NULL, NULL})
+	ts, err = e.sink.Tables(e.ctx)
+	e.ok(err)
+	if ts[0].State != sink.Streaming || ts[0].Chunks != 3 || ts[0].Done != 3 || ts[0].Rows != 3 || ts[0].LoadedTo != Pos(5).Commit {
+		e.Fatalf("table %+v", ts[0])
+	}
+	x := e.claim(0, 1)
+	done, err := x.Chunks(e.ctx, t.ID)
+	e.ok(err)
+	if len(done) != 3 || !reflect.DeepEqual(done[1], c) {
+		e.Fatalf("chunks %+v", done)
+	}
+	e.apply(x, Batch(t, 1, Put(s, 9, "1", "streamed", "2"), Del(s, 9, "11")))
+	e.want(t, []string{"1", "streamed", "2"}, []string{"12", NULL, NULL})
+}
+
+func testChunkFailure(e *env) {
+	s := people()
+	t := e.addLoading(s, 1, sink.TableOptions{})
+	_, err := e.sink.PlanChunks(e.ctx, t.ID, []sink.Chunk{{N: 0}})
+	e.ok(err)
+	f, _ := Copy(s, []string{"1", "x", "1"}, []string{"2", "y", "2"})
+	lost := errors.New("the source's connection is gone")
+	broken := func(ctx context.Context, w io.Writer, bin bool) (int64, error) {
+		_, err := f(ctx, w, bin)
+		return 0, errors.Join(lost, err)
+	}
+	if _, err := e.sink.LoadChunk(e.ctx, t.ID, 0, Loaded(1), broken, nil); !errors.Is(err, lost) {
+		e.Fatalf("error %v, want that of the source", err)
+	}
+	ctx, cancel := context.WithCancel(e.ctx)
+	hangs := func(ctx context.Context, w io.Writer, bin bool) (int64, error) {
+		_, err := f(ctx, w, bin)
+		cancel()
+		<-ctx.Done()
+		return 0, errors.Join(ctx.Err(), err)
+	}
+	if _, err := e.sink.LoadChunk(ctx, t.ID, 0, Loaded(1), hangs, nil); !errors.Is(err, context.Canceled) {
+		e.Fatalf("error %v, want cancelled", err)
+	}
+	if e.caps.Atomic {
+		e.want(t)
+	}
+	if c, err := e.sink.Chunk(e.ctx, t.ID, 0); err != nil || c.Done {
+		e.Fatalf("chunk %+v, %v", c, err)
+	}
+	_, err = e.sink.LoadChunk(e.ctx, t.ID, 0, Loaded(1), f, nil)
+	e.ok(err)
+	e.ok(e.sink.FinishLoad(e.ctx, t.ID))
+	e.want(t, []string{"1", "x", "1"}, []string{"2", "y", "2"})
+}
+
+// load loads rows as the only chunk and finishes.
+func (e *env) load(s *change.Schema, rows ...[]string) {
+	e.Helper()
+	_, err := e.sink.PlanChunks(e.ctx, s.Table, []sink.Chunk{{N: 0}})
+	e.ok(err)
+	f, _ := Copy(s, rows...)
+	_, err = e.sink.LoadChunk(e.ctx, s.Table, 0, Loaded(1), f, nil)
+	e.ok(err)
+	e.ok(e.sink.FinishLoad(e.ctx, s.Table))
+}
+
+func testExisting(e *env) {
+	s := people()
+	t := e.addLoading(s, 1, sink.TableOptions{})
+	e.load(s, []string{"1", "old", "1"}, []string{"2", "old", "2"})
+	// Another pipeline finds the table with its rows.
+	other := &env{T: e.T, ctx: e.ctx, open: e.open, probe: e.probe, caps: e.caps, pipeline: e.pipeline + "_b", schema: e.schema}
+	other.sink = other.openSink()
+	err := other.sink.AddTable(e.ctx, t)
+	e.wantCode(err, sink.CodeTableNotEmpty)
+	bad := people()
+	bad.Columns = append(bad.Columns, Col("missing", TextT))
+	bad.Columns[1].Type = Builtin("point", "point", 600, -1)
+	tb := t
+	tb.Schema = bad
+	e.wantCode(other.sink.AddTable(e.ctx, tb), sink.CodeTableMismatch)
+	c, err := other.sink.Check(e.ctx, bad, t.Options)
+	e.ok(err)
+	if !c.Exists || c.Problem == "" {
+		e.Fatalf("check %+v", c)
+	}
+	over := t
+	over.Options.Existing = sink.KeepRows
+	e.ok(other.sink.AddTable(e.ctx, over))
+	other.load(s, []string{"2", "new", "20"}, []string{"3", "new", "30"})
+	e.want(t, []string{"1", "old", "1"}, []string{"2", "new", "20"}, []string{"3", "new", "30"})
+	e.ok(other.sink.RemoveTable(e.ctx, t.ID, false))
+	over.Options.Existing = sink.Clear
+	e.ok(other.sink.AddTable(e.ctx, over))
+	e.want(t)
+	other.load(s, []string{"4", "x", "4"})
+	e.want(t, []string{"4", "x", "4"})
+}
+
+func testResetAndRemove(e *env) {
+	s := people()
+	t := e.addLoading(s, 1, sink.TableOptions{})
+	e.load(s, []string{"1", "x", "1"})
+	x := e.claim(0, 1)
+	bad := Put(s, 2, "2", "y", "not a number")
+	e.apply(x, Batch(t, 5, bad))
+	e.ok(e.sink.ResetTable(e.ctx, t.ID, 2))
+	e.want(t)
+	ts, err := e.sink.Tables(e.ctx)
+	e.ok(err)
+	if ts[0].State != sink.Loading || ts[0].Epoch != 2 || ts[0].Chunks != 0 {
+		e.Fatalf("table %+v", ts[0])
+	}
+	ws, err := e.sink.Watermarks(e.ctx)
+	e.ok(err)
+	if len(ws) != 1 || ws[0].Offset != 5 {
+		e.Fatalf("watermarks %+v: want those from before the reset", ws)
+	}
+	e.load(s, []string{"1", "again", "1"})
+	e.want(t, []string{"1", "again", "1"})
+	if keys, err := x.Parked(e.ctx, t.ID); err != nil || len(keys) != 0 {
+		e.Fatalf("parked after a new load: %v, %v", keys, err)
+	}
+	e.ok(e.sink.RemoveTable(e.ctx, t.ID, false))
+	e.ok(e.sink.RemoveTable(e.ctx, t.ID, false))
+	e.want(t, []string{"1", "again", "1"})
+	ts, err = x.Tables(e.ctx)
+	e.ok(err)
+	if len(ts) != 1 || ts[0].State != sink.Removed {
+		e.Fatalf("tables %+v", ts)
+	}
+	t.Options.Existing = sink.Clear
+	e.ok(e.sink.AddTable(e.ctx, t))
+	e.load(s, []string{"7", "third", "7"})
+	e.want(t, []string{"7", "third", "7"})
+	e.ok(e.sink.RemoveTable(e.ctx, t.ID, true))
+	c, err := e.sink.Check(e.ctx, s, t.Options)
+	e.ok(err)
+	if c.Exists {
+		e.Fatal("the table is still there after it was dropped")
+	}
+}
+
+func testEvolve(e *env) {
+	v1 := Schema("evolving", 1, Col("id", Int4), Col("a", TextT))
+	mood := UserTypes(e.schema)[0].Type
+	v1.Columns = append(v1.Columns, Col("m", mood))
+	t := e.add(v1, 2, sink.TableOptions{})
+	x := e.claim(0, 1)
+	e.apply(x, Batch(t, 1, Put(v1, 1, "1", "x", "sad")))
+	v2 := Schema("evolving", 1, Col("id", Int4), Col("b \"new\"", Int8), Col("a", TextT), Col("m", mood))
+	if !e.caps.NoEnumLabels {
+		m2 := mood
+		m2.Labels = []string{"first", "sad", "between", "so 'so'", "Happy", "last"}
+		v2.Columns[3].Type = m2
+	}
+	e.ok(x.Evolve(e.ctx, t, v2))
+	e.ok(x.Evolve(e.ctx, t, v2))
+	e.ok(x.Evolve(e.ctx, t, v1)) // a slower partition still holds rows of the first version
+	t2 := t
+	t2.Schema = v2
+	label := "Happy"
+	if !e.caps.NoEnumLabels {
+		label = "between"
+	}
+	e.apply(x, Batch(t2, 2, Put(v2, 2, "2", "20", "y", label)))
+	e.apply(x, Batch(t, 3, Put(v1, 3, "3", "z", "sad")))
+	e.want(t2, []string{"1", NULL, "x", "sad"}, []string{"2", "20", "y", label}, []string{"3", NULL, "z", "sad"})
+	ts, err := x.Tables(e.ctx)
+	e.ok(err)
+	if ts[0].Schema.Version() != v2.Version() {
+		e.Fatalf("recorded schema %+v", ts[0].Schema)
+	}
+	for name, s := range map[string]*change.Schema{
+		"column gone":  Schema("evolving", 1, Col("id", Int4), Col("a", TextT), Col("m", v2.Columns[3].Type)),
+		"type changed": Schema("evolving", 1, Col("id", Int4), Col("b \"new\"", TextT), Col("a", TextT), Col("m", v2.Columns[3].Type)),
+		"key changed":  Schema("evolving", 2, Col("id", Int4), Col("b \"new\"", Int8), Col("a", TextT), Col("m", v2.Columns[3].Type)),
+	} {
+		e.Log(name)
+		e.wantCode(x.Evolve(e.ctx, ts[0], s), sink.CodeSchemaGate)
+	}
+}
+
+func testForget(e *env) {
+	s := people()
+	t := e.addLoading(s, 1, sink.TableOptions{})
+	e.load(s, []string{"1", "x", "1"})
+	x := e.claim(0, 1)
+	e.ok(e.sink.Forget(e.ctx))
+	ts, err := e.sink.Tables(e.ctx)
+	e.ok(err)
+	ws, err := e.sink.Watermarks(e.ctx)
+	e.ok(err)
+	if len(ts)+len(ws) != 0 {
+		e.Fatalf("left: %+v %+v", ts, ws)
+	}
+	_, err = x.Apply(e.ctx, Batch(t, 1, Put(s, 1, "1", "stale", "1")))
+	e.wantCode(err, sink.CodeFenced)
+	e.want(t, []string{"1", "x", "1"})
+}
+
+// testRandom compares the sink with a map, for random changes in random batches.
+func testRandom(e *env) {
+	s := Schema("random", 2, Col("run", Int4), Col("id", TextT), Col("a", TextT), Col("b", TextT), Col("c", Int8))
+	t := e.add(s, 1, sink.TableOptions{})
+	x := e.claim(0, 1)
+	run, n := 0, 0
+	text := rapid.OneOf(rapid.Just(NULL), rapid.StringMatching(`[a-zé'"\\{}, ]{0,6}`))
+	rapid.Check(e.T, func(rt *rapid.T) {
+		run++
+		model := map[string][]string{}
+		var batch []sink.Row
+		in := map[change.Key]bool{}
+		flush := func() {
+			if _, err := x.Apply(e.ctx, Batch(t, int64(n), batch...)); err != nil {
+				rt.Fatal(err)
+			}
+			batch, in = nil, map[change.Key]bool{}
+		}
+		for range rapid.IntRange(1, 25).Draw(rt, "changes") {
+			n++
+			id := rapid.SampledFrom([]string{"k1", "K1", "", "ü'", "k 5"}).Draw(rt, "key")
+			old := model[id]
+			var r sink.Row
+			switch rapid.IntRange(0, 3).Draw(rt, "op") {
+			case 0:
+				r = Del(s, n, fmt.Sprint(run), id)
+				delete(model, id)
+			case 1:
+				if old != nil {
+					next := append([]string{}, old...)
+					sent := append([]string{}, old...)
+					for i := 2; i < 5; i++ {
+						if sent[i] = Unchanged; rapid.Bool().Draw(rt, "present") {
+							sent[i] = text.Draw(rt, "value")
+							if i == 4 {
+								sent[i] = fmt.Sprint(rapid.Int64().Draw(rt, "c"))
+							}
+							next[i] = sent[i]
+						}
+					}
+					r = e.partial(s, n, old, sent...)
+					model[id] = next
+					break
+				}
+				fallthrough
+			default:
+				row := []string{fmt.Sprint(run), id, text.Draw(rt, "a"), text.Draw(rt, "b"), fmt.Sprint(rapid.Int64().Draw(rt, "c"))}
+				r = Put(s, n, row...)
+				model[id] = row
+			}
+			if in[r.Key] || rapid.IntRange(0, 5).Draw(rt, "cut") == 0 {
+				flush()
+			}
+			in[r.Key] = true
+			batch = append(batch, r)
+		}
+		flush()
+		var want, have [][]*string
+		for _, row := range model {
+			w := make([]*string, len(row))
+			for i := range row {
+				if row[i] != NULL {
+					w[i] = &row[i]
+				}
+			}
+			want = append(want, w)
+		}
+		for _, row := range e.probe.Rows(e.T, s, t.Options) {
+			if *row[0] == fmt.Sprint(run) {
+				have = append(have, row)
+			}
+		}
+		if h, w := Lines(have), Lines(want); !reflect.DeepEqual(h, w) {
+			rt.Fatalf("have %q, want %q", h, w)
+		}
+	})
+}
