@@ -31,6 +31,7 @@ type world struct {
 	chunks int
 	signal func(contract.HoldInput, int) // export a generation
 	gens   int
+	hold   bool // the snapshot's holder stays until it is cancelled, as on a real server
 }
 
 func newWorld() *world {
@@ -127,6 +128,9 @@ func (w *world) register(r interface {
 		w.mu.Unlock()
 		if signal != nil {
 			signal(in, n)
+		}
+		if w.hold {
+			return run(contract.HoldSnapshotActivity, in.After, ctx)
 		}
 		// The real one stays until it is cancelled; time is not skipped while one does.
 		return w.called(contract.HoldSnapshotActivity, in.After)

@@ -22,18 +22,19 @@ func Pipeline(ctx workflow.Context, in contract.PipelineInput) error {
 		p.state = *in.Carried
 		p.ready = true
 	} else {
-		if err := normalise(ctx, &p.spec); err != nil {
-			return err
-		}
 		p.state = contract.PipelineState{Phase: contract.Preparing, Epoch: 1, LoadEpoch: 1, Since: workflow.Now(ctx)}
 	}
 	if err := p.handlers(ctx); err != nil {
 		return err
 	}
 	p.listen(ctx)
-	p.show(ctx)
 	if !p.ready {
-		if err := p.setup(ctx); err != nil {
+		err := normalise(ctx, &p.spec)
+		if err == nil {
+			p.show(ctx)
+			err = p.setup(ctx)
+		}
+		if err != nil {
 			p.failed = failure(err, "")
 			p.phase(ctx, contract.SetupFailed)
 			// Whoever waits for apply is answered before the workflow closes.

@@ -1,0 +1,237 @@
+package workflows
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	enumspb "go.temporal.io/api/enums/v1"
+	historypb "go.temporal.io/api/history/v1"
+	"go.temporal.io/api/temporalproto"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/log"
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/worker"
+
+	"syncline/activities/contract"
+	"syncline/dataplane/change"
+	"syncline/testsuite/stack"
+)
+
+// record writes the histories of TestOnServer to testdata/histories. Do that
+// once per released version of a workflow, and never change a file after it:
+// the files stand for runs that are under way somewhere.
+var record = flag.Bool("record", false, "record histories into testdata/histories")
+
+func replayer() worker.WorkflowReplayer {
+	r := worker.NewWorkflowReplayer()
+	r.RegisterWorkflow(Pipeline)
+	r.RegisterWorkflow(Stream)
+	r.RegisterWorkflow(Bootstrap)
+	r.RegisterWorkflow(Snapshot)
+	r.RegisterWorkflow(Plan)
+	return r
+}
+
+// Every history that was ever recorded can still be replayed: a worker of this
+// version can take over what an older one began.
+func TestReplayRecordedHistories(t *testing.T) {
+	files, err := filepath.Glob("testdata/histories/*.json")
+	if err != nil || len(files) < 5 {
+		t.Fatalf("%d recorded histories: %v", len(files), err)
+	}
+	for _, f := range files {
+		t.Run(filepath.Base(f), func(t *testing.T) {
+			if err := replayer().ReplayWorkflowHistoryFromJSONFile(quietLog(), f); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func quietLog() log.Logger {
+	return log.NewStructuredLogger(slog.New(slog.NewTextHandler(io.Discard, nil)))
+}
+
+// server runs the workflows with the world's activities on a real Temporal.
+type server struct {
+	t      *testing.T
+	c      client.Client
+	prefix string
+}
+
+func startServer(t *testing.T, w *world) *server {
+	t.Helper()
+	c, err := client.Dial(client.Options{HostPort: stack.Temporal(t), Logger: quietLog(), Identity: "worker"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	s := &server{t: t, c: c, prefix: stack.Name(t)}
+	w.hold = true
+	w.signal = func(in contract.HoldInput, n int) {
+		_ = c.SignalWorkflow(context.Background(), in.Workflow, "", contract.GenerationSignal, contract.Generation{N: n, Name: fmt.Sprintf("snap-%d", n)})
+	}
+	for _, role := range []contract.Role{contract.Control, contract.Capture, contract.Snapshot, contract.Deliver} {
+		wk := worker.New(c, contract.Queue(s.prefix, role), worker.Options{MaxHeartbeatThrottleInterval: 100 * time.Millisecond, WorkerStopTimeout: 5 * time.Second})
+		if role == contract.Control {
+			for _, fn := range []any{Pipeline, Stream, Bootstrap, Snapshot, Plan} {
+				wk.RegisterWorkflow(fn)
+			}
+		}
+		w.register(wk)
+		if err := wk.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(wk.Stop)
+	}
+	return s
+}
+
+func (s *server) start(ctx context.Context, id string, fn, in any) client.WorkflowRun {
+	s.t.Helper()
+	run, err := s.c.ExecuteWorkflow(ctx, client.StartWorkflowOptions{ID: id, TaskQueue: contract.Queue(s.prefix, contract.Control)}, fn, in)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return run
+}
+
+func (s *server) update(ctx context.Context, id, name string, args ...any) error {
+	h, err := s.c.UpdateWorkflow(ctx, client.UpdateWorkflowOptions{WorkflowID: id, UpdateName: name, Args: args, WaitForStage: client.WorkflowUpdateStageCompleted})
+	if err != nil {
+		return err
+	}
+	return h.Get(ctx, nil)
+}
+
+func (s *server) must(err error) {
+	s.t.Helper()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// await polls the pipeline's status until it satisfies ok.
+func (s *server) await(ctx context.Context, id string, ok func(contract.PipelineStatus) bool) contract.PipelineStatus {
+	s.t.Helper()
+	for {
+		var st contract.PipelineStatus
+		v, err := s.c.QueryWorkflow(ctx, id, "", contract.StatusQuery)
+		if err == nil {
+			err = v.Get(&st)
+		}
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		if ok(st) {
+			return st
+		}
+		select {
+		case <-ctx.Done():
+			s.t.Fatalf("status did not come: %+v", st)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// check replays a history and, with -record, keeps it.
+func (s *server) check(ctx context.Context, id, run, name string) {
+	s.t.Helper()
+	it := s.c.GetWorkflowHistory(ctx, id, run, false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
+	var h historypb.History
+	for it.HasNext() {
+		ev, err := it.Next()
+		s.must(err)
+		h.Events = append(h.Events, ev)
+	}
+	if err := replayer().ReplayWorkflowHistory(quietLog(), &h); err != nil {
+		s.t.Errorf("%s: %v", name, err)
+	}
+	if *record {
+		s.must(os.MkdirAll("testdata/histories", 0o755))
+		b, err := temporalproto.CustomJSONMarshalOptions{Indent: " "}.Marshal(&h)
+		s.must(err)
+		s.must(os.WriteFile(filepath.Join("testdata/histories", name+".json"), append(b, '\n'), 0o644))
+	}
+}
+
+func streaming(st contract.PipelineStatus) bool { return st.Phase == contract.Streaming }
+
+// The whole life of a pipeline on a real server: setup, load, pause, a component
+// that fails and is retried, tables that come, go and are reloaded, a refused
+// change, destroy; then every history is replayed.
+func TestOnServer(t *testing.T) {
+	w := newWorld()
+	events := change.TableID{Schema: "web", Name: "events"}
+	w.tables = append(w.tables, events)
+	w.once[contract.CopyChunkActivity] = []error{temporal.NewNonRetryableApplicationError("gone", contract.SnapshotGoneError, nil)}
+	w.once[contract.HoldSnapshotActivity] = []error{temporal.NewApplicationError("killed", "SourceUnreachable")}
+	s := startServer(t, w)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	spec := shopSpec(t)
+	spec.Name = strings.ReplaceAll(s.prefix, "_", "-")
+	id := contract.PipelineID(spec.Name)
+
+	run := s.start(ctx, id, contract.PipelineWorkflow, contract.PipelineInput{Spec: spec})
+	s.must(s.update(ctx, id, contract.ApplyUpdate, spec))
+	s.await(ctx, id, streaming)
+	s.must(s.update(ctx, id, contract.PauseUpdate))
+	s.check(ctx, contract.StreamID(spec.Name), "", "stream-cancelled")
+	w.mu.Lock()
+	w.once[contract.CaptureActivity] = []error{permanent("SlotAhead")}
+	w.mu.Unlock()
+	s.must(s.update(ctx, id, contract.ResumeUpdate))
+	s.await(ctx, id, func(st contract.PipelineStatus) bool { return st.Phase == contract.Degraded })
+	s.must(s.update(ctx, id, contract.ResumeUpdate))
+	s.await(ctx, id, streaming)
+	s.must(s.update(ctx, id, contract.AddTableUpdate, contract.TablesInput{Tables: []change.TableID{events}}))
+	s.await(ctx, id, streaming)
+	s.must(s.update(ctx, id, contract.ResyncTableUpdate, contract.TablesInput{Tables: []change.TableID{events}}))
+	s.await(ctx, id, streaming)
+	s.must(s.update(ctx, id, contract.RemoveTableUpdate, contract.TablesInput{Tables: []change.TableID{events}}))
+	bad := spec
+	bad.Kafka.Partitions++
+	var app *temporal.ApplicationError
+	if err := s.update(ctx, id, contract.ApplyUpdate, bad); !errors.As(err, &app) || app.Type() != contract.RefusedError {
+		t.Errorf("a change of partitions: %v", err)
+	}
+	more := spec
+	more.Tables.Include = append([]string{"web.*"}, spec.Tables.Include...)
+	s.must(s.update(ctx, id, contract.ApplyUpdate, more))
+	s.await(ctx, id, streaming)
+	s.must(s.update(ctx, id, contract.DestroyUpdate, contract.DestroyInput{}))
+	s.must(run.Get(ctx, nil))
+	s.check(ctx, id, "", "pipeline-life")
+	s.check(ctx, contract.StreamID(spec.Name), "", "stream-changed")
+	s.check(ctx, fmt.Sprintf("bootstrap/%s/1", spec.Name), "", "bootstrap-generations")
+
+	snap := s.start(ctx, "snapshot/"+spec.Name, contract.SnapshotWorkflow, contract.BootstrapInput{Spec: spec})
+	s.must(snap.Get(ctx, nil))
+	s.check(ctx, snap.GetID(), "", "snapshot")
+	plan := s.start(ctx, "plan/"+spec.Name, contract.PlanWorkflow, contract.PlanInput{Spec: spec})
+	s.must(plan.Get(ctx, nil))
+	s.check(ctx, plan.GetID(), "", "plan")
+
+	w.mu.Lock()
+	w.fail[contract.CreateSlotActivity] = permanent("SlotsExhausted")
+	w.mu.Unlock()
+	failing := s.start(ctx, id, contract.PipelineWorkflow, contract.PipelineInput{Spec: spec})
+	if err := s.update(ctx, id, contract.ApplyUpdate, spec); err == nil || !strings.Contains(err.Error(), "SlotsExhausted") {
+		t.Errorf("apply of a setup that fails: %v", err)
+	}
+	if err := failing.Get(ctx, nil); err == nil {
+		t.Error("a failed setup did not end the workflow")
+	}
+	s.check(ctx, id, failing.GetRunID(), "pipeline-setup-failed")
+}
+
