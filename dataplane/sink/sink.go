@@ -53,9 +53,6 @@ const (
 	CodeNotStreaming fault.Code = "TableNotStreaming"
 	// CodePrivilege: the sink's role lacks a right.
 	CodePrivilege fault.Code = "SinkPrivilege"
-	// CodeTableState: the table is not (or no longer) streaming under the load that the
-	// session knows: read the tables again. Transient.
-	CodeTableState fault.Code = "TableNotStreaming"
 	// CodeSessionLost: the sink restarted without what this session committed last.
 	// Transient: claim the lane again, read the watermarks and go on from there.
 	CodeSessionLost fault.Code = "SessionLost"
@@ -251,7 +248,8 @@ type Sink interface {
 	FinishLoad(ctx context.Context, table change.TableID) error
 	// ResetTable empties the table and its chunk plan for another load in a higher
 	// epoch; its watermarks stay. It fences off every session, so that no batch that
-	// is under way lands after the table was emptied; lanes claim again at once.
+	// is under way lands after the table was emptied; lanes claim again at once. (A
+	// sink that refuses just such a batch, with CodeNotStreaming, leaves them alone.)
 	ResetTable(ctx context.Context, table change.TableID, epoch uint32) error
 	// RemoveTable stops delivery of the table; its rows stay unless drop is set. It
 	// fences off every session, as ResetTable does.

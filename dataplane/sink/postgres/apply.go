@@ -122,11 +122,16 @@ func (x *session) applyFast(ctx context.Context, b *sink.Batch, ops []op) (out s
 // sendHold sends the fencing check and the locks of the batch's tables.
 func (x *session) sendHold(p *pipeline, b *sink.Batch) {
 	var ids []change.TableID
+	loads := map[change.TableID]uint32{} // as the batch knows them, else as the session was told
 	for i := range b.Marks {
 		ids = append(ids, b.Marks[i].Table)
 	}
 	for i := range b.Tables {
-		ids = append(ids, b.Tables[i].Schema.Table)
+		id := b.Tables[i].Schema.Table
+		ids = append(ids, id)
+		if e := b.Tables[i].Epoch; e > 0 {
+			loads[id] = e
+		}
 	}
 	slices.SortFunc(ids, func(a, b change.TableID) int {
 		if a.Schema != b.Schema {
@@ -141,7 +146,9 @@ func (x *session) sendHold(p *pipeline, b *sink.Batch) {
 	for _, id := range ids {
 		tables.addString(id.String())
 		epoch := int64(-1)
-		if e, ok := x.epochs[id]; ok {
+		if e, ok := loads[id]; ok {
+			epoch = int64(e)
+		} else if e, ok := x.epochs[id]; ok {
 			epoch = int64(e)
 		}
 		epochs.addString(strconv.FormatInt(epoch, 10))

@@ -120,7 +120,7 @@ func (s *Sink) wrap(err error, format string, args ...any) error {
 	case stateLost:
 		return fault.Transient(sink.CodeSessionLost, nil, "%s: the ledger is not where this session left it", what)
 	case stateNoStream:
-		return fault.Transient(sink.CodeTableState, nil, "%s: a table of the batch is not streaming", what)
+		return fault.Permanent(sink.CodeNotStreaming, nil, "read the tables again", "%s: a table of the batch is not streaming", what)
 	case "42501":
 		return fault.Permanent(sink.CodePrivilege, nil, "grant the right to the sink's role", "%s: %s", what, pe.Message)
 	case "25006":

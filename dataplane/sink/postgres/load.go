@@ -88,7 +88,7 @@ func (s *Sink) loadChunk(ctx context.Context, id change.TableID, n int, seen sin
 			return err
 		}
 		if t.State != sink.Loading {
-			return fault.Permanent(sink.CodeTableState, nil, "load a table again by a resync", "table %s is %s, not loading", id, t.State)
+			return fault.Permanent(sink.CodeNotStreaming, nil, "load a table again by a resync", "table %s is %s, not loading", id, t.State)
 		}
 		var done, mine bool
 		err = tx.QueryRow(ctx, `SELECT done, attempt = $4 FROM syncline.chunks WHERE pipeline = $1 AND source_table = $2 AND n = $3 FOR UPDATE`,
@@ -244,7 +244,7 @@ func (s *Sink) FinishLoad(ctx context.Context, id change.TableID) error {
 			return err
 		}
 		if t.State != sink.Loading {
-			return fault.Permanent(sink.CodeTableState, nil, "resync the table", "table %s is %s, not loading", id, t.State)
+			return fault.Permanent(sink.CodeNotStreaming, nil, "resync the table", "table %s is %s, not loading", id, t.State)
 		}
 		if !planned || t.Done < t.Chunks {
 			return fault.Transient(CodeLoadIncomplete, nil, "table %s has %d of %d chunks (planned: %t)", id, t.Done, t.Chunks, planned)

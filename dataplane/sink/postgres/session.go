@@ -180,7 +180,7 @@ func (x *session) Gate(ctx context.Context, id change.TableID, reason string) er
 		tag, err := tx.Exec(ctx, `UPDATE syncline.tables SET state = 'gated', reason = $3, updated_at = now()
 			WHERE pipeline = $1 AND source_table = $2 AND state IN ('streaming', 'gated')`, x.s.pipeline, id.String(), reason)
 		if err == nil && tag.RowsAffected() == 0 {
-			return fault.Transient(sink.CodeTableState, nil, "table %s is not streaming", id)
+			return fault.Permanent(sink.CodeNotStreaming, nil, "read the tables again", "table %s is not streaming", id)
 		}
 		return err
 	})
@@ -225,10 +225,26 @@ func (x *session) settle(ctx context.Context, marks []sink.Watermark) (done *sin
 		done, x.doubt = &x.doubt.applied, nil
 		x.seq++
 		return done, nil
+	case seq == x.seq+1 && beyond(marks, x.doubt.marks): // it was, and the caller knows
+		x.seq++
+		x.doubt = nil
+		return nil, nil
 	}
 	x.lost = fault.Transient(sink.CodeSessionLost, nil,
 		"the ledger of the Postgres sink has %d commits of lane %d, the session %d: claim the lane again", seq, x.lane, x.seq)
 	return nil, x.lost
+}
+
+// beyond reports whether marks go on where others end, in every partition of both.
+func beyond(marks, others []sink.Watermark) bool {
+	for _, m := range marks {
+		for _, o := range others {
+			if m.Partition == o.Partition && (!o.Pos.Before(m.Pos) || m.Offset <= o.Offset) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // Close closes the session's connection.

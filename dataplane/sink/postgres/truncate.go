@@ -43,7 +43,7 @@ func (x *session) truncate(ctx context.Context, tx pgx.Tx, mark sink.Watermark, 
 		return false, err
 	}
 	if e, ok := x.epochs[mark.Table]; t.State != sink.Streaming || ok && e != t.Epoch {
-		return false, fault.Transient(sink.CodeTableState, nil, "table %s is %s in epoch %d", mark.Table, t.State, t.Epoch)
+		return false, fault.Permanent(sink.CodeNotStreaming, nil, "read the tables again", "table %s is %s in epoch %d", mark.Table, t.State, t.Epoch)
 	}
 	ws, err := x.s.watermarks(ctx, tx, []sink.Partition{mark.Partition})
 	if err != nil {
@@ -78,6 +78,10 @@ func (x *session) truncate(ctx context.Context, tx pgx.Tx, mark sink.Watermark, 
 			return false, fault.Permanent(sink.CodeTableMismatch, nil, "restore the table, or resync it", "table %s is not at the sink", target)
 		}
 		if err := emptyTable(ctx, tx, target, r); err != nil {
+			return false, err
+		}
+		// What is streamed from here on is complete without the chunks.
+		if _, err := tx.Exec(ctx, "DELETE FROM syncline.chunks WHERE pipeline = $1 AND source_table = $2", x.s.pipeline, id); err != nil {
 			return false, err
 		}
 		if _, err := tx.Exec(ctx, arrive, append(args, carriedOut)...); err != nil {

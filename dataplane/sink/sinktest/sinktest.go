@@ -68,6 +68,7 @@ func Run(t *testing.T, open Open, probe Probe) {
 		{"TruncateBarrier", testTruncate},
 		{"DeadLetters", testDeadLetters},
 		{"TableStates", testStates},
+		{"ResetUnderLoad", testResetUnderLoad},
 		{"ChunksAreLoadedOnce", testChunks},
 		{"ChunkFailureLeavesNothing", testChunkFailure},
 		{"LoadTextFormat", testLoadText},
