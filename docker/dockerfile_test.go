@@ -45,6 +45,11 @@ func TestFinalStages(t *testing.T) {
 		if info, err := os.Stat("../" + name); err != nil || !info.IsDir() {
 			t.Errorf("./%s is not there to be built: %v", name, err)
 		}
+		if code := read(t, "../"+name+"/main.go"); !strings.Contains(code, "\npackage main\n") {
+			t.Errorf("./%s is not a program", name)
+		} else if name == "worker" && (!strings.Contains(body, `"/usr/local/bin/worker", "probe"]`) || !strings.Contains(code, `case "probe":`)) {
+			t.Error("the health check asks with a command that the worker does not have")
+		}
 		if strings.Contains(body, "RUN ") {
 			t.Errorf("%s runs a command in an image that has no shell", name)
 		}
