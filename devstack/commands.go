@@ -16,7 +16,6 @@ import (
 	"syncline/devstack/internal/clickhouse"
 	"syncline/devstack/internal/kafkaserver"
 	"syncline/devstack/internal/problem"
-	"syncline/devstack/internal/proc"
 	"syncline/devstack/internal/stack"
 )
 
@@ -166,10 +165,10 @@ func detach(ctx context.Context, cfg stack.Config, args []string, stdout, stderr
 		case err := <-ended:
 			said()
 			var exit *exec.ExitError
-			if errors.As(err, &exit) && exit.ExitCode() == exitEnvironment {
-				return problem.New("", "%s", trimName(proc.LastLine(path)))
+			if errors.As(err, &exit) {
+				return exitError(exit.ExitCode()) // its words have been passed on
 			}
-			return fmt.Errorf("%s (log: %s)", trimName(proc.LastLine(path)), path)
+			return fmt.Errorf("the background process ended (log: %s)", path)
 		case <-ctx.Done():
 			_ = cmd.Process.Signal(syscall.SIGTERM)
 			<-ended

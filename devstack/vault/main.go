@@ -163,7 +163,14 @@ func unseal(ctx context.Context, core *vault.Core, dir string) (keys, bool, erro
 	if ok, err := core.Unseal(key); err != nil || !ok {
 		return k, false, fmt.Errorf("unseal: opened %t, %w", ok, err)
 	}
-	for core.Standby() {
+	for {
+		waiting, err := core.Standby()
+		if err != nil {
+			return k, false, fmt.Errorf("standby: %w", err)
+		}
+		if !waiting {
+			break
+		}
 		select {
 		case <-ctx.Done():
 			return k, false, ctx.Err()
@@ -181,26 +188,44 @@ func mount(ctx context.Context, base, token string) error {
 		"/v1/sys/mounts/secret": map[string]any{"type": "kv", "options": map[string]string{"version": "2"}},
 		"/v1/sys/auth/approle":  map[string]any{"type": "approle"},
 	} {
-		b, err := json.Marshal(body)
-		if err != nil {
-			return err
-		}
-		req, err := http.NewRequestWithContext(ctx, http.MethodPost, base+path, bytes.NewReader(b))
-		if err != nil {
-			return err
-		}
-		req.Header.Set("X-Vault-Token", token)
-		res, err := http.DefaultClient.Do(req)
+		status, err := call(ctx, http.MethodPost, base+path, token, body)
 		if err != nil {
 			return fmt.Errorf("mount %s: %w", path, err)
 		}
-		_ = res.Body.Close()
 		// 400 says that it is there already, from a first run that was cut short.
-		if res.StatusCode >= 300 && res.StatusCode != http.StatusBadRequest {
-			return fmt.Errorf("mount %s: status %d", path, res.StatusCode)
+		if status >= 300 && status != http.StatusBadRequest {
+			return fmt.Errorf("mount %s: status %d", path, status)
 		}
 	}
-	return nil
+	// A new KV store refuses everything until it has set itself up.
+	for {
+		status, err := call(ctx, http.MethodGet, base+"/v1/secret/config", token, nil)
+		if err == nil && status == http.StatusOK {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+func call(ctx context.Context, method, url, token string, body any) (status int, err error) {
+	b, err := json.Marshal(body)
+	if err != nil {
+		return 0, err
+	}
+	req, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(b))
+	if err != nil {
+		return 0, err
+	}
+	req.Header.Set("X-Vault-Token", token)
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	return res.StatusCode, res.Body.Close()
 }
 
 // registry names the plugins that are compiled in.

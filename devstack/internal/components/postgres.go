@@ -14,7 +14,9 @@ import (
 
 	"github.com/ulikunitz/xz"
 
+	"syncline/devstack/internal/cache"
 	"syncline/devstack/internal/problem"
+	"syncline/devstack/internal/proc"
 )
 
 // postgresReleases are the builds of Postgres that Maven Central has, by major
@@ -41,12 +43,16 @@ func (c *Components) Postgres(ctx context.Context, major int) (string, error) {
 		return "", problem.New(fmt.Sprintf("install Postgres %d into %s", major, system), "there is no packed Postgres for %s/%s", runtime.GOOS, runtime.GOARCH)
 	}
 	name := "postgres-" + release + "-" + platform
-	if !c.Cache.Has(name) {
+	kept, err := c.reachableCache()
+	if err != nil {
+		return "", err
+	}
+	if !kept.Has(name) {
 		if _, err := tool("mvn", fmt.Sprintf("fetching Postgres %d", major), fmt.Sprintf("postgresql-%d, or maven", major)); err != nil {
 			return "", err
 		}
 	}
-	dir, err := c.Cache.Get(ctx, name, func(ctx context.Context, tmp string) error {
+	dir, err := kept.Get(ctx, name, func(ctx context.Context, tmp string) error {
 		c.Cache.Say("fetching Postgres %s, once for all clones", release)
 		artifact := "io.zonky.test.postgres:embedded-postgres-binaries-" + platform + ":" + release
 		err := run(ctx, tmp, nil, "mvn", "-q", "-B", "dependency:copy", "-Dartifact="+artifact, "-DoutputDirectory="+tmp)
@@ -66,6 +72,19 @@ func (c *Components) Postgres(ctx context.Context, major int) (string, error) {
 		return "", err
 	}
 	return filepath.Join(dir, "bin"), nil
+}
+
+// reachableCache is the cache, or, for root with a closed home, one that the
+// account that runs Postgres may enter.
+func (c *Components) reachableCache() (*cache.Cache, error) {
+	if os.Getuid() != 0 {
+		return c.Cache, nil
+	}
+	account, err := proc.Unprivileged()
+	if err != nil || proc.Reachable(filepath.Join(c.Cache.Dir(), "x"), account) {
+		return c.Cache, nil // without an account the stack itself reports it
+	}
+	return cache.At("/var/cache/syncline", c.Cache.Say)
 }
 
 // unpackJar unpacks the .txz inside of a jar.
