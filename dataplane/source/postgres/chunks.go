@@ -103,8 +103,9 @@ func planCuts(ctx context.Context, tx pgx.Tx, schema *change.Schema, o ChunkOpti
 	for _, c := range schema.Columns {
 		size = append(size, "coalesce(pg_column_size("+quoteIdent(c.Name)+"), 0)")
 	}
-	for _, k := range schema.Key {
-		texts = append(texts, quoteIdent(schema.Columns[k].Name)+"::text")
+	for i, k := range schema.Key {
+		// Without a name of its own, the text would be what ORDER BY means by the column's.
+		texts = append(texts, fmt.Sprintf(`%s::text AS "syncline text %d"`, quoteIdent(schema.Columns[k].Name), i))
 	}
 	sql := fmt.Sprintf("SELECT (24 + %s)::int8, %s FROM %s%s ORDER BY %s",
 		strings.Join(size, " + "), strings.Join(texts, ", "), from, sample, keyList(schema))
