@@ -1,0 +1,143 @@
+package clickhouse
+
+import (
+	"context"
+	"errors"
+
+	"syncline/dataplane/change"
+	"syncline/dataplane/fault"
+	"syncline/dataplane/sink"
+)
+
+// Apply writes rows, then dead letters, then watermarks. Until the last of these
+// the batch counts as unapplied, and writing it again changes nothing.
+func (x *session) Apply(ctx context.Context, b *sink.Batch) (sink.Applied, error) {
+	var a sink.Applied
+	if err := x.check(ctx, b.Tables); err != nil {
+		return a, err
+	}
+	for i := range b.Tables {
+		if len(b.Tables[i].Rows) == 0 {
+			continue
+		}
+		if err := x.applyTable(ctx, b, i, &a); err != nil {
+			return sink.Applied{}, err
+		}
+	}
+	if dead := append(append([]sink.DeadLetter{}, b.Dead...), a.Dead...); len(dead) > 0 {
+		n, err := x.setAside(ctx, dead)
+		if err != nil {
+			return sink.Applied{}, err
+		}
+		a.Bytes += n
+	}
+	if err := x.mark(ctx, b.Marks, b.Tables); err != nil {
+		return sink.Applied{}, err
+	}
+	return a, nil
+}
+
+func (x *session) applyTable(ctx context.Context, b *sink.Batch, table int, a *sink.Applied) error {
+	t := &b.Tables[table]
+	l, err := x.layout(ctx, t.Schema, t.Options)
+	if err != nil {
+		return err
+	}
+	rows, err := x.complete(ctx, l, t.Rows)
+	if err != nil {
+		return err
+	}
+	out := newBlock(l)
+	flush := func() error {
+		if out.rows == 0 {
+			return nil
+		}
+		n, err := x.insert(ctx, l.at, out.rows, out.parts())
+		a.Bytes += n
+		out.reset()
+		return err
+	}
+	for i := range t.Rows {
+		r := &t.Rows[i]
+		err := writeRow(out, r, raise(r.Pos, t.Epoch), rows[i])
+		var why *rejection
+		switch {
+		case errors.As(err, &why):
+			d := sink.DeadLetter{Partition: sink.Partition{Table: t.Schema.Table}}
+			if b.Encode != nil {
+				d = b.Encode(table, i)
+			}
+			d.Key, d.Pos, d.Code, d.Reason = r.Key, r.Pos, sink.CodeRowRejected, why.Error()
+			a.Dead = append(a.Dead, d)
+			continue
+		case err != nil:
+			return err
+		case r.Op == change.Delete:
+			a.Deleted++
+		default:
+			a.Written++
+		}
+		if out.rows >= x.opts.BlockRows || i%64 == 63 && out.size() >= x.opts.BlockBytes {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+	}
+	return flush()
+}
+
+// writeRow appends a row, or a tombstone, or where the sorting key changes both.
+func writeRow(out *block, r *sink.Row, pos change.Position, f filled) error {
+	l := out.lay
+	s := stamp{pos: pos, commit: r.Commit}
+	if r.Op == change.Delete {
+		if l.appends {
+			return nil
+		}
+		return out.tombstone(r.Key, r.Old, s)
+	}
+	if err := out.add(f.row, r.Key, s, f.stored); err != nil {
+		return err
+	}
+	if l.wide() && r.Old != nil && moved(l, r.Old, f.row) {
+		if err := out.tombstone(r.Key, r.Old, s); err != nil {
+			// The view finds the newest row by its primary key, so it stays right without.
+			var why *rejection
+			if !errors.As(err, &why) {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// moved reports whether columns of the sorting key outside of the primary key differ.
+func moved(l *layout, old, new change.Row) bool {
+	for _, i := range l.extra {
+		if i < len(old) && old[i].Kind != change.Unchanged && !old[i].Equal(new[i]) {
+			return true
+		}
+	}
+	return false
+}
+
+// setAside writes dead letters. Their place in the log is their key, so a
+// repetition replaces them.
+func (x *session) setAside(ctx context.Context, dead []sink.DeadLetter) (int64, error) {
+	n := len(dead)
+	var tabs, keys, codes, poss, reasons, payloads []string
+	var parts, vers []uint64
+	var offsets []int64
+	for _, d := range dead {
+		tabs, keys, codes = append(tabs, d.Table.String()), append(keys, string(d.Key)), append(codes, string(d.Code))
+		poss, reasons, payloads = append(poss, d.Pos.String()), append(reasons, d.Reason), append(payloads, string(d.Payload))
+		parts, offsets, vers = append(parts, uint64(d.N)), append(offsets, d.Offset), append(vers, uint64(x.token))
+	}
+	sent, err := x.insert(ctx, x.ledger("dead_letters"), n, []part{same("pipeline", x.pipeline, n), strs("tab", tabs...), numbers("part", 4, parts...),
+		signed("offset", offsets...), strs("pos", poss...), strs("key", keys...), dict("code", codes...), strs("reason", reasons...),
+		strs("payload", payloads...), numbers("ver", 8, vers...)})
+	if err != nil {
+		return 0, fault.Transient(fault.CodeOf(err), err, "set %d changes aside", n)
+	}
+	return sent, nil
+}

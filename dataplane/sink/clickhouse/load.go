@@ -1,0 +1,322 @@
+package clickhouse
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"syncline/dataplane/change"
+	"syncline/dataplane/fault"
+	"syncline/dataplane/sink"
+)
+
+// A snapshot's rows stand at Position{Epoch, Base, chunk<<attemptBits | attempt}:
+// every attempt at a chunk has versions of its own, so that what a failed one
+// left behind can be told from what counts, and a later one always wins.
+const (
+	attemptBits = 12
+	maxAttempt  = 1<<attemptBits - 1
+	maxChunks   = 1 << (32 - attemptBits)
+)
+
+func (d *definition) loadPosition(chunk, attempt int) change.Position {
+	return change.Position{Epoch: d.Epoch, Commit: d.Base, Ordinal: uint32(chunk)<<attemptBits | uint32(attempt)}
+}
+
+type planKey struct {
+	tab   string
+	epoch uint32
+}
+
+// plan is the cut of a table that counts.
+type plan struct {
+	id       string
+	chunks   []sink.Chunk
+	attempts []int // of the attempt that is accepted, per chunk; 0: none
+	frozen   bool
+}
+
+// frozenVer is above every attempt.
+const frozenVer = 1 << 32
+
+// plans reads the plans of all tables, or of one; without bounds, which are the
+// bulk of it, unless asked for.
+func (s *Sink) plans(ctx context.Context, tab string, bounds bool) (map[planKey]*plan, error) {
+	where := "p." + s.mine()
+	if tab != "" {
+		where += " AND p.tab = " + lit(tab)
+	}
+	body := "''"
+	if bounds {
+		body = "p.body"
+	}
+	q := fmt.Sprintf(`SELECT p.tab, p.epoch, p.plan, p.n, %s, d.body, d.attempt, d.ver
+		FROM %s AS p
+		LEFT JOIN (SELECT * FROM %s FINAL WHERE %s) AS d ON p.tab = d.tab AND p.epoch = d.epoch AND p.plan = d.plan AND p.n = d.n
+		WHERE %s AND (p.tab, p.epoch, p.plan) IN (SELECT tab, epoch, argMin(plan, (at, plan)) FROM %s WHERE %s GROUP BY tab, epoch)
+		ORDER BY p.tab, p.epoch, p.n`,
+		body, s.ledger("chunks"), s.ledger("loaded"), s.mine(), where, s.ledger("chunks"), s.mine())
+	out := map[planKey]*plan{}
+	err := s.conn.query(ctx, "SELECT the chunks", q, func(scan func(...any) error) error {
+		var k planKey
+		var id, cut, done string
+		var n, attempt uint32
+		var ver uint64
+		if err := scan(&k.tab, &k.epoch, &id, &n, &cut, &done, &attempt, &ver); err != nil {
+			return err
+		}
+		p := out[k]
+		if p == nil {
+			p = &plan{id: id}
+			out[k] = p
+		}
+		c := sink.Chunk{N: int(n)}
+		for _, text := range []string{cut, done} {
+			if text != "" {
+				if err := json.Unmarshal([]byte(text), &c); err != nil {
+					return fmt.Errorf("the ledger's record of chunk %d of table %s is damaged", n, k.tab)
+				}
+			}
+		}
+		p.chunks, p.attempts = append(p.chunks, c), append(p.attempts, int(attempt))
+		p.frozen = ver >= frozenVer
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (s *Sink) plan(ctx context.Context, r *record) (*plan, error) {
+	ps, err := s.plans(ctx, r.id.String(), true)
+	if err != nil {
+		return nil, err
+	}
+	if p := ps[planKey{r.id.String(), r.def.Epoch}]; p != nil {
+		return p, nil
+	}
+	return &plan{}, nil
+}
+
+// done is the part of a chunk that is recorded when it is loaded.
+type done struct {
+	Done     bool            `json:"done"`
+	Snapshot change.Snapshot `json:"snapshot"`
+	LSN      change.LSN      `json:"lsn"`
+	Rows     int64           `json:"rows"`
+	Bytes    int64           `json:"bytes"`
+}
+
+// PlanChunks records the cut of a table, unless one is recorded.
+func (s *Sink) PlanChunks(ctx context.Context, id change.TableID, cut []sink.Chunk) ([]sink.Chunk, error) {
+	r, err := s.record(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	p, err := s.plan(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	if len(p.chunks) > 0 || len(cut) == 0 {
+		return p.chunks, nil
+	}
+	if len(cut) > maxChunks {
+		return nil, fault.Permanent(CodeConfig, nil, "cut it into larger chunks", "table %s is cut into %d chunks; the ledger takes %d", id, len(cut), maxChunks)
+	}
+	n, tab, plan := len(cut), id.String(), rand.Text()
+	var ns, epochs, totals []uint64
+	var bodies []string
+	for i, c := range cut {
+		c.N, c.Done = i, false
+		b, err := json.Marshal(c)
+		if err != nil {
+			return nil, fmt.Errorf("encode chunk %d of table %s: %w", i, id, err)
+		}
+		ns, epochs, totals, bodies = append(ns, uint64(i)), append(epochs, uint64(r.def.Epoch)), append(totals, uint64(n)), append(bodies, string(b))
+	}
+	_, err = s.insert(ctx, s.ledger("chunks"), n, []part{same("pipeline", s.pipeline, n), same("tab", tab, n), numbers("epoch", 4, epochs...),
+		same("plan", plan, n), numbers("n", 4, ns...), numbers("total", 4, totals...), strs("body", bodies...)})
+	if err != nil {
+		return nil, err
+	}
+	if p, err = s.plan(ctx, r); err != nil {
+		return nil, err
+	}
+	return p.chunks, nil // of another planner, if it was first
+}
+
+// Chunk returns one chunk of the plan.
+func (s *Sink) Chunk(ctx context.Context, id change.TableID, n int) (sink.Chunk, error) {
+	r, err := s.record(ctx, id)
+	if err != nil {
+		return sink.Chunk{}, err
+	}
+	p, err := s.plan(ctx, r)
+	if err != nil {
+		return sink.Chunk{}, err
+	}
+	return p.chunk(id, n)
+}
+
+func (p *plan) chunk(id change.TableID, n int) (sink.Chunk, error) {
+	if n < 0 || n >= len(p.chunks) {
+		return sink.Chunk{}, fault.Permanent(CodeConfig, nil, "plan its chunks first", "table %s has %d chunks, and no chunk %d", id, len(p.chunks), n)
+	}
+	return p.chunks[n], nil
+}
+
+// beginAttempt records an attempt at a chunk under a number that no other has.
+func (s *Sink) beginAttempt(ctx context.Context, r *record, n int) (int, error) {
+	tab := r.id.String()
+	for {
+		var last uint32
+		where := fmt.Sprintf("%s AND epoch = %d AND n = %d", s.where(tab), r.def.Epoch, n)
+		q := fmt.Sprintf("SELECT max(attempt) FROM %s WHERE %s", s.ledger("attempts"), where)
+		if err := s.conn.query(ctx, "SELECT the attempts at a chunk of "+tab, q, func(scan func(...any) error) error { return scan(&last) }); err != nil {
+			return 0, err
+		}
+		a := int(last) + 1
+		if a > maxAttempt {
+			return 0, fault.Permanent(CodeConfig, nil, "find out why they failed and resync the table", "chunk %d of table %s was tried %d times", n, tab, last)
+		}
+		_, err := s.insert(ctx, s.ledger("attempts"), 1, []part{strs("pipeline", s.pipeline), strs("tab", tab), numbers("epoch", 4, uint64(r.def.Epoch)),
+			numbers("n", 4, uint64(n)), numbers("attempt", 4, uint64(a)), strs("nonce", rand.Text())})
+		if err != nil {
+			return 0, err
+		}
+		// Whoever sees another under its number takes the next: at most one keeps it.
+		var holders uint64
+		q = fmt.Sprintf("SELECT count() FROM %s WHERE %s AND attempt = %d", s.ledger("attempts"), where, a)
+		if err := s.conn.query(ctx, "SELECT the attempts at a chunk of "+tab, q, func(scan func(...any) error) error { return scan(&holders) }); err != nil {
+			return 0, err
+		}
+		if holders == 1 {
+			return a, nil
+		}
+	}
+}
+
+// FinishLoad freezes the chunks, removes what failed attempts left, and sets the
+// table to streaming.
+func (s *Sink) FinishLoad(ctx context.Context, id change.TableID) error {
+	r, err := s.record(ctx, id)
+	if err != nil || r.state.State == sink.Streaming || r.state.State == sink.Gated {
+		return err
+	}
+	if r.state.State != sink.Loading {
+		return fault.Permanent(CodeConfig, nil, "add the table again", "table %s is %s, not loading", id, r.state.State)
+	}
+	p, err := s.plan(ctx, r)
+	if err != nil {
+		return err
+	}
+	for _, c := range p.chunks {
+		if !c.Done {
+			return fault.Permanent(CodeConfig, nil, "load it first", "chunk %d of %d of table %s is not loaded", c.N, len(p.chunks), id)
+		}
+	}
+	if err := s.freeze(ctx, r, p); err != nil {
+		return err
+	}
+	if p, err = s.plan(ctx, r); err != nil {
+		return err
+	}
+	l, err := s.prepareTable(ctx, r.schema, r.def.Options, true)
+	if err != nil {
+		return err
+	}
+	if err := s.removeStrays(ctx, l, r, p); err != nil {
+		return err
+	}
+	if err := s.refreshView(ctx, l, id.String()); err != nil {
+		return err
+	}
+	if err := s.beginWatermarks(ctx, r); err != nil {
+		return err
+	}
+	return s.setAspect(ctx, id.String(), aspectState, state{State: sink.Streaming})
+}
+
+// freeze writes the accepted attempts once more, above all others: from here on
+// no late attempt changes what a chunk's snapshot is taken to be.
+func (s *Sink) freeze(ctx context.Context, r *record, p *plan) error {
+	n := len(p.chunks)
+	if n == 0 || p.frozen {
+		return nil
+	}
+	var ns, epochs, attempts, vers []uint64
+	var bodies []string
+	for i, c := range p.chunks {
+		b, err := json.Marshal(done{true, c.Snapshot, c.LSN, c.Rows, c.Bytes})
+		if err != nil {
+			return fmt.Errorf("encode chunk %d of table %s: %w", i, r.id, err)
+		}
+		ns, epochs, attempts = append(ns, uint64(i)), append(epochs, uint64(r.def.Epoch)), append(attempts, uint64(p.attempts[i]))
+		vers, bodies = append(vers, frozenVer), append(bodies, string(b))
+	}
+	_, err := s.insert(ctx, s.ledger("loaded"), n, []part{same("pipeline", s.pipeline, n), same("tab", r.id.String(), n), numbers("epoch", 4, epochs...),
+		same("plan", p.id, n), numbers("n", 4, ns...), numbers("attempt", 4, attempts...), numbers("ver", 8, vers...), strs("body", bodies...)})
+	return err
+}
+
+// removeStrays deletes rows of attempts that were not accepted, and rows below
+// the floor. Without either, which is the rule, it changes nothing.
+func (s *Sink) removeStrays(ctx context.Context, l *layout, r *record, p *plan) error {
+	tab := r.id.String()
+	var strays []string
+	q := fmt.Sprintf("SELECT DISTINCT n, attempt FROM %s WHERE %s AND epoch = %d", s.ledger("attempts"), s.where(tab), r.def.Epoch)
+	err := s.conn.query(ctx, "SELECT the attempts at chunks of "+tab, q, func(scan func(...any) error) error {
+		var n, a uint32
+		if err := scan(&n, &a); err != nil {
+			return err
+		}
+		if int(n) >= len(p.attempts) || p.attempts[n] != int(a) {
+			strays = append(strays, versionLit(r.def.loadPosition(int(n), int(a))))
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if len(strays) > 0 {
+		if err := s.deleteRows(ctx, l.at, colVersion+" IN ("+strings.Join(strays, ", ")+")"); err != nil {
+			return err
+		}
+	}
+	floor, err := s.floor(ctx, tab)
+	if err != nil || floor.IsZero() {
+		return err
+	}
+	return s.deleteRows(ctx, l.at, colVersion+" < "+versionLit(floor))
+}
+
+// deleteRows removes rows for good, if there are any.
+func (s *Sink) deleteRows(ctx context.Context, t target, where string) error {
+	found := false
+	q := fmt.Sprintf("SELECT 1 FROM %s WHERE %s LIMIT 1", t, where)
+	if err := s.conn.query(ctx, "SELECT from "+t.String(), q, func(func(...any) error) error { found = true; return nil }); err != nil || !found {
+		return err
+	}
+	_, err := s.conn.exec(ctx, "delete from "+t.String(), fmt.Sprintf("ALTER TABLE %s DELETE WHERE %s", t, where))
+	return err
+}
+
+// beginWatermarks gives partitions without a watermark one at offset -1. Version
+// 0 loses to any that a session writes.
+func (s *Sink) beginWatermarks(ctx context.Context, r *record) error {
+	n := r.def.Partitions
+	if n == 0 {
+		return nil
+	}
+	var ns []uint64
+	offsets, tokens, zero := make([]int64, n), make([]int64, n), make([]change.Position, n)
+	for i := range n {
+		ns, offsets[i] = append(ns, uint64(i)), -1
+	}
+	_, err := s.insert(ctx, s.ledger("watermarks"), n, []part{same("pipeline", s.pipeline, n), same("tab", r.id.String(), n), numbers("part", 4, ns...),
+		same("pos", change.Position{}.String(), n), signed("offset", offsets...), signed("token", tokens...), versions("ver", zero...)})
+	return err
+}

@@ -1,0 +1,65 @@
+package clickhouse
+
+import (
+	"errors"
+	"time"
+
+	"syncline/dataplane/fault"
+)
+
+// Conditions that are ClickHouse's own.
+const (
+	// CodeConfig: the sink's settings cannot be used.
+	CodeConfig fault.Code = "SinkConfig"
+	// CodeBusy: the server asks for patience (too many parts, memory, queries). Transient.
+	CodeBusy fault.Code = "SinkBusy"
+	// CodeTableMissing: a table or database that should be there is not.
+	CodeTableMissing fault.Code = "SinkTableMissing"
+	// CodeShortWrite: the server reported fewer rows than it was given. Transient.
+	CodeShortWrite fault.Code = "SinkShortWrite"
+	// CodeQuery: the server refuses a statement of ours.
+	CodeQuery fault.Code = "SinkQueryFailed"
+)
+
+// Config of a sink. The DSN is http(s)://user:password@host:port/ or
+// clickhouse://user:password@host:port/ for the native protocol. It holds a
+// password: it is never logged and never in an error.
+type Config struct {
+	DSN      string
+	Pipeline string
+	Options  Options
+}
+
+// Options of a sink; the zero value is usable.
+type Options struct {
+	Database    string        // of tables that name none; default: the source's schema name
+	Ledger      string        // database of the ledger; default syncline
+	NumericText bool          // keep every numeric as String instead of Decimal
+	JSON        bool          // keep json and jsonb as JSON instead of String (not exact)
+	BlockRows   int           // rows of an INSERT, at most; default 100000
+	BlockBytes  int           // bytes of an INSERT, about at most; default 16 MiB
+	RowBytes    int           // of a snapshot's row in text form, at most; default 256 MiB
+	Timeout     time.Duration // of one statement; default 5 minutes
+}
+
+func (o *Options) setDefaults() error {
+	if o.Ledger == "" {
+		o.Ledger = "syncline"
+	}
+	if o.BlockRows == 0 {
+		o.BlockRows = 100_000
+	}
+	if o.BlockBytes == 0 {
+		o.BlockBytes = 16 << 20
+	}
+	if o.RowBytes == 0 {
+		o.RowBytes = 256 << 20
+	}
+	if o.Timeout == 0 {
+		o.Timeout = 5 * time.Minute
+	}
+	if o.BlockRows < 1 || o.BlockBytes < 1 || o.RowBytes < 1 || o.Timeout < 0 {
+		return errors.New("sizes and times must be above zero")
+	}
+	return nil
+}

@@ -1,0 +1,214 @@
+package clickhouse
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"syncline/dataplane/change"
+	"syncline/dataplane/fault"
+	"syncline/dataplane/sink"
+)
+
+// definition is the aspect "def" of a table in the ledger.
+type definition struct {
+	Partitions int               `json:"partitions"`
+	Epoch      uint32            `json:"epoch"`
+	Schema     *change.Schema    `json:"schema"`
+	Options    sink.TableOptions `json:"options"`
+	// Base is where rows of the load stand in the epoch: above every row that the
+	// table held when the load was declared, below every change that follows it.
+	Base change.LSN `json:"base,omitempty"`
+}
+
+// state is the aspect "state".
+type state struct {
+	State  sink.State `json:"state"`
+	Reason string     `json:"reason,omitempty"`
+}
+
+// Names of aspects.
+const (
+	aspectDef    = "def"
+	aspectState  = "state"
+	aspectSchema = "schema" // the schema of the last Evolve
+)
+
+// record is what the ledger holds of a table.
+type record struct {
+	id     change.TableID
+	def    definition
+	state  state
+	schema *change.Schema // evolved, or the definition's
+}
+
+// records reads the pipeline's tables; only the one named, if tab is not empty.
+func (s *Sink) records(ctx context.Context, tab string) ([]record, error) {
+	where := s.mine()
+	if tab != "" {
+		where = s.where(tab)
+	}
+	byName := map[string]*record{}
+	q := fmt.Sprintf("SELECT tab, aspect, body FROM %s FINAL WHERE %s", s.ledger("tables"), where)
+	err := s.conn.query(ctx, "SELECT the tables of the ledger", q, func(scan func(...any) error) error {
+		var name, aspect, body string
+		if err := scan(&name, &aspect, &body); err != nil {
+			return err
+		}
+		r := byName[name]
+		if r == nil {
+			r = &record{}
+			byName[name] = r
+			var err error
+			if r.id, err = change.ParseTableID(name); err != nil {
+				return err
+			}
+		}
+		var into any
+		switch aspect {
+		case aspectDef:
+			into = &r.def
+		case aspectState:
+			into = &r.state
+		case aspectSchema:
+			into = &r.schema
+		default:
+			return nil
+		}
+		if err := json.Unmarshal([]byte(body), into); err != nil {
+			return fmt.Errorf("the ledger's record of table %s is damaged", name)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	var out []record
+	for _, r := range byName {
+		if r.state.State == "" || r.def.Schema == nil {
+			continue // its AddTable has not finished
+		}
+		if r.schema == nil {
+			r.schema = r.def.Schema
+		}
+		out = append(out, *r)
+	}
+	slices.SortFunc(out, func(a, b record) int {
+		return cmp.Or(cmp.Compare(a.id.Schema, b.id.Schema), cmp.Compare(a.id.Name, b.id.Name))
+	})
+	return out, nil
+}
+
+func (s *Sink) record(ctx context.Context, id change.TableID) (*record, error) {
+	rs, err := s.records(ctx, id.String())
+	if err != nil {
+		return nil, err
+	}
+	if len(rs) == 0 {
+		return nil, fault.Permanent(CodeTableMissing, nil, "add the table to the pipeline", "the ledger has no table %s in pipeline %s", id, s.pipeline)
+	}
+	return &rs[0], nil
+}
+
+// Tables returns the pipeline's tables with the progress of their loads.
+func (s *Sink) Tables(ctx context.Context) ([]sink.Table, error) {
+	rs, err := s.records(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	plans, err := s.plans(ctx, "", false)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]sink.Table, 0, len(rs))
+	for _, r := range rs {
+		t := sink.Table{ID: r.id, State: r.state.State, Reason: r.state.Reason, Partitions: r.def.Partitions, Epoch: r.def.Epoch,
+			Schema: r.schema, Options: r.def.Options}
+		var chunks []sink.Chunk
+		if p := plans[planKey{r.id.String(), r.def.Epoch}]; p != nil {
+			chunks = p.chunks
+		}
+		for _, c := range chunks {
+			t.Chunks++
+			if !c.Done {
+				continue
+			}
+			t.Done++
+			t.Rows += c.Rows
+			t.Bytes += c.Bytes
+			t.LoadedTo = max(t.LoadedTo, c.LSN)
+		}
+		out = append(out, t)
+	}
+	return out, nil
+}
+
+// Watermarks returns all of the pipeline's.
+func (s *Sink) Watermarks(ctx context.Context) ([]sink.Watermark, error) {
+	var out []sink.Watermark
+	q := fmt.Sprintf("SELECT tab, part, pos, offset FROM %s FINAL WHERE %s ORDER BY tab, part", s.ledger("watermarks"), s.mine())
+	err := s.conn.query(ctx, "SELECT the watermarks", q, func(scan func(...any) error) error {
+		var tab, pos string
+		var n uint32
+		var w sink.Watermark
+		if err := scan(&tab, &n, &pos, &w.Offset); err != nil {
+			return err
+		}
+		var err error
+		if w.Table, err = change.ParseTableID(tab); err != nil {
+			return err
+		}
+		if w.Pos, err = change.ParsePosition(pos); err != nil {
+			return err
+		}
+		w.N = int(n)
+		out = append(out, w)
+		return nil
+	})
+	return out, err
+}
+
+// floor is the version below which the table's rows are gone.
+func (s *Sink) floor(ctx context.Context, tab string) (change.Position, error) {
+	var text string
+	q := fmt.Sprintf("SELECT argMax(pos, floor) FROM %s WHERE %s", s.ledger("floors"), s.where(tab))
+	err := s.conn.query(ctx, "SELECT the floor of table "+tab, q, func(scan func(...any) error) error { return scan(&text) })
+	if err != nil || text == "" {
+		return change.Position{}, err
+	}
+	return change.ParsePosition(text)
+}
+
+func (s *Sink) raiseFloor(ctx context.Context, tab string, pos change.Position) error {
+	_, err := s.insert(ctx, s.ledger("floors"), 1, []part{strs("pipeline", s.pipeline), strs("tab", tab), strs("pos", pos.String()), versions("floor", pos)})
+	return err
+}
+
+// versions is a UInt128 column of positions.
+func versions(name string, ps ...change.Position) part {
+	e := &plain{}
+	for _, p := range ps {
+		e.data = appendVersion(e.data, p)
+	}
+	return part{name, "UInt128", e}
+}
+
+// refreshView makes the view show rows from the highest floor on. It looks again
+// after it has written: of two that do this at once, the one with the higher
+// floor may be overtaken.
+func (s *Sink) refreshView(ctx context.Context, l *layout, tab string) error {
+	floor, err := s.floor(ctx, tab)
+	for err == nil {
+		if _, err = s.conn.exec(ctx, "create the view of table "+tab, l.createView(floor)); err != nil {
+			return err
+		}
+		var now change.Position
+		if now, err = s.floor(ctx, tab); err == nil && now == floor {
+			return nil
+		}
+		floor = now
+	}
+	return err
+}

@@ -1,0 +1,404 @@
+package clickhouse
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"strings"
+	"sync"
+
+	"syncline/dataplane/change"
+	"syncline/dataplane/fault"
+	"syncline/dataplane/sink"
+)
+
+// session is one lane's hold on the sink.
+type session struct {
+	*Sink
+	token int64
+	nonce string
+	lane  int
+	lanes int
+
+	mu      sync.Mutex
+	layouts map[layoutKey]*layout
+	adopted map[sink.Partition]bool
+}
+
+type layoutKey struct {
+	version change.Version
+	at      target
+	order   string
+	appends bool
+}
+
+var _ sink.Session = (*session)(nil)
+
+// Claim takes a lane under a token above all of the pipeline's. Whoever finds
+// another under its token tries the next, so that no two hold the same.
+func (s *Sink) Claim(ctx context.Context, lane, lanes int) (sink.Session, error) {
+	if lane < 0 || lanes < 1 || lane >= lanes {
+		return nil, fault.Permanent(CodeConfig, nil, "use lanes from 0 on", "lane %d of %d", lane, lanes)
+	}
+	x := &session{Sink: s, nonce: rand.Text(), lane: lane, lanes: lanes, layouts: map[layoutKey]*layout{}, adopted: map[sink.Partition]bool{}}
+	for {
+		var last int64
+		q := fmt.Sprintf("SELECT max(token) FROM %s WHERE %s", s.ledger("lanes"), s.mine())
+		if err := s.conn.query(ctx, "SELECT the lanes", q, func(scan func(...any) error) error { return scan(&last) }); err != nil {
+			return nil, err
+		}
+		x.token = last + 1
+		_, err := s.insert(ctx, s.ledger("lanes"), 1, []part{strs("pipeline", s.pipeline), signed("token", x.token), strs("nonce", x.nonce),
+			numbers("lane", 4, uint64(lane)), numbers("lanes", 4, uint64(lanes))})
+		if err != nil {
+			return nil, err
+		}
+		var holders uint64
+		q = fmt.Sprintf("SELECT count() FROM %s WHERE %s AND token = %d", s.ledger("lanes"), s.mine(), x.token)
+		if err := s.conn.query(ctx, "SELECT the lanes", q, func(scan func(...any) error) error { return scan(&holders) }); err != nil {
+			return nil, err
+		}
+		if holders == 1 {
+			return x, nil
+		}
+	}
+}
+
+// Token returns the fencing token.
+func (x *session) Token() int64 { return x.token }
+
+// Close releases nothing: connections belong to the sink.
+func (x *session) Close() error { return nil }
+
+// fencedBy selects the rows of the lanes that take the lane from this session:
+// a later claim of the lane, or of a different number of lanes.
+func (x *session) fencedBy() string {
+	return fmt.Sprintf("SELECT count() FROM %s WHERE %s AND token > %d AND (lanes != %d OR lane = %d)", x.ledger("lanes"), x.mine(), x.token, x.lanes, x.lane)
+}
+
+func (x *session) fenced() error {
+	return fault.Permanent(sink.CodeFenced, nil, "nothing: the newer attempt goes on", "lane %d of %d of pipeline %s was claimed above token %d", x.lane, x.lanes, x.pipeline, x.token)
+}
+
+// streaming counts those of the tables that are streaming in no later epoch than
+// the batch has them in.
+func (x *session) streaming(tables []sink.TableBatch) (query string, want int) {
+	seen := map[string]uint32{}
+	for i := range tables {
+		seen[tables[i].Schema.Table.String()] = tables[i].Epoch
+	}
+	var states, defs []string
+	for tab, epoch := range seen {
+		states = append(states, lit(tab))
+		if epoch > 0 {
+			defs = append(defs, fmt.Sprintf("(tab = %s AND JSONExtractUInt(body, 'epoch') > %d)", lit(tab), epoch))
+		}
+	}
+	if len(states) == 0 {
+		return "0", 0
+	}
+	late := ""
+	if len(defs) > 0 {
+		late = fmt.Sprintf(" - countIf(aspect = '%s' AND (%s))", aspectDef, strings.Join(defs, " OR "))
+	}
+	return fmt.Sprintf("SELECT toInt64(countIf(aspect = '%s' AND JSONExtractString(body, 'state') = '%s'))%s FROM %s FINAL WHERE %s AND tab IN (%s)",
+		aspectState, sink.Streaming, late, x.ledger("tables"), x.mine(), strings.Join(states, ", ")), len(states)
+}
+
+// check returns CodeFenced if the lane was taken, or the pipeline forgotten, and
+// CodeNotStreaming if one of the tables is not to be delivered.
+func (x *session) check(ctx context.Context, tables []sink.TableBatch) error {
+	var taken, own uint64
+	var ready int64
+	live, want := x.streaming(tables)
+	q := fmt.Sprintf("SELECT (%s), (SELECT count() FROM %s WHERE %s AND token = %d AND nonce = %s), toInt64((%s))",
+		x.fencedBy(), x.ledger("lanes"), x.mine(), x.token, lit(x.nonce), live)
+	err := x.conn.query(ctx, "SELECT the lanes", q, func(scan func(...any) error) error { return scan(&taken, &own, &ready) })
+	switch {
+	case err != nil:
+		return err
+	case taken > 0 || own == 0:
+		return x.fenced()
+	case ready != int64(want):
+		return fault.Permanent(sink.CodeNotStreaming, nil, "read the tables again", "a table of the batch is not streaming, or in a later epoch")
+	}
+	return nil
+}
+
+// Chunks returns the finished chunks of a table.
+func (x *session) Chunks(ctx context.Context, id change.TableID) ([]sink.Chunk, error) {
+	r, err := x.record(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	floor, err := x.floor(ctx, id.String())
+	if err != nil {
+		return nil, err
+	}
+	if r.def.loadPosition(maxChunks-1, maxAttempt).Before(floor) {
+		return nil, nil // truncated since: what follows in the log is complete in itself
+	}
+	p, err := x.plan(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	var out []sink.Chunk
+	for _, c := range p.chunks {
+		if c.Done {
+			out = append(out, c)
+		}
+	}
+	return out, nil
+}
+
+// Watermarks returns those of the partitions. Those that the lane delivers are
+// written once more under its token, so that nothing that an earlier holder still
+// brings in changes what the lane goes on from.
+func (x *session) Watermarks(ctx context.Context, ps []sink.Partition) ([]sink.Watermark, error) {
+	all, err := x.Sink.Watermarks(ctx)
+	if err != nil {
+		return nil, err
+	}
+	have := make(map[sink.Partition]sink.Watermark, len(all))
+	for _, w := range all {
+		have[w.Partition] = w
+	}
+	out := make([]sink.Watermark, len(ps))
+	var adopt []sink.Watermark
+	x.mu.Lock()
+	for i, p := range ps {
+		w, ok := have[p]
+		if !ok {
+			w = sink.Watermark{Partition: p, Offset: -1}
+		}
+		out[i] = w
+		if p.N%x.lanes == x.lane && !x.adopted[p] {
+			adopt = append(adopt, w)
+		}
+	}
+	x.mu.Unlock()
+	if err := x.mark(ctx, adopt, nil); err != nil {
+		return nil, err
+	}
+	x.mu.Lock()
+	for _, w := range adopt {
+		x.adopted[w.Partition] = true
+	}
+	x.mu.Unlock()
+	return out, nil
+}
+
+// Parked returns the keys of a table that have dead letters.
+func (x *session) Parked(ctx context.Context, id change.TableID) ([]change.Key, error) {
+	var out []change.Key
+	q := fmt.Sprintf("SELECT DISTINCT key FROM %s WHERE %s AND key != ''", x.ledger("dead_letters"), x.where(id.String()))
+	err := x.conn.query(ctx, "SELECT the dead letters of table "+id.String(), q, func(scan func(...any) error) error {
+		var k string
+		if err := scan(&k); err != nil {
+			return err
+		}
+		out = append(out, change.Key(k))
+		return nil
+	})
+	return out, err
+}
+
+// Gate takes a streaming table out of delivery.
+func (x *session) Gate(ctx context.Context, id change.TableID, reason string) error {
+	if err := x.check(ctx, nil); err != nil {
+		return err
+	}
+	r, err := x.record(ctx, id)
+	if err != nil || r.state.State != sink.Streaming {
+		return err
+	}
+	return x.setAspect(ctx, id.String(), aspectState, state{State: sink.Gated, Reason: reason})
+}
+
+// Truncate removes rows older than the TRUNCATE. Rows that other partitions have
+// yet to bring before they come to it are below the floor, so nobody sees them,
+// and go when their partition gets here.
+func (x *session) Truncate(ctx context.Context, mark sink.Watermark, _ int) (bool, error) {
+	if err := x.check(ctx, nil); err != nil {
+		return false, err
+	}
+	r, err := x.record(ctx, mark.Table)
+	if err != nil {
+		return false, err
+	}
+	l, problem := x.newLayout(r.schema, r.def.Options)
+	if problem != "" {
+		return false, fault.Permanent(sink.CodeTableMismatch, nil, "change the sink's table", "table %s: %s", mark.Table, problem)
+	}
+	if r.state.State != sink.Streaming {
+		return false, fault.Permanent(sink.CodeNotStreaming, nil, "read the tables again", "table %s is %s", mark.Table, r.state.State)
+	}
+	tab := mark.Table.String()
+	floor, err := x.floor(ctx, tab)
+	if err != nil {
+		return false, err
+	}
+	pos := raise(mark.Pos, r.def.Epoch)
+	if floor.Before(pos) {
+		if err := x.raiseFloor(ctx, tab, pos); err != nil {
+			return false, err
+		}
+	}
+	if err := x.refreshView(ctx, l, tab); err != nil {
+		return false, err
+	}
+	if err := x.deleteRows(ctx, l.at, colVersion+" < "+versionLit(pos)); err != nil {
+		return false, err
+	}
+	return true, x.mark(ctx, []sink.Watermark{mark}, nil)
+}
+
+// raise gives a position at least the epoch of the table's load.
+func raise(p change.Position, epoch uint32) change.Position {
+	p.Epoch = max(p.Epoch, epoch)
+	return p
+}
+
+// mark moves watermarks in one statement that writes nothing if the lane was
+// taken or a table is not to be delivered. What a stale session still brings in has a lower token and loses.
+func (x *session) mark(ctx context.Context, marks []sink.Watermark, tables []sink.TableBatch) error {
+	if len(marks) == 0 {
+		return nil
+	}
+	var rows strings.Builder
+	for i, m := range marks {
+		if i > 0 {
+			rows.WriteString(", ")
+		}
+		fmt.Fprintf(&rows, "(%s, %d, %s, %d)", lit(m.Table.String()), m.N, lit(m.Pos.String()), m.Offset)
+	}
+	live, want := x.streaming(tables)
+	q := fmt.Sprintf(`INSERT INTO %s (pipeline, tab, part, pos, offset, token, ver)
+		SELECT %s, tab, part, pos, offset, %d, bitShiftLeft(toUInt128(%d), 64) + toUInt128(offset + 1)
+		FROM values('tab String, part UInt32, pos String, offset Int64', %s) WHERE (%s) = 0 AND (%s) = %d`,
+		x.ledger("watermarks"), lit(x.pipeline), x.token, x.token, rows.String(), x.fencedBy(), live, want)
+	w, err := x.conn.exec(ctx, "INSERT of watermarks", q)
+	if err != nil {
+		return err
+	}
+	if w.known && w.rows == 0 {
+		if err := x.check(ctx, tables); err != nil {
+			return err
+		}
+		return x.fenced()
+	}
+	return nil
+}
+
+// Evolve makes the sink's table able to hold rows of the schema. A schema that
+// the table's recorded one covers, as a slower partition still has it, leaves
+// the record and the view alone.
+func (x *session) Evolve(ctx context.Context, t sink.Table, sch *change.Schema) error {
+	if err := x.check(ctx, nil); err != nil {
+		return err
+	}
+	if why := breaking(t.Schema, sch); why != "" {
+		return fault.Permanent(sink.CodeSchemaGate, nil, "approve the change, or resync the table", "table %s: %s", t.ID, why)
+	}
+	r, err := x.record(ctx, t.ID)
+	if err != nil {
+		return err
+	}
+	l, problem := x.newLayout(sch, t.Options)
+	if problem != "" {
+		return fault.Permanent(sink.CodeSchemaGate, nil, "change the declaration, or resync the table", "table %s: %s", t.ID, problem)
+	}
+	if err := x.addColumns(ctx, l, true); err != nil {
+		if fault.Is(err, sink.CodeTableMismatch) {
+			return fault.Permanent(sink.CodeSchemaGate, err, "change the sink's table, or resync the table", "table %s cannot hold the new schema", t.ID)
+		}
+		return err
+	}
+	x.mu.Lock()
+	clear(x.layouts)
+	x.mu.Unlock()
+	if covers(r.schema, sch) {
+		return nil
+	}
+	if err := x.refreshView(ctx, l, t.ID.String()); err != nil {
+		return err
+	}
+	return x.setAspect(ctx, t.ID.String(), aspectSchema, sch)
+}
+
+// covers reports whether have holds every column of sch, as it is or wider.
+func covers(have, sch *change.Schema) bool {
+	for i := range sch.Columns {
+		c := &sch.Columns[i]
+		n := have.Column(c.Name)
+		if n < 0 {
+			return false
+		}
+		h := have.Columns[n]
+		if h.NotNull && !c.NotNull || len(h.Type.Labels) < len(c.Type.Labels) || h.Type.Name != c.Type.Name {
+			return false
+		}
+	}
+	return true
+}
+
+// breaking says what of a schema's change is more than adding columns.
+func breaking(old, new *change.Schema) string {
+	if old == nil {
+		return ""
+	}
+	for i := range old.Columns {
+		o := &old.Columns[i]
+		n := new.Column(o.Name)
+		switch {
+		case n < 0:
+			return fmt.Sprintf("column %q was dropped or renamed", o.Name)
+		case o.Type.Name != new.Columns[n].Type.Name:
+			return fmt.Sprintf("the type of column %q changed from %s to %s", o.Name, o.Type.Name, new.Columns[n].Type.Name)
+		}
+	}
+	keys := func(s *change.Schema) string {
+		var names []string
+		for _, i := range s.Key {
+			names = append(names, lit(s.Columns[i].Name))
+		}
+		return strings.Join(names, ", ")
+	}
+	if keys(old) != keys(new) {
+		return "the primary key changed"
+	}
+	return ""
+}
+
+// layout returns how rows of a batch lie in their table as it is now.
+func (x *session) layout(ctx context.Context, sch *change.Schema, o sink.TableOptions) (*layout, error) {
+	k := layoutKey{sch.Version(), x.target(sch.Table, o), strings.Join(o.OrderBy, "\x00"), o.AppendOnly}
+	x.mu.Lock()
+	l := x.layouts[k]
+	x.mu.Unlock()
+	if l != nil {
+		return l, nil
+	}
+	l, problem := x.newLayout(sch, o)
+	if problem == "" {
+		e, err := x.inspect(ctx, l.at)
+		if err != nil {
+			return nil, err
+		}
+		if e == nil {
+			return nil, fault.Permanent(CodeTableMissing, nil, "restore it, or resync the table", "table %s does not exist", l.at)
+		}
+		var missing []int
+		missing, problem = l.adopt(e)
+		if problem == "" && len(missing) > 0 {
+			problem = fmt.Sprintf("it lacks column %q", l.cols[missing[0]].name)
+		}
+	}
+	if problem != "" {
+		return nil, fault.Permanent(sink.CodeTableMismatch, nil, "change the sink's table, or resync the table", "table %s cannot take rows of %s: %s", l.at, sch.Table, problem)
+	}
+	x.mu.Lock()
+	x.layouts[k] = l
+	x.mu.Unlock()
+	return l, nil
+}
