@@ -28,11 +28,13 @@ ON CONFLICT (pipeline, source_table, partition) DO UPDATE SET
 	(epoch, lsn, ordinal) = (SELECT m.epoch, m.lsn, m.ordinal FROM (VALUES (w.epoch, w.lsn, w.ordinal), (EXCLUDED.epoch, EXCLUDED.lsn, EXCLUDED.ordinal)) AS m (epoch, lsn, ordinal)
 		ORDER BY m.epoch DESC, m.lsn DESC, m.ordinal DESC LIMIT 1),
 	"offset" = EXCLUDED."offset", moved_at = now()`
+	// A change that comes again, after its table was loaded anew, is open again.
 	deadSQL = `INSERT INTO syncline.dead_letters (pipeline, source_table, partition, "offset", key, epoch, lsn, ordinal, code, reason, payload)
-SELECT $1, a.t, a.n::int, a.f::bigint, a.k, a.e::bigint, a.l::pg_lsn, a.o::bigint, a.c, a.r, p.v
+SELECT DISTINCT ON (a.t, a.n, a.e, a.l, a.o) $1, a.t, a.n::int, a.f::bigint, a.k, a.e::bigint, a.l::pg_lsn, a.o::bigint, a.c, a.r, p.v
 FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[]) WITH ORDINALITY AS a (t, n, f, k, e, l, o, c, r, i)
 JOIN unnest($11::bytea[]) WITH ORDINALITY AS p (v, i) USING (i)
-ON CONFLICT (pipeline, source_table, partition, epoch, lsn, ordinal) DO NOTHING`
+ON CONFLICT (pipeline, source_table, partition, epoch, lsn, ordinal) DO UPDATE SET "offset" = EXCLUDED."offset",
+	code = EXCLUDED.code, reason = EXCLUDED.reason, payload = EXCLUDED.payload, resolved_at = NULL, resolution = NULL`
 )
 
 // Apply commits the batch: in one round trip if all of it is good.
