@@ -22,7 +22,6 @@ type loader struct {
 	gone     int   // generations up to it cannot be read any more
 	holder   error // why no generation will come any more
 	draining bool  // history is long: finish what is under way and continue as new
-	begun    bool
 	done     bool
 	loaded   func(workflow.Context, *contract.LoadState)
 }

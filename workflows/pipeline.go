@@ -105,11 +105,9 @@ func (p *entity) settle(ctx workflow.Context) {
 		return
 	}
 	ph := contract.Streaming
-	for _, t := range p.state.Tables {
-		for _, st := range t.Sinks {
-			if st == sink.Loading {
-				ph = contract.Bootstrapping
-			}
+	for i := range p.state.Tables {
+		if p.anySink(&p.state.Tables[i], sink.Loading) {
+			ph = contract.Bootstrapping
 		}
 	}
 	for _, c := range p.state.Components {
@@ -176,6 +174,11 @@ func (p *entity) table(t change.TableID) *contract.TableStatus {
 		}
 	}
 	return nil
+}
+
+// anySink reports whether the table is in the state at some sink.
+func (p *entity) anySink(t *contract.TableStatus, st sink.State) bool {
+	return slices.ContainsFunc(p.spec.Sinks, func(s pipeline.Sink) bool { return t.Sinks[s.Name] == st })
 }
 
 func (p *entity) addTables(ts []contract.ResolvedTable) {

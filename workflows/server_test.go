@@ -234,4 +234,3 @@ func TestOnServer(t *testing.T) {
 	}
 	s.check(ctx, id, failing.GetRunID(), "pipeline-setup-failed")
 }
-

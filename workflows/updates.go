@@ -165,14 +165,7 @@ func (p *entity) mayResume(workflow.Context) error {
 }
 
 func (p *entity) gated() bool {
-	for _, t := range p.state.Tables {
-		for _, st := range t.Sinks {
-			if st == sink.Gated {
-				return true
-			}
-		}
-	}
-	return false
+	return slices.ContainsFunc(p.state.Tables, func(t contract.TableStatus) bool { return p.anySink(&t, sink.Gated) })
 }
 
 func (p *entity) resume(ctx workflow.Context) (st contract.PipelineStatus, err error) {
@@ -347,10 +340,8 @@ func (p *entity) mayResync(_ workflow.Context, in contract.TablesInput) error {
 		}
 	}
 	for _, t := range in.Tables {
-		for _, st := range p.table(t).Sinks {
-			if st == sink.Loading {
-				return refuse("table %s is loading already", t)
-			}
+		if p.anySink(p.table(t), sink.Loading) {
+			return refuse("table %s is loading already", t)
 		}
 	}
 	return nil
