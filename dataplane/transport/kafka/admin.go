@@ -111,13 +111,19 @@ func (a *Admin) EnsureTopics(ctx context.Context, o TopicOptions, tables []chang
 			}
 		}
 		want = append(want, topic(name, n, "cleanup.policy", "delete", "retention.ms", retention, "retention.bytes", "-1"))
+		if name := a.c.opts.debeziumTopic(id); name != "" {
+			if slices.ContainsFunc(want, func(t kgo.TopicConfig) bool { return t.Topic == name }) {
+				return fault.Permanent(CodeTopicName, nil, "exclude or rename one of the tables", "two tables would have the Debezium topic %s", name)
+			}
+			want = append(want, topic(name, n, "cleanup.policy", "delete", "retention.ms", retention, "retention.bytes", "-1"))
+		}
 	}
 	return a.ensure(ctx, want)
 }
 
 // ensure creates topics that are missing and checks the partitions of the others.
 func (a *Admin) ensure(ctx context.Context, want []kgo.TopicConfig) error {
-	a.c.refresh() // what an earlier call cached may be old
+	a.c.renew() // what an earlier call cached may be old
 	have, err := a.all(ctx)
 	if err != nil {
 		return err
@@ -187,7 +193,7 @@ type Topic struct {
 
 // Topics lists the topics of the pipeline's tables.
 func (a *Admin) Topics(ctx context.Context) ([]Topic, error) {
-	a.c.refresh()
+	a.c.renew()
 	all, err := a.all(ctx)
 	if err != nil {
 		return nil, err
@@ -202,11 +208,11 @@ func (a *Admin) Topics(ctx context.Context) ([]Topic, error) {
 	return out, nil
 }
 
-// DeleteTopics deletes the topics of the named tables; with none named, all of
-// the pipeline's topics, its own two included. Topics that are gone already are
+// DeleteTopics deletes the topics of the named tables, in Debezium's form too; with
+// none named, all of the pipeline's topics, its own two included. Topics that are gone already are
 // no error.
 func (a *Admin) DeleteTopics(ctx context.Context, tables ...change.TableID) error {
-	a.c.refresh()
+	a.c.renew()
 	all, err := a.all(ctx)
 	if err != nil {
 		return err
@@ -217,6 +223,9 @@ func (a *Admin) DeleteTopics(ctx context.Context, tables ...change.TableID) erro
 		own := name == SchemasTopic(a.c.opts.Prefix, a.c.opts.Pipeline) || name == ProgressTopic(a.c.opts.Prefix, a.c.opts.Pipeline)
 		if len(tables) == 0 && (ok || own) || ok && slices.Contains(tables, id) {
 			names = append(names, name)
+			if d := a.c.opts.debeziumTopic(id); ok && d != "" && len(all[d].leaders) > 0 {
+				names = append(names, d)
+			}
 		}
 	}
 	if len(names) == 0 {
@@ -236,6 +245,6 @@ func (a *Admin) DeleteTopics(ctx context.Context, tables ...change.TableID) erro
 		}
 		return nil
 	})
-	a.c.refresh()
+	a.c.renew()
 	return classify(err, "delete topics")
 }

@@ -76,6 +76,9 @@ func (c *cluster) refresh() {
 	c.transport.CloseIdleConnections()
 }
 
+// renew is refresh without its limit, for callers that must see what they just did.
+func (c *cluster) renew() { c.transport.CloseIdleConnections() }
+
 // topicInfo is what the cluster says of a topic.
 type topicInfo struct {
 	leaders  []int32 // by partition; -1: none

@@ -14,6 +14,7 @@ import (
 	"syncline/dataplane/deliver"
 	"syncline/dataplane/fault"
 	"syncline/dataplane/sink"
+	"syncline/dataplane/transport/debezium"
 )
 
 func mustAppend(t testing.TB, w *Writer, cs ...*change.Change) {
@@ -412,5 +413,70 @@ func TestLatencyWhenIdle(t *testing.T) {
 	t.Logf("mean %v, worst %v", sum/n, worst)
 	if sum/n > 100*time.Millisecond {
 		t.Errorf("a change takes %v on average", sum/n)
+	}
+}
+
+// records reads n raw records of a partition.
+func records(t testing.TB, w *Writer, p partition, n int64) (out []rawRecord) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	err := w.c.scan(ctx, p, 0, n, func(r rawRecord) error { out = append(out, r); return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func TestDebeziumBesideOurs(t *testing.T) {
+	t.Parallel()
+	o := testOptions(t)
+	o.Debezium = &debezium.Options{}
+	ensure(t, o, TopicOptions{Partitions: 2}, orders)
+	w := openWriter(t, o, WriterOptions{Compression: CompressZstd, BatchBytes: 1024})
+	s := &change.Schema{Table: orders, Key: []int{0}, Columns: []change.Column{
+		{Name: "id", Type: change.Type{Name: "text", Kind: change.Base, Base: "text", Mod: -1}},
+		{Name: "note", Type: change.Type{Name: "text", Kind: change.Base, Base: "text", Mod: -1}}}}
+	c := testChange(1, "a", "x")
+	c.Schema = s.Version()
+	if _, err := w.Append(t.Context(), c); err == nil {
+		t.Error("a change was taken before its schema")
+	}
+	if err := w.PutSchema(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	del := testChange(2, "a", "")
+	del.Schema, del.Op, del.New, del.Old = s.Version(), change.Delete, nil, change.Row{change.TextValue("a"), {}}
+	mustAppend(t, w, c, del)
+	n := c.Partition(2)
+	recs := records(t, w, partition{o.Prefix + o.Pipeline + "-debezium.shop.orders", int32(n)}, 3) // acknowledged: they are there
+	if len(recs) != 3 || string(recs[0].key) != `{"id":"a"}` || !strings.Contains(string(recs[0].value), `"after":{"id":"a","note":"x"}`) ||
+		!strings.Contains(string(recs[1].value), `"op":"d"`) || string(recs[2].key) != `{"id":"a"}` || recs[2].value != nil {
+		t.Errorf("%+v", recs)
+	}
+	ours := records(t, w, partition{o.Prefix + o.Pipeline + ".shop.orders", int32(n)}, 2)
+	var headers []string
+	if err := ours[1].eachHeader(func(k, v []byte) bool { headers = append(headers, string(k)+"="+string(v)); return true }); err != nil {
+		t.Error(err)
+	}
+	if h := strings.Join(headers, " "); h != "position=1:0/1:3 op=d schema="+s.Version().String()+" pipeline="+o.Pipeline {
+		t.Errorf("headers %s", h)
+	}
+	a, err := OpenAdmin(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	if err := a.DeleteTopics(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	all, err := a.all(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range all {
+		if strings.Contains(name, o.Pipeline) {
+			t.Errorf("topic %s is left", name)
+		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 
 	"syncline/dataplane/change"
 	"syncline/dataplane/fault"
+	"syncline/dataplane/transport/debezium"
 )
 
 // maxTopic is Kafka's limit.
@@ -64,6 +65,15 @@ func SchemasTopic(prefix, pipeline string) string { return prefix + pipeline + "
 
 // ProgressTopic returns the name of the pipeline's topic of progress records.
 func ProgressTopic(prefix, pipeline string) string { return prefix + pipeline + "._progress" }
+
+// debeziumTopic returns the name of a table's topic in Debezium's form, "" if o
+// asks for none.
+func (o *Options) debeziumTopic(t change.TableID) string {
+	if o.Debezium == nil {
+		return ""
+	}
+	return o.Prefix + debezium.Topic(o.Debezium.Server, t)
+}
 
 func plain7(c byte) bool {
 	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_'

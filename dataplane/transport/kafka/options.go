@@ -1,9 +1,11 @@
 package kafka
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"time"
 
@@ -11,6 +13,8 @@ import (
 	"github.com/segmentio/kafka-go/sasl"
 	"github.com/segmentio/kafka-go/sasl/plain"
 	"github.com/segmentio/kafka-go/sasl/scram"
+
+	"syncline/dataplane/transport/debezium"
 )
 
 // Options say how to reach the cluster and which topics are the pipeline's.
@@ -20,12 +24,18 @@ type Options struct {
 	Pipeline string
 	ClientID string // default "syncline"
 
+	// Debezium, if set, adds a topic <Prefix><Server>.<schema>.<table> in Debezium's
+	// form beside each table's own. Server is <Pipeline>-debezium if empty.
+	Debezium *debezium.Options
+
 	TLS  *tls.Config // nil: plain text
 	SASL SASL
 
 	DialTimeout    time.Duration // default 5s, with TLS and authentication
 	RequestTimeout time.Duration // of one request, default 10s
 	RetryFor       time.Duration // how long to repeat what may pass, default 5s; negative: not at all
+
+	dial func(ctx context.Context, network, addr string) (net.Conn, error) // of tests
 }
 
 // SASL credentials; none if Mechanism is empty.
@@ -73,6 +83,16 @@ func (o *Options) validate() error {
 	if err := checkNames(o.Prefix, o.Pipeline); err != nil {
 		errs = append(errs, err)
 	}
+	if o.Debezium != nil {
+		d := *o.Debezium
+		if d.Server == "" {
+			d.Server = o.Pipeline + "-debezium"
+		}
+		if d.Server == o.Pipeline || !legalPipeline.MatchString(d.Server) || len(d.Server) > 64 {
+			errs = append(errs, fmt.Errorf("kafka: Debezium server name %q: want at most 64 letters, digits, dashes and underscores, other than the pipeline's name", d.Server))
+		}
+		o.Debezium = &d
+	}
 	if _, err := o.SASL.mechanism(); err != nil {
 		errs = append(errs, fmt.Errorf("kafka: %w", err))
 	}
@@ -97,6 +117,7 @@ func (o *Options) transport() (*kgo.Transport, error) {
 		return nil, err
 	}
 	return &kgo.Transport{
+		Dial:        o.dial,
 		DialTimeout: o.DialTimeout,
 		IdleTimeout: time.Minute,
 		MetadataTTL: 10 * time.Second,

@@ -19,7 +19,7 @@ const (
 	fetchVersion   = 11 // since Kafka 2.3
 	offsetsVersion = 5  // since Kafka 2.2
 	correlation    = 1  // a connection has one request at a time
-	maxResponse    = 1 << 30
+	maxResponse    = 256 << 20
 )
 
 type enc struct{ b []byte }
@@ -195,9 +195,9 @@ func readProduceResponse(r io.Reader) (*produceResponse, error) {
 	d := dec{r: r}
 	d.response()
 	res := &produceResponse{map[partition]produceAnswer{}}
-	for range d.count(6) {
+	for n := d.count(6); n > 0 && d.err == nil; n-- {
 		name := string(d.bytes(int(d.i16())))
-		for range d.count(30) {
+		for n := d.count(30); n > 0 && d.err == nil; n-- {
 			p := partition{name, d.i32()}
 			a := produceAnswer{err: kgo.Error(d.i16()), base: d.i64()}
 			d.i64() // append time
@@ -299,15 +299,15 @@ func readFetchResponse(r io.Reader) (*fetchResponse, error) {
 	d.i32() // throttle
 	res := &fetchResponse{err: kgo.Error(d.i16())}
 	d.i32() // session
-	for range d.count(6) {
+	for n := d.count(6); n > 0 && d.err == nil; n-- {
 		name := string(d.bytes(int(d.i16())))
-		for range d.count(38) {
+		for n := d.count(38); n > 0 && d.err == nil; n-- {
 			p := fetched{partition: partition{name, d.i32()}}
 			p.err = kgo.Error(d.i16())
 			p.end = d.i64()
 			d.i64() // last stable offset
 			p.start = d.i64()
-			for range d.count(16) { // aborted transactions
+			for n := d.count(16); n > 0 && d.err == nil; n-- { // aborted transactions
 				d.i64()
 				d.i64()
 			}
@@ -374,9 +374,9 @@ func readOffsetsResponse(r io.Reader) (*offsetsResponse, error) {
 	d.response()
 	d.i32() // throttle
 	res := &offsetsResponse{map[partition]int64{}, map[partition]kgo.Error{}}
-	for range d.count(6) {
+	for n := d.count(6); n > 0 && d.err == nil; n-- {
 		name := string(d.bytes(int(d.i16())))
-		for range d.count(26) {
+		for n := d.count(26); n > 0 && d.err == nil; n-- {
 			p := partition{name, d.i32()}
 			code := d.i16()
 			d.i64() // timestamp

@@ -15,6 +15,7 @@ import (
 	"syncline/dataplane/capture"
 	"syncline/dataplane/change"
 	"syncline/dataplane/fault"
+	"syncline/dataplane/transport/debezium"
 )
 
 // WriterOptions shape how changes are written.
@@ -66,6 +67,8 @@ type Writer struct {
 	value   []byte // scratch
 	text    []byte // scratch of header values
 	headers []header
+	schemas map[change.Version]*change.Schema // those put, if dbz is set
+	dbz     *debezium.Encoder                 // nil: our own form only
 
 	mu     sync.Mutex // of the two below
 	listed time.Time
@@ -73,8 +76,9 @@ type Writer struct {
 }
 
 type tableTopic struct {
-	id    change.TableID
-	lanes []*lane
+	id       change.TableID
+	lanes    []*lane
+	debezium []*lane // nil until the first change
 }
 
 var _ capture.Log = (*Writer)(nil)
@@ -91,7 +95,13 @@ func OpenWriter(ctx context.Context, o Options, wo WriterOptions) (*Writer, erro
 	session := make([]byte, 8)
 	_, _ = rand.Read(session) // never fails
 	w := &Writer{c: c, opts: wo, session: hex.EncodeToString(session), done: make(chan struct{}),
-		tables: map[change.TableID]*tableTopic{}, known: map[change.Version]bool{}}
+		tables: map[change.TableID]*tableTopic{}, known: map[change.Version]bool{}, schemas: map[change.Version]*change.Schema{}}
+	if d := c.opts.Debezium; d != nil {
+		if w.dbz, err = debezium.New(*d); err != nil {
+			c.close()
+			return nil, err
+		}
+	}
 	w.b = newBatcher(c, &w.opts)
 	for _, topic := range []string{SchemasTopic(o.Prefix, o.Pipeline), ProgressTopic(o.Prefix, o.Pipeline)} {
 		if _, err := c.topic(ctx, topic); err != nil {
@@ -228,6 +238,10 @@ func (w *Writer) Append(ctx context.Context, c *change.Change) (uint64, error) {
 			"exclude the column that is this large, or raise the limit and the workers' memory",
 			"table %s: change at %s has %d bytes, the limit is %d", c.Table, c.Pos, len(w.value), w.opts.MaxChangeBytes)
 	}
+	extra, err := w.debezium(ctx, t, c)
+	if err != nil {
+		return 0, err
+	}
 	b.seq++
 	w.setHeaders(c)
 	var key []byte
@@ -240,10 +254,50 @@ func (w *Writer) Append(ctx context.Context, c *change.Change) (uint64, error) {
 			w.write(l, key)
 		}
 	}
+	for _, r := range extra { // a truncation's goes to the first partition, as a record without a key
+		w.headers = w.headers[:0]
+		for _, h := range r.Headers {
+			w.headers = append(w.headers, header{h.Key, h.Value})
+		}
+		b.add(t.debezium[max(c.Partition(len(t.debezium)), 0)], b.seq, r.Key, r.Value, w.headers)
+	}
 	if cap(w.value) > 4<<20 {
 		w.value = nil // one huge row must not stay
 	}
 	return b.seq, nil
+}
+
+// debezium returns the records of c in Debezium's form; b.mu is held, and let go
+// while it asks the cluster.
+func (w *Writer) debezium(ctx context.Context, t *tableTopic, c *change.Change) ([]debezium.Record, error) {
+	if w.dbz == nil {
+		return nil, nil
+	}
+	s := w.schemas[c.Schema]
+	if s == nil {
+		return nil, fmt.Errorf("kafka: table %s: schema version %s was not put before its first change", c.Table, c.Schema)
+	}
+	if t.debezium == nil {
+		topic := w.c.opts.debeziumTopic(t.id)
+		w.b.mu.Unlock()
+		info, err := w.c.topic(ctx, topic)
+		w.b.mu.Lock()
+		if err != nil {
+			return nil, err
+		}
+		for n := range info.leaders {
+			t.debezium = append(t.debezium, &lane{partition: partition{topic, int32(n)}})
+		}
+	}
+	recs, err := w.dbz.Encode(s, c, time.Now())
+	for i := range recs {
+		if size := len(recs[i].Key) + len(recs[i].Value) + 512; size > w.opts.MaxMessageBytes {
+			return nil, fault.Permanent(CodeChangeTooLarge, nil,
+				"raise max_message_bytes, which bounds a record in Debezium's form, or turn that form off",
+				"table %s: change at %s has about %d bytes in Debezium's form, the limit is %d", c.Table, c.Pos, size, w.opts.MaxMessageBytes)
+		}
+	}
+	return recs, err
 }
 
 // write adds w.value to a lane, in parts if it is too large for one message.
@@ -306,6 +360,11 @@ func (w *Writer) Acked() (uint64, error) {
 // PutSchema implements capture.Log.
 func (w *Writer) PutSchema(ctx context.Context, s *change.Schema) error {
 	v := s.Version()
+	if w.dbz != nil {
+		w.b.mu.Lock()
+		w.schemas[v] = s
+		w.b.mu.Unlock()
+	}
 	w.mu.Lock()
 	known := w.known[v]
 	w.mu.Unlock()
