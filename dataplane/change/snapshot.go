@@ -36,9 +36,15 @@ func ParseSnapshot(s string) (Snapshot, error) {
 			if err != nil {
 				return bad()
 			}
+			if n < out.XMin || n >= out.XMax {
+				return bad()
+			}
 			out.XIP = append(out.XIP, n)
 		}
 		slices.Sort(out.XIP)
+	}
+	if out.XMin > out.XMax {
+		return bad()
 	}
 	return out, nil
 }
@@ -67,7 +73,9 @@ func (s *Snapshot) UnmarshalText(b []byte) (err error) {
 
 // Sees reports whether the effects of the committed transaction xid are in the
 // snapshot. Logical decoding carries 32-bit identifiers: xid is taken as the
-// nearest one to XMax, which is right while they are less than 2^31 apart.
+// nearest one to XMax, which is right while they are less than 2^31 apart. (In a
+// cluster that never wrapped around, the nearest may be below zero; it then is
+// far ahead of XMax in truth, and as an unsigned number here: not visible.)
 func (s Snapshot) Sees(xid uint32) bool {
 	full := s.XMax + uint64(int64(int32(xid-uint32(s.XMax))))
 	switch {
