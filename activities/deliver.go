@@ -67,7 +67,7 @@ func (a *Activities) Deliver(ctx context.Context, in contract.DeliverInput) erro
 				Backlog: s.Backlog, Through: s.Through, At: time.Now(),
 			})
 		}
-		return deliver.Run(ctx, deliverOptions(&in.Spec, &conf, in.Lane), records, sk, srv, obs)
+		return deliver.Run(ctx, deliverOptions(&in, &conf), records, sk, srv, obs)
 	})
 	if fault.Is(err, sink.CodeFenced) {
 		metrics.Fenced()
@@ -75,10 +75,10 @@ func (a *Activities) Deliver(ctx context.Context, in contract.DeliverInput) erro
 	return err
 }
 
-func deliverOptions(spec *pipeline.Spec, s *pipeline.Sink, lane int) deliver.Options {
+func deliverOptions(in *contract.DeliverInput, s *pipeline.Sink) deliver.Options {
 	return deliver.Options{
-		Lane: lane, Lanes: s.Lanes, MaxBatchRows: s.MaxBatchRows, MaxBatchBytes: int(s.MaxBatchBytes),
-		MaxBufferBytes: int(spec.Stream.MemoryLimit), Transactional: spec.Stream.Order == pipeline.OrderTransaction,
+		Lane: in.Lane, Lanes: s.Lanes, Epoch: in.Epoch, MaxBatchRows: s.MaxBatchRows, MaxBatchBytes: int(s.MaxBatchBytes),
+		MaxBufferBytes: int(in.Spec.Stream.MemoryLimit), Transactional: in.Spec.Stream.Order == pipeline.OrderTransaction,
 	}
 }
 

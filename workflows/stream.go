@@ -43,7 +43,7 @@ func Stream(ctx workflow.Context, in contract.StreamInput) error {
 	for _, sk := range in.Spec.Sinks {
 		for lane := range sk.Lanes {
 			start(contract.LaneComponent(sk.Name, lane), fmt.Sprintf("Kafka → %s, lane %d of %d", sk.Name, lane+1, sk.Lanes),
-				contract.Deliver, contract.DeliverActivity, contract.DeliverInput{Spec: in.Spec, Sink: sk.Name, Lane: lane})
+				contract.Deliver, contract.DeliverActivity, contract.DeliverInput{Spec: in.Spec, Epoch: in.Epoch, Sink: sk.Name, Lane: lane})
 		}
 	}
 	done.Wait(ctx)

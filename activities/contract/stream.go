@@ -64,9 +64,10 @@ type CaptureProgress struct {
 
 // DeliverInput starts a Deliver activity: one lane of one sink.
 type DeliverInput struct {
-	Spec pipeline.Spec `json:"spec"`
-	Sink string        `json:"sink"`
-	Lane int           `json:"lane"`
+	Spec  pipeline.Spec `json:"spec"`
+	Epoch uint32        `json:"epoch"`
+	Sink  string        `json:"sink"`
+	Lane  int           `json:"lane"`
 }
 
 // DeliverProgress is the heartbeat of Deliver.

@@ -277,7 +277,7 @@ func TestDecide(t *testing.T) {
 		{"running when one was taken", at(2, 800, 115, 0), change.Position{}, load, Ambiguous},
 		{"past the load, old id", at(2, 901, 1, 0), change.Position{}, load, Write},
 		{"older epoch", at(1, 300, 999, 0), change.Position{}, load, Contained},
-		{"older epoch past the load", at(1, 901, 999, 0), change.Position{}, load, OutOfEpoch},
+		{"older epoch past the load", at(1, 901, 999, 0), change.Position{}, load, Contained},
 		{"newer epoch", at(3, 100, 999, 0), change.Position{}, load, Write},
 		{"no load", at(1, 1, 1, 0), change.Position{}, nil, Write},
 		{"parked", at(2, 901, 1, 1), change.Position{}, load, Park},

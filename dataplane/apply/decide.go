@@ -16,12 +16,11 @@ const (
 	Duplicate
 	Contained
 	Ambiguous
-	OutOfEpoch
 	Barrier
 	Park
 )
 
-var verdictNames = [...]string{"write", "duplicate", "contained", "ambiguous", "out-of-epoch", "barrier", "park"}
+var verdictNames = [...]string{"write", "duplicate", "contained", "ambiguous", "barrier", "park"}
 
 // String returns the verdict's word.
 func (v Verdict) String() string { return verdictNames[v] }
@@ -35,7 +34,9 @@ type Load struct {
 	byN    map[int]int       // chunk number → index in snaps
 }
 
-// NewLoad returns the load that the chunks make up; nil if there are none.
+// NewLoad returns the load that the chunks make up; nil if there are none. epoch
+// is that of the changes that are captured now, not that of the load: a table
+// that is loaded again keeps its stream.
 func NewLoad(epoch uint32, chunks []sink.Chunk) *Load {
 	if len(chunks) == 0 {
 		return nil
@@ -90,11 +91,8 @@ func Decide(c *change.Change, mark change.Position, l *Load, parked map[change.K
 	}
 	if l != nil {
 		if c.Pos.Epoch < l.epoch {
-			// Capture raises its epoch before a resync takes its snapshot, so the load
-			// holds all that older epochs say; a commit beyond it breaks that promise.
-			if c.Pos.Commit > l.to {
-				return OutOfEpoch
-			}
+			// Capture raises its epoch with a new slot, and every table is loaded after
+			// that: older LSNs mean nothing any more, and the load holds what they said.
 			return Contained
 		}
 		all, some := l.saw(c)

@@ -7,7 +7,7 @@
 //	position at or below the partition's watermark ──► Duplicate   (capture resent it)
 //	every chunk of the table's load saw it ──────────► Contained   (the load brought it)
 //	some chunks saw it ──────────────────────────────► Ambiguous   (find the chunk of its key, ask again)
-//	from before the load's epoch, yet past the load ─► OutOfEpoch  (a gap: the table needs a resync)
+//	of an epoch that has been given up ──────────────► Contained   (every table was loaded since)
 //	TRUNCATE ────────────────────────────────────────► Barrier     (waits for the other partitions)
 //	its key has a dead letter ───────────────────────► Park        (behind that dead letter, in order)
 //	otherwise ───────────────────────────────────────► Write

@@ -124,7 +124,7 @@ func (l *lane) applyWithout(ctx, work context.Context, p *plan, r *result, witho
 			r.parked = append(r.parked, parked...)
 			return nil
 		}
-		if fault.Is(err, sink.CodeFenced) || ctx.Err() != nil {
+		if fault.Is(err, sink.CodeFenced) || fault.Is(err, sink.CodeSessionLost) || ctx.Err() != nil {
 			return err
 		}
 		if !fault.Retryable(err) {

@@ -30,7 +30,7 @@
 //
 // A transient fault of the sink is retried here with growing pauses, within
 // Options.RetryFor, and then returned. CodeFenced is returned at once: another
-// attempt has the lane. A permanent fault that concerns one table gates that
+// attempt has the lane; and so is CodeSessionLost: only a new claim helps. A permanent fault that concerns one table gates that
 // table, with the reason in the ledger, and the others go on; a batch that fails
 // is applied table by table to find out which one it is. A row that the sink
 // sets aside parks its key: later changes of the key become dead letters behind
@@ -53,9 +53,6 @@ const (
 	CodeOffsetGone fault.Code = "OffsetGone"
 	// CodeTopicMissing: a topic that should exist does not.
 	CodeTopicMissing fault.Code = "TopicMissing"
-	// CodeEpochGap: the log has changes of an older epoch than the table's load that
-	// the load does not hold; only another resync helps.
-	CodeEpochGap fault.Code = "EpochGap"
 	// CodeUnplaced: the chunk of a key cannot be told, so neither can whether the
 	// load holds its change.
 	CodeUnplaced fault.Code = "KeyUnplaced"

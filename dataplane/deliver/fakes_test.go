@@ -302,6 +302,9 @@ func (s *memSession) Apply(ctx context.Context, b *sink.Batch) (sink.Applied, er
 	var commit []change.Position
 	for ti, tb := range b.Tables {
 		t := m.tables[tb.Schema.Table]
+		if tb.Epoch != t.info.Epoch {
+			return done, fault.Permanent(sink.CodeTableMismatch, nil, "", "batch of epoch %d for a load of epoch %d", tb.Epoch, t.info.Epoch)
+		}
 		m.applied += len(tb.Rows)
 		if m.discard {
 			continue

@@ -103,9 +103,6 @@ func (l *lane) add(ctx context.Context, p *partition, recs []Record) (outcome, e
 	}
 	plan := l.open
 	switch v {
-	case apply.OutOfEpoch:
-		return l.setback(ctx, p, "read", fault.Permanent(CodeEpochGap, nil, "resync the table again, after capture took up its new epoch",
-			"table %s: change at %s is older than epoch %d of its load, which does not hold it", t.info.ID, c.Pos, t.info.Epoch))
 	case apply.Barrier:
 		return l.barrier(ctx, p, rec)
 	case apply.Write:

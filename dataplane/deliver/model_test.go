@@ -67,7 +67,10 @@ type world struct {
 
 func commitLSN(i int) change.LSN { return change.LSN(1000 + 10*i) }
 
-func newWorld(seed uint64, transactions int) *world {
+func newWorld(seed uint64, transactions int) *world { return newWorldLoaded(seed, transactions, transactions/2) }
+
+// newWorldLoaded makes a world whose loads saw fewer than loaded transactions.
+func newWorldLoaded(seed uint64, transactions, loaded int) *world {
 	w := &world{r: rand.New(rand.NewPCG(seed, 1)), log: newMemLog(), sink: newMemSink(), parts: map[change.TableID]int{tableA: 3, tableB: 2}, appends: map[change.Position]int{}}
 	v1, v2 := schemaOf(tableA, true, "id", "a", "b"), schemaOf(tableA, true, "id", "a", "b", "c")
 	ev := schemaOf(tableB, false, "x")
@@ -99,7 +102,7 @@ func newWorld(seed uint64, transactions int) *world {
 				c.Op = change.Truncate
 				clear(live)
 			case pick < 10:
-				c.Table, c.Schema, c.Op, c.New = tableB, ev.Version(), change.Insert, change.Row{change.TextValue("e")}
+				c.Table, c.Schema, c.Op, c.New = tableB, ev.Version(), change.Insert, change.Row{change.TextValue(c.Pos.String())}
 			default:
 				n := w.r.IntN(20)
 				c.Key = keyOf(n)
@@ -149,7 +152,7 @@ func newWorld(seed uint64, transactions int) *world {
 	place := func(k change.Key) int { return number(k) / 7 }
 	w.placer = &placer{place: place}
 	for n := range 3 {
-		at := w.r.IntN(transactions / 2)
+		at := w.r.IntN(loaded)
 		a.chunks = append(a.chunks, w.chunk(n, at))
 		for k, v := range states[at] {
 			if place(k) == n {
@@ -163,7 +166,7 @@ func newWorld(seed uint64, transactions int) *world {
 		a.info.LoadedTo = max(a.info.LoadedTo, a.chunks[n].LSN)
 	}
 	b := w.sink.add(ev, w.parts[tableB], sink.TableOptions{AppendOnly: true})
-	at := w.r.IntN(transactions / 2)
+	at := w.r.IntN(loaded)
 	b.chunks = []sink.Chunk{w.chunk(0, at)}
 	b.info.LoadedTo = b.chunks[0].LSN
 	for i, tx := range w.commits {

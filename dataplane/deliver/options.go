@@ -13,6 +13,7 @@ import (
 // Options of a lane. Zero values mean the defaults.
 type Options struct {
 	Lane, Lanes    int           // this lane, and how many there are
+	Epoch          uint32        // of what is captured now: changes of older ones are of a slot that was given up, and loads of after it hold them
 	MaxBatchRows   int           // changes in a batch; default 20,000
 	MaxBatchBytes  int           // encoded bytes in a batch; default 16 MiB
 	MaxBufferBytes int           // encoded bytes read ahead, beyond one read per partition; default 32 MiB

@@ -152,7 +152,7 @@ func (p *plan) batch(without func(change.TableID) bool) *sink.Batch {
 	kept := make([]*tablePlan, 0, len(p.tables))
 	for _, tp := range p.tables {
 		if len(tp.co.Rows()) > 0 && !without(tp.t.info.ID) {
-			b.Tables = append(b.Tables, sink.TableBatch{Schema: tp.schema, Options: tp.options, Rows: tp.co.Rows()})
+			b.Tables = append(b.Tables, sink.TableBatch{Schema: tp.schema, Options: tp.options, Epoch: tp.t.info.Epoch, Rows: tp.co.Rows()})
 			kept = append(kept, tp)
 		}
 	}

@@ -37,7 +37,7 @@ func (l *lane) status(now time.Time) Status {
 			if known && pos.Before(below) {
 				s.Behind++
 			}
-			ts.Consistent = ts.Consistent && pos.Epoch >= t.info.Epoch && pos.Commit >= t.info.LoadedTo
+			ts.Consistent = ts.Consistent && pos.Epoch >= l.o.Epoch && pos.Commit >= t.info.LoadedTo
 			ts.Backlog += p.lag.Load() + int64(p.q.length())
 			ts.Waiting = ts.Waiting || p.waiting || now.Before(p.retryAt)
 		}

@@ -173,7 +173,7 @@ func (l *lane) openTable(ctx context.Context, info sink.Table) error {
 			m = marks[i]
 		}
 		p := &partition{id: id, t: t, q: &queue{b: l.buf}, mark: m, committed: m}
-		p.past = m.Pos.Epoch >= info.Epoch && m.Pos.Commit > info.LoadedTo
+		p.past = m.Pos.Epoch >= l.o.Epoch && m.Pos.Commit > info.LoadedTo
 		past = past && p.past
 		t.parts = append(t.parts, p)
 	}
@@ -182,7 +182,7 @@ func (l *lane) openTable(ctx context.Context, info sink.Table) error {
 		if err != nil {
 			return err
 		}
-		t.load = apply.NewLoad(info.Epoch, chunks)
+		t.load = apply.NewLoad(l.o.Epoch, chunks)
 	}
 	inner, stop := context.WithCancel(ctx)
 	t.stop = stop
@@ -322,7 +322,8 @@ func (l *lane) setback(ctx context.Context, p *partition, what string, err error
 // one table, says nothing about the others.
 func concernsTable(err error) bool {
 	switch fault.CodeOf(err) {
-	case "", sink.CodeFenced, sink.CodeAuth, sink.CodeUnreachable:
+	case "", sink.CodeFenced, sink.CodeAuth, sink.CodeUnreachable,
+		"SinkConfig", "SinkReadOnly", "LedgerNewer", "KafkaRefused": // of the packages behind the interfaces
 		return false
 	}
 	return !errors.Is(err, context.Canceled)

@@ -1,0 +1,165 @@
+package deliver
+
+import (
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"syncline/dataplane/change"
+	"syncline/dataplane/fault"
+	"syncline/dataplane/sink"
+	"syncline/dataplane/sink/clickhouse"
+	"syncline/dataplane/sink/postgres"
+	"syncline/testsuite/check"
+	"syncline/testsuite/stack"
+)
+
+// noRows is a chunk of an empty table.
+func noRows(_ context.Context, w io.Writer, binary bool) (int64, error) {
+	if !binary {
+		return 0, nil
+	}
+	_, err := w.Write([]byte("PGCOPY\n\xff\r\n\x00\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff"))
+	return 0, err
+}
+
+// The model's history, with its crashing capture, TRUNCATEs and new columns, goes
+// through lanes that end and overlap at random into real sinks.
+func TestRealSinksEndUpLikeTheSource(t *testing.T) {
+	t.Run("postgres", func(t *testing.T) {
+		dsn := stack.Database(t, stack.SinkPostgres(t))
+		s, err := postgres.Open(postgres.Config{DSN: dsn, Pipeline: "model", Options: postgres.Options{TakeoverWait: 100 * time.Millisecond}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = s.Close() }()
+		intoSink(t, s, &check.Postgres{DSN: dsn})
+	})
+	t.Run("clickhouse", func(t *testing.T) {
+		dsn := stack.ClickHouseDatabase(t)
+		u, err := url.Parse(dsn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		db := strings.Trim(u.Path, "/")
+		s, err := clickhouse.Open(clickhouse.Config{DSN: dsn, Pipeline: "model", Options: clickhouse.Options{Ledger: db, Database: db}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = s.Close() }()
+		intoSink(t, s, &check.ClickHouse{URL: dsn, Database: db})
+	})
+}
+
+func intoSink(t *testing.T, s sink.Sink, side check.Side) {
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	if err := s.Init(ctx); err != nil {
+		t.Fatal(err)
+	}
+	w := newWorldLoaded(rand.Uint64(), 120, 1)
+	for id, mt := range w.sink.tables {
+		err := s.AddTable(ctx, sink.Table{ID: id, Schema: mt.info.Schema, Partitions: w.parts[id], Epoch: 1, Options: mt.info.Options})
+		if err == nil {
+			_, err = s.PlanChunks(ctx, id, []sink.Chunk{{N: 0}})
+		}
+		if err == nil {
+			_, err = s.LoadChunk(ctx, id, 0, sink.Loaded{Snapshot: mt.chunks[0].Snapshot, LSN: mt.chunks[0].LSN}, noRows, nil)
+		}
+		if err == nil {
+			err = s.FinishLoad(ctx, id)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	go w.capture(func() { time.Sleep(time.Millisecond) })
+	arrived := func() bool {
+		marks, err := s.Watermarks(ctx)
+		n := 0
+		for _, m := range marks {
+			if m.Pos.Commit >= w.through-1 {
+				n++
+			}
+		}
+		return err == nil && n == w.parts[tableA]+w.parts[tableB]
+	}
+	var wg sync.WaitGroup
+	for lane := range 2 {
+		wg.Go(func() {
+			for lives := 0; ctx.Err() == nil && !arrived(); lives++ {
+				life := 3 * time.Second
+				if lives < 8 {
+					life = time.Duration(50+rand.IntN(400)) * time.Millisecond
+				}
+				run, end := context.WithTimeout(ctx, life)
+				o := quick(lane, 2)
+				o.RetryFor, o.PollTables, o.tick = 10*time.Second, 50*time.Millisecond, 10*time.Millisecond
+				err := Run(run, o, w.log, s, w.placer, Observer{})
+				end()
+				var f *fault.Error
+				if errors.As(err, &f) && !f.Retry && f.Code != sink.CodeFenced {
+					t.Errorf("lane %d ended with %v", lane, err)
+					cancel()
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if !arrived() {
+		marks, err := s.Watermarks(t.Context())
+		t.Fatalf("not finished in time, through %s: %v %v", w.through, marks, err)
+	}
+	tables, err := check.TablesOf(ctx, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range tables {
+		have := map[string][]check.Value{}
+		n := 0
+		err := side.Rows(ctx, &tables[i], func(r []check.Value) error {
+			n++
+			have[r[0].Text] = append([]check.Value(nil), r...)
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(have) != n {
+			t.Errorf("%s: %d rows of %d keys", tables[i].ID(), n, len(have))
+		}
+		if tables[i].ID() == tableB {
+			for pos := range w.appends {
+				if have[pos.String()] == nil {
+					t.Errorf("append-only row %s is missing", pos)
+				}
+			}
+			if n != len(w.appends) {
+				t.Errorf("%d append-only rows, want %d", n, len(w.appends))
+			}
+			continue
+		}
+		if n != len(w.final) {
+			t.Errorf("%d rows, want %d", n, len(w.final))
+		}
+		for _, want := range w.final {
+			row := have[string(want["id"].Data)]
+			if row == nil {
+				t.Errorf("row %s is missing", want["id"].Data)
+				continue
+			}
+			for c, col := range tables[i].Schema.Columns {
+				v := want[col.Name]
+				if (v.Kind == change.Null) != row[c].Null || string(v.Data) != row[c].Text {
+					t.Errorf("row %s column %s: have %v, want %s", want["id"].Data, col.Name, row[c], v.Data)
+				}
+			}
+		}
+	}
+}
