@@ -14,12 +14,9 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"syncline/dataplane/change"
-	"syncline/dataplane/deliver"
 	"syncline/dataplane/fault"
 	"syncline/dataplane/sink"
 )
-
-var _ deliver.Placer = (*Server)(nil)
 
 // keyCases are tables with keys of all sorts, n rows each.
 var keyCases = []struct {
@@ -247,6 +244,9 @@ func TestSnapshotGone(t *testing.T) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	wantFault(t, ex.Alive(r.ctx()), CodeSnapshotGone, false)
+	for copyIn(ex.Name) == nil && time.Now().Before(deadline) { // the server cleans up after it says farewell
+		time.Sleep(10 * time.Millisecond)
+	}
 	wantFault(t, copyIn(ex.Name), CodeSnapshotGone, false)
 	wantFault(t, copyIn("not-a-snapshot"), CodeSnapshotGone, false)
 	if err := ex.Close(); err != nil {

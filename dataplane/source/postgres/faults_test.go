@@ -276,6 +276,9 @@ func TestInspect(t *testing.T) {
 		i.Publication.Operations != "cudt" || len(i.Publication.Tables) != 2 {
 		t.Errorf("%+v %+v", i.Slot, i.Publication)
 	}
+	if i.Slot.Failover != (i.Version >= 170000) {
+		t.Errorf("failover %v on %d", i.Slot.Failover, i.Version)
+	}
 	if len(i.Tables) != 3 || i.Tables[0].Rows != 1000 || strings.Join(i.Tables[0].Key, ",") != "y,x" || i.Tables[0].Bytes == 0 ||
 		!i.Tables[1].Partitioned || i.Tables[1].Partitions != 1 || !i.Tables[2].Unlogged {
 		t.Errorf("%+v", i.Tables)

@@ -70,8 +70,9 @@ type Stream struct {
 	confirmed atomic.Uint64
 	serverEnd atomic.Uint64
 	spilled   atomic.Int64
-	lastTx    atomic.Int64 // when a commit was last returned, Unix nanoseconds
-	waiting   atomic.Int64 // since when a read has been blocked, 0: it is not
+	lastTx    atomic.Int64  // when a commit was last returned, Unix nanoseconds
+	reading   atomic.Bool   // Next waits for the server
+	heard     atomic.Uint64 // messages received
 
 	stopTend context.CancelFunc
 	tended   chan struct{}
@@ -260,12 +261,13 @@ func (t *Stream) step(ctx context.Context) error {
 		return t.asm.replay(ctx)
 	}
 	t.watch(ctx)
-	t.waiting.Store(time.Now().UnixNano())
+	t.reading.Store(true)
 	msg, err := t.conn.Frontend().Receive()
-	t.waiting.Store(0)
+	t.reading.Store(false)
 	if err != nil {
 		return err
 	}
+	t.heard.Add(1)
 	switch m := msg.(type) {
 	case *pgproto3.CopyData:
 		return t.copyData(ctx, m.Data)

@@ -12,7 +12,7 @@ func (t *Stream) tend(ctx context.Context) {
 	defer close(t.tended)
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
-	lastStatus, lastBeat := time.Now(), time.Now()
+	lastStatus, lastBeat, lastHeard, heard := time.Now(), time.Now(), time.Now(), uint64(0)
 	for {
 		select {
 		case <-ctx.Done():
@@ -27,7 +27,9 @@ func (t *Stream) tend(ctx context.Context) {
 				return
 			}
 		}
-		if w := t.waiting.Load(); w != 0 && now.Sub(time.Unix(0, w)) > silenceLimit {
+		if n := t.heard.Load(); n != heard || !t.reading.Load() {
+			heard, lastHeard = n, now
+		} else if now.Sub(lastHeard) > silenceLimit {
 			t.interrupt()
 			return
 		}
