@@ -156,7 +156,7 @@ func (s *Sink) copyRows(ctx context.Context, tx pgx.Tx, t record, copy sink.Copy
 		binary = binary && binaryEqual(&t.Schema.Columns[i].Type, c)
 	}
 	into := quoted(target)
-	over := !t.created && t.Options.Existing == sink.KeepRows && !appends(t.Schema, t.Options)
+	over := t.Options.Existing == sink.KeepRows && !appends(t.Schema, t.Options) && r.keyed(keyNames(t.Schema))
 	if over {
 		// Rows of equal key are replaced, which COPY cannot do.
 		into = "pg_temp.syncline_chunk"
@@ -265,6 +265,15 @@ func (s *Sink) FinishLoad(ctx context.Context, id change.TableID) error {
 		return err
 	})
 	return s.wrap(err, "finish the load of table %s", id)
+}
+
+// endLoaders ends the backends that load chunks of a table which is given up: a
+// stopped worker's open COPY would keep the table locked.
+func (s *Sink) endLoaders(ctx context.Context, tx pgx.Tx, id change.TableID) error {
+	_, err := tx.Exec(ctx, `SELECT pg_terminate_backend(a.pid) FROM syncline.chunks c
+		JOIN pg_stat_activity a ON a.pid = c.backend AND a.backend_start = c.backend_start AND a.pid <> pg_backend_pid()
+		WHERE c.pipeline = $1 AND c.source_table = $2 AND NOT c.done`, s.pipeline, id.String())
+	return err
 }
 
 // buildKey adds the primary key. Sorting all rows once is faster than placing

@@ -112,8 +112,8 @@ func (s *Sink) adoptTable(ctx context.Context, tx pgx.Tx, t sink.Table, target c
 		}
 	}
 	switch t.Options.Existing {
-	case sink.KeepRows:
-		return nil
+	case sink.KeepRows: // whose rows are found by their key
+		return s.buildKey(ctx, tx, record{Table: t, created: ours})
 	case sink.Clear:
 		return emptyTable(ctx, tx, target, r)
 	}
@@ -259,6 +259,9 @@ func (s *Sink) ResetTable(ctx context.Context, id change.TableID, epoch uint32) 
 		if err != nil {
 			return err
 		}
+		if err := s.endLoaders(ctx, tx, id); err != nil {
+			return err
+		}
 		target := name(id, t.Options)
 		r, err := s.relation(ctx, tx, target)
 		if err != nil {
@@ -308,6 +311,9 @@ func (s *Sink) RemoveTable(ctx context.Context, id change.TableID, drop bool) er
 			return nil
 		}
 		if err != nil {
+			return err
+		}
+		if err := s.endLoaders(ctx, tx, id); err != nil {
 			return err
 		}
 		if drop {
