@@ -1,12 +1,16 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"runtime/debug"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"syncline/pipeline"
+	"syncline/starter/view"
 )
 
 func (t *tool) validateCommand() *cobra.Command {
@@ -23,7 +27,7 @@ in: {"spec": …}, the input of the Pipeline workflow.`,
 				return err
 			}
 			return t.print(map[string]any{"spec": spec}, func() {
-				fmt.Fprintf(t.out, "%s: pipeline %s is valid: %s to %d sinks\n", a[0], spec.Name, spec.Source.Type, len(spec.Sinks))
+				fmt.Fprintf(t.out, "%s: pipeline %s is valid: %s to %s\n", a[0], spec.Name, spec.Source.Type, view.Plural(len(spec.Sinks), "sink"))
 			})
 		},
 	}
@@ -63,8 +67,45 @@ func (t *tool) versionCommand() *cobra.Command {
 				}
 			}
 			return t.print(v, func() {
-				fmt.Fprintf(t.out, "syncline starter %s %s %s\n", v.Version, v.Commit, v.Go)
+				fmt.Fprintln(t.out, strings.Join(slices.DeleteFunc([]string{"syncline starter", v.Version, v.Commit, v.Go}, func(s string) bool { return s == "" }), " "))
 			})
+		},
+	}
+}
+
+var shells = []string{"bash", "zsh", "fish", "powershell"}
+
+func (t *tool) completionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "completion SHELL",
+		Short: "print a completion script for bash, zsh, fish or powershell",
+		Long: `completion prints a completion script:
+
+  bash        source <(starter completion bash)
+  zsh         starter completion zsh > "${fpath[1]}/_starter"
+  fish        starter completion fish | source
+  powershell  starter completion powershell | Out-String | Invoke-Expression`,
+		Args:      args(1, 1, "one shell: "+strings.Join(shells, ", ")),
+		ValidArgs: shells,
+		RunE: func(cmd *cobra.Command, a []string) (err error) {
+			var b bytes.Buffer
+			root := cmd.Root()
+			switch a[0] {
+			case "bash":
+				err = root.GenBashCompletionV2(&b, true)
+			case "zsh":
+				err = root.GenZshCompletion(&b)
+			case "fish":
+				err = root.GenFishCompletion(&b, true)
+			case "powershell":
+				err = root.GenPowerShellCompletionWithDesc(&b)
+			default:
+				return invalid("%q is not a shell that completion knows%s (fix: use %s)", a[0], maybe(pipeline.Nearest(a[0], shells)), strings.Join(shells, ", "))
+			}
+			if err != nil {
+				return err
+			}
+			return t.print(map[string]string{"shell": a[0], "script": b.String()}, func() { _, err = t.out.Write(b.Bytes()) })
 		},
 	}
 }

@@ -2,6 +2,12 @@
 // starts and steers the workflows of pipelines, and shows what they do. It
 // connects to Temporal only: databases, Kafka and secrets are the workers'.
 //
+// # Output
+//
+// Text for people by default. With --json exactly one JSON object goes to
+// standard output, also when the command fails; status --watch prints one
+// object a line. Colour and bars appear on a terminal only, and not with NO_COLOR.
+//
 // # Exit codes
 //
 //	0  it worked
@@ -12,32 +18,21 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
-
-	"syncline/pipeline"
-)
-
-// The exit codes; see the package comment.
-const (
-	exitOK          = 0
-	exitFailed      = 1
-	exitInvalid     = 2
-	exitUnreachable = 3
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, newTool(os.Stdout, os.Stderr), os.Args[1:])
+	code := run(ctx, newTool(os.Stdin, os.Stdout, os.Stderr), os.Args[1:])
 	stop()
 	os.Exit(code)
 }
 
 // run is main for tests.
 func run(ctx context.Context, t *tool, args []string) int {
+	t.json = wantsJSON(args)
 	root := t.command()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
@@ -48,34 +43,16 @@ func run(ctx context.Context, t *tool, args []string) int {
 	return t.report(err)
 }
 
-// exitError carries the exit code of an error.
-type exitError struct {
-	code int
-	err  error
-}
-
-func (e *exitError) Error() string { return e.err.Error() }
-func (e *exitError) Unwrap() error { return e.err }
-
-func invalid(format string, args ...any) error {
-	return &exitError{exitInvalid, fmt.Errorf(format, args...)}
-}
-
-func unreachable(format string, args ...any) error {
-	return &exitError{exitUnreachable, fmt.Errorf(format, args...)}
-}
-
-// errSilent: everything was said already.
-var errSilent = errors.New("failed")
-
-func exitCode(err error) int {
-	var e *exitError
-	var ps pipeline.Problems
-	switch {
-	case errors.As(err, &e):
-		return e.code
-	case errors.As(err, &ps):
-		return exitInvalid
+// wantsJSON looks ahead: an error in the flags must be reported as they ask,
+// although parsing stopped at it.
+func wantsJSON(args []string) bool {
+	for _, a := range args {
+		switch a {
+		case "--json", "--json=true":
+			return true
+		case "--":
+			return false
+		}
 	}
-	return exitFailed
+	return false
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -8,12 +9,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-	"go.temporal.io/api/serviceerror"
+	"github.com/spf13/pflag"
 	"go.temporal.io/sdk/client"
-	"go.temporal.io/sdk/temporal"
 	"golang.org/x/term"
 
 	"syncline/activities/contract"
@@ -23,32 +24,51 @@ import (
 
 // tool is one invocation.
 type tool struct {
-	out, err io.Writer
-	getenv   func(string) string
-	lookup   func(string) (string, bool)
-	terminal bool // out is one
-	width    int
+	in          io.Reader
+	out, err    io.Writer
+	getenv      func(string) string
+	lookup      func(string) (string, bool)
+	terminal    bool // out is one
+	errTerminal bool
+	interactive bool // somebody can be asked
+	size        func() (width, height int)
 
 	address, namespace, queue string
 	json                      bool
 
+	dialBound   time.Duration // how long to wait for Temporal
+	workerBound time.Duration // how long to wait for a worker to appear
+
 	client client.Client
 }
 
-func newTool(out, errw *os.File) *tool {
-	t := &tool{out: out, err: errw, getenv: os.Getenv, lookup: os.LookupEnv, width: 100}
-	if term.IsTerminal(int(out.Fd())) {
-		t.terminal = true
-		if w, _, err := term.GetSize(int(out.Fd())); err == nil {
-			t.width = w
-		}
+func newTool(in, out, errw *os.File) *tool {
+	is := func(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
+	return &tool{
+		in: in, out: out, err: errw, getenv: os.Getenv, lookup: os.LookupEnv,
+		terminal: is(out), errTerminal: is(errw), interactive: is(in) && is(errw),
+		size: func() (int, int) {
+			w, h, err := term.GetSize(int(out.Fd()))
+			if err != nil {
+				return 100, 40
+			}
+			return w, h
+		},
+		dialBound: 10 * time.Second, workerBound: 10 * time.Second,
 	}
-	return t
 }
 
 func (t *tool) style() view.Style {
 	fancy := t.terminal && t.getenv("NO_COLOR") == ""
-	return view.Style{Color: fancy, Bars: fancy, Width: t.width}
+	s := view.Style{Color: fancy, Bars: fancy}
+	if t.terminal {
+		s.Width, s.Height = t.size()
+	}
+	return s
+}
+
+func (t *tool) errStyle() view.Style {
+	return view.Style{Color: t.errTerminal && t.getenv("NO_COLOR") == ""}
 }
 
 func (t *tool) command() *cobra.Command {
@@ -60,17 +80,41 @@ func (t *tool) command() *cobra.Command {
 Exit codes: 0 ok, 1 failed, 2 invalid input, 3 environment unreachable.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
+		Args:          func(root *cobra.Command, a []string) error { return unknownCommand(root, a) },
+		RunE:          func(root *cobra.Command, _ []string) error { return root.Help() },
 	}
+	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetOut(t.out)
 	root.SetErr(t.err)
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exitError{exitInvalid, err} })
+	root.SetFlagErrorFunc(flagError)
+	root.SetHelpCommand(&cobra.Command{
+		Use: "help [COMMAND]", Short: "explain a command",
+		RunE: func(c *cobra.Command, a []string) error {
+			found, rest, err := c.Root().Find(a)
+			if err != nil || found == nil || found == c.Root() && len(rest) > 0 {
+				return unknownCommand(c.Root(), a)
+			}
+			return found.Help()
+		},
+	})
+	help := root.HelpFunc()
+	root.SetHelpFunc(func(c *cobra.Command, a []string) {
+		if !t.json {
+			help(c, a)
+			return
+		}
+		var b bytes.Buffer
+		c.Root().SetOut(&b)
+		help(c, a)
+		_ = json.NewEncoder(t.out).Encode(map[string]string{"help": b.String()})
+	})
 	f := root.PersistentFlags()
-	f.StringVar(&t.address, "address", cmp.Or(t.getenv("SYNCLINE_TEMPORAL_ADDRESS"), "127.0.0.1:7233"), "Temporal frontend, host:port (SYNCLINE_TEMPORAL_ADDRESS)")
+	f.StringVar(&t.address, "address", cmp.Or(t.getenv("SYNCLINE_TEMPORAL_ADDRESS"), "127.0.0.1:7233"), "Temporal frontend, `host:port` (SYNCLINE_TEMPORAL_ADDRESS)")
 	f.StringVar(&t.namespace, "namespace", cmp.Or(t.getenv("SYNCLINE_TEMPORAL_NAMESPACE"), "default"), "Temporal namespace (SYNCLINE_TEMPORAL_NAMESPACE)")
 	f.StringVar(&t.queue, "task-queue-prefix", cmp.Or(t.getenv("SYNCLINE_TASK_QUEUE_PREFIX"), "syncline"), "prefix of the workers' task queues (SYNCLINE_TASK_QUEUE_PREFIX)")
-	f.BoolVar(&t.json, "json", false, "print one JSON object instead of text")
+	f.BoolVar(&t.json, "json", t.json, "print one JSON object instead of text")
 	root.AddCommand(
-		t.validateCommand(), t.schemaCommand(), t.versionCommand(),
+		t.validateCommand(), t.schemaCommand(), t.versionCommand(), t.completionCommand(),
 		t.planCommand(), t.applyCommand(), t.statusCommand(),
 		t.pauseCommand(), t.resumeCommand(),
 		t.tablesCommand("add-table", "load tables and deliver them", contract.AddTableUpdate),
@@ -81,28 +125,66 @@ Exit codes: 0 ok, 1 failed, 2 invalid input, 3 environment unreachable.`,
 	return root
 }
 
-// args checks the number of arguments with an error of the right exit code.
-func args(lo, hi int, usage string) cobra.PositionalArgs {
-	return func(_ *cobra.Command, a []string) error {
-		if len(a) < lo || hi >= 0 && len(a) > hi {
-			return invalid("want %s, have %d arguments", usage, len(a))
-		}
+func unknownCommand(root *cobra.Command, a []string) error {
+	if len(a) == 0 {
 		return nil
+	}
+	var names []string
+	for _, c := range root.Commands() {
+		if c.IsAvailableCommand() {
+			names = append(names, c.Name())
+		}
+	}
+	return invalid("%q is not a command%s (fix: starter help lists them)", a[0], maybe(pipeline.Nearest(a[0], names)))
+}
+
+func maybe(near string) string {
+	if near == "" {
+		return ""
+	}
+	return fmt.Sprintf("; did you mean %q?", near)
+}
+
+func flagError(c *cobra.Command, err error) error {
+	near := ""
+	var unknown *pflag.NotExistError
+	if errors.As(err, &unknown) && unknown.GetSpecifiedShortnames() == "" {
+		var names []string
+		c.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+		if near = pipeline.Nearest(unknown.GetSpecifiedName(), names); near != "" {
+			near = maybe("--" + near)
+		}
+	}
+	return invalid("%w%s (fix: %s --help lists the flags)", err, near, c.CommandPath())
+}
+
+// args checks the number of arguments with an error of the right exit code.
+func args(lo, hi int, what string) cobra.PositionalArgs {
+	return func(c *cobra.Command, a []string) error {
+		if len(a) >= lo && (hi < 0 || len(a) <= hi) {
+			return nil
+		}
+		return invalid("%s takes %s, not %s (fix: %s)", c.Name(), what, view.Plural(len(a), "argument"), strings.TrimSuffix(c.UseLine(), " [flags]"))
 	}
 }
 
-// dialBound is how long the tool waits for Temporal.
-const dialBound = 10 * time.Second
+// timeoutFlag adds --timeout, which bounds how long a command waits for its answer.
+func timeoutFlag(cmd *cobra.Command, wait *time.Duration, what string) {
+	cmd.Flags().DurationVar(wait, "timeout", *wait, "how long to wait for "+what)
+}
 
 func (t *tool) dial(ctx context.Context) (client.Client, error) {
 	if t.client != nil {
 		return t.client, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, dialBound)
+	ctx, cancel := context.WithTimeout(ctx, t.dialBound)
 	defer cancel()
 	c, err := client.DialContext(ctx, client.Options{HostPort: t.address, Namespace: t.namespace, Logger: quiet{}})
 	if err != nil {
-		return nil, unreachable("Temporal at %s: %w (fix: start it, or say where it is with --address or SYNCLINE_TEMPORAL_ADDRESS)", t.address, err)
+		if text := t.away(err); text != "" && ctx.Err() == nil {
+			return nil, &exitError{exitUnreachable, &plain{text, err}}
+		}
+		return nil, unreachable("Temporal at %s does not answer: %s (fix: start it, or say where it is with --address or SYNCLINE_TEMPORAL_ADDRESS)", t.address, short(err.Error()))
 	}
 	t.client = c
 	return c, nil
@@ -111,6 +193,7 @@ func (t *tool) dial(ctx context.Context) (client.Client, error) {
 func (t *tool) close() {
 	if t.client != nil {
 		t.client.Close()
+		t.client = nil
 	}
 }
 
@@ -128,12 +211,12 @@ func (t *tool) read(file string) (*pipeline.Spec, error) {
 	var err error
 	if file == "-" {
 		file = "standard input"
-		data, err = io.ReadAll(os.Stdin)
+		data, err = io.ReadAll(t.in)
 	} else {
 		data, err = os.ReadFile(file)
 	}
 	if err != nil {
-		return nil, invalid("declaration: %w", err)
+		return nil, invalid("the declaration cannot be read: %w (fix: name a file, or - for standard input)", err)
 	}
 	return pipeline.Parse(file, data, t.lookup)
 }
@@ -146,62 +229,3 @@ func (t *tool) print(v any, text func()) error {
 	}
 	return json.NewEncoder(t.out).Encode(v)
 }
-
-// report prints an error the way the output is wanted, and returns the exit code.
-func (t *tool) report(err error) int {
-	err = t.explain(err)
-	code := exitCode(err)
-	if errors.Is(err, errSilent) {
-		return code
-	}
-	if !t.json {
-		var ps pipeline.Problems
-		if errors.As(err, &ps) {
-			fmt.Fprintln(t.err, ps.Error())
-		} else {
-			fmt.Fprintln(t.err, "starter:", err)
-		}
-		return code
-	}
-	out := struct {
-		Error    string            `json:"error"`
-		Code     string            `json:"code,omitempty"`
-		Exit     int               `json:"exit"`
-		Problems pipeline.Problems `json:"problems,omitempty"`
-	}{Error: err.Error(), Exit: code}
-	var app *temporal.ApplicationError
-	if errors.As(err, &app) {
-		out.Code = app.Type()
-	}
-	errors.As(err, &out.Problems)
-	_ = json.NewEncoder(t.out).Encode(out)
-	return code
-}
-
-// explain gives Temporal's errors the words and the exit code of the tool.
-func (t *tool) explain(err error) error {
-	var app *temporal.ApplicationError
-	var missing *serviceerror.NotFound
-	var down *serviceerror.Unavailable
-	var late *serviceerror.DeadlineExceeded
-	switch {
-	case errors.As(err, &app):
-		return fmt.Errorf("%s: %w", app.Type(), &plain{app.Message(), err})
-	case errors.As(err, &missing):
-		return fmt.Errorf("no running pipeline of that name (%w)", err)
-	case errors.As(err, &down):
-		return unreachable("Temporal at %s: %w", t.address, err)
-	case errors.As(err, &late), errors.Is(err, context.DeadlineExceeded):
-		return unreachable("no answer in time: %w (fix: is a worker with the control role running on task queue %s?)", err, contract.Queue(t.queue, contract.Control))
-	}
-	return err
-}
-
-// plain shows an application error without the SDK's decoration.
-type plain struct {
-	text string
-	err  error
-}
-
-func (p *plain) Error() string { return p.text }
-func (p *plain) Unwrap() error { return p.err }

@@ -1,12 +1,12 @@
 package view
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"syncline/activities/contract"
 	"syncline/dataplane/sink"
@@ -14,13 +14,25 @@ import (
 
 // Style says what a terminal can show.
 type Style struct {
-	Color bool
-	Bars  bool // draw bars; else percentages only
-	Width int  // columns; 0: 100
+	Color  bool
+	Bars   bool // draw bars; else percentages only
+	Width  int  // columns; longer lines are cut. 0: as long as they are
+	Height int  // lines of the terminal, which bounds the lists. 0: 40
 }
 
-func (s Style) paint(code, text string) string {
-	if !s.Color {
+// SGR codes.
+const (
+	bold   = "1"
+	dim    = "2"
+	red    = "31"
+	green  = "32"
+	yellow = "33"
+	cyan   = "36"
+)
+
+// Paint puts text into an SGR code, where there is colour.
+func (s Style) Paint(code, text string) string {
+	if !s.Color || text == "" || code == "" {
 		return text
 	}
 	return "\x1b[" + code + "m" + text + "\x1b[0m"
@@ -29,47 +41,115 @@ func (s Style) paint(code, text string) string {
 func (s Style) phase(p contract.Phase) string {
 	switch p {
 	case contract.Streaming:
-		return s.paint("32", string(p))
+		return s.Paint(green, string(p))
 	case contract.Degraded, contract.SetupFailed:
-		return s.paint("31", string(p))
+		return s.Paint(red, string(p))
 	}
-	return s.paint("33", string(p))
+	return s.Paint(yellow, string(p))
 }
+
+// canvas writes lines, cut to the width.
+type canvas struct {
+	w io.Writer
+	s Style
+}
+
+func (c canvas) line(text string) { fmt.Fprintln(c.w, Fit(text, c.s.Width)) }
 
 // Draw writes the view for a person.
 func (v *View) Draw(w io.Writer, s Style) {
+	c := canvas{w, s}
 	st := v.Status
-	fmt.Fprintf(w, "%s  %s for %s\n", s.paint("1", st.Name), s.phase(st.Phase), age(v.At.Sub(st.Since)))
+	head := fmt.Sprintf("%s  %s for %s", s.Paint(bold, st.Name), s.phase(st.Phase), age(v.At.Sub(st.Since)))
 	if v.Closed != "" {
-		fmt.Fprintf(w, "  workflow closed: %s\n", strings.ToLower(v.Closed))
+		head += s.Paint(dim, "  (workflow "+strings.ToLower(v.Closed)+")")
 	}
+	c.line(head)
 	if st.Failure != nil {
-		fmt.Fprintf(w, "  %s %s: %s\n", s.paint("31", "failed"), st.Failure.Code, st.Failure.Message)
+		at := ""
+		if st.Failure.Step != "" {
+			at = "at step " + st.Failure.Step + ": "
+		}
+		c.wrapped("  "+s.Paint(red, "✗")+" ", at+Said(st.Failure.Code, st.Failure.Message))
 	}
 	v.DrawLoads(w, s)
-	v.drawTables(w, s)
+	v.drawTables(c)
 	if v.Closed == "" && st.Phase != contract.Preparing {
-		v.drawFlow(w, s)
+		v.drawFlow(c)
 	}
 	for _, n := range v.Notes {
-		fmt.Fprintf(w, "  note: %s\n", n)
+		c.wrapped("  note: ", n)
 	}
 }
 
-// DrawLoads writes one line per table and sink that is loading or has just been.
+// DrawLoads writes a summary of the loads, and one line per table and sink that
+// is loading or has just been.
 func (v *View) DrawLoads(w io.Writer, s Style) {
-	var rows [][]string
+	c := canvas{w, s}
+	var show []contract.LoadState
+	var rows, bytes int64
+	done, total, failed := 0, 0, 0
+	var begun time.Time
 	for _, l := range v.Loads {
+		if begun.IsZero() || l.Begun.Before(begun) {
+			begun = l.Begun
+		}
 		for _, ld := range l.Loads {
-			if ld.State == sink.Streaming && v.At.Sub(ld.Ended) > 10*time.Second {
-				continue
+			total++
+			rows, bytes = rows+ld.Rows, bytes+ld.Bytes
+			switch {
+			case ld.Failure != nil:
+				failed++
+			case ld.State == sink.Streaming:
+				done++
+				if v.At.Sub(ld.Ended) > 10*time.Second {
+					continue
+				}
 			}
-			rows = append(rows, v.loadRow(ld, s))
+			show = append(show, ld)
 		}
 	}
-	if len(rows) > 0 {
-		table(w, "  ", []string{"loading", "sink", "rows", "rows/s", "", "eta"}, rows)
+	if total == 0 {
+		return
 	}
+	sum := fmt.Sprintf("  loading: %d of %d done, %s rows, %s", done, total, Count(float64(rows)), Bytes(bytes))
+	if took := v.At.Sub(begun).Seconds(); !begun.IsZero() && took >= 1 && rows > 0 {
+		sum += fmt.Sprintf(" in %s", age(v.At.Sub(begun)))
+	}
+	if failed > 0 {
+		sum += ", " + s.Paint(red, fmt.Sprintf("%d failed", failed))
+	}
+	c.line(sum)
+	slices.SortStableFunc(show, func(a, b contract.LoadState) int { return cmp.Compare(urgency(a), urgency(b)) })
+	var lines [][]string
+	for i, ld := range show {
+		if room := max(cmp.Or(s.Height, 40)-12, 5); i == room {
+			lines = append(lines, []string{fmt.Sprintf("… and %d more", len(show)-i)})
+			break
+		}
+		lines = append(lines, v.loadRow(ld, s))
+	}
+	if len(lines) > 0 {
+		table(c, []string{"table", "sink", "rows", "rows/s", "", "eta"}, lines)
+	}
+	for _, ld := range show {
+		if ld.Failure != nil {
+			c.wrapped("  "+s.Paint(red, "✗")+" ", fmt.Sprintf("%s → %s: %s", ld.Table, ld.Sink, Said(ld.Failure.Code, ld.Failure.Message)))
+		}
+	}
+}
+
+// urgency sorts failed loads first, then what moves, then what waits, then what is done.
+func urgency(ld contract.LoadState) int {
+	switch {
+	case ld.Failure != nil:
+		return 0
+	case ld.State == sink.Streaming:
+		return 3
+	case ld.Planned:
+		return 1
+	}
+	return 2
 }
 
 func (v *View) loadRow(ld contract.LoadState, s Style) []string {
@@ -86,15 +166,20 @@ func (v *View) loadRow(ld contract.LoadState, s Style) []string {
 	if !ld.Begun.IsZero() && took > 0 && ld.Rows > 0 {
 		rate = Count(float64(ld.Rows) / took)
 	}
+	color := cyan
 	switch {
 	case ld.Failure != nil:
-		eta = s.paint("31", ld.Failure.Code)
+		eta, color = s.Paint(red, ld.Failure.Code), red
 	case ld.State == sink.Streaming:
-		frac, eta = 1, "done"
+		frac, eta, color = 1, s.Paint(green, "done"), green
 	case !ld.Planned:
-		eta = "waiting"
+		eta = s.Paint(dim, "waiting")
+	case ld.Done >= ld.Chunks:
+		frac, eta = 1, "indexes"
 	case ld.Done > 0:
 		eta = age(time.Duration(took * (1 - frac) / frac * float64(time.Second)))
+	default:
+		eta = s.Paint(dim, "first chunks")
 	}
 	rows := Count(float64(ld.Rows))
 	if ld.Estimate > 0 && ld.State != sink.Streaming {
@@ -102,15 +187,20 @@ func (v *View) loadRow(ld contract.LoadState, s Style) []string {
 	}
 	bar := fmt.Sprintf("%3.0f%%", frac*100)
 	if s.Bars {
-		const n = 24
-		full := int(frac*n + 0.5)
-		bar = s.paint("36", strings.Repeat("█", full)) + strings.Repeat("░", n-full) + " " + bar
+		n := 16
+		if s.Width >= 120 {
+			n = 28
+		}
+		full := int(frac*float64(n) + 0.5)
+		bar = s.Paint(color, strings.Repeat("█", full)) + s.Paint(dim, strings.Repeat("░", n-full)) + " " + bar
 	}
 	return []string{ld.Table.String(), ld.Sink, rows, rate, bar, eta}
 }
 
-func (v *View) drawTables(w io.Writer, s Style) {
+func (v *View) drawTables(c canvas) {
+	const room = 20
 	count := map[sink.State]int{}
+	var reasons []string
 	for _, t := range v.Status.Tables {
 		worst := sink.Streaming
 		for _, st := range t.Sinks {
@@ -120,7 +210,7 @@ func (v *View) drawTables(w io.Writer, s Style) {
 		}
 		count[worst]++
 		if t.Reason != "" {
-			fmt.Fprintf(w, "  %s %s: %s\n", s.paint("31", "table"), t.Table, t.Reason)
+			reasons = append(reasons, fmt.Sprintf("%s: %s", t.Table, t.Reason))
 		}
 	}
 	var parts []string
@@ -129,122 +219,85 @@ func (v *View) drawTables(w io.Writer, s Style) {
 			parts = append(parts, fmt.Sprintf("%d %s", count[st], st))
 		}
 	}
-	fmt.Fprintf(w, "  tables: %s\n", strings.Join(parts, ", "))
+	if len(parts) > 0 {
+		c.line("  tables: " + strings.Join(parts, ", "))
+	}
+	for i, r := range reasons {
+		if i == room {
+			c.line(fmt.Sprintf("  … and %d more tables with a reason", len(reasons)-i))
+			break
+		}
+		c.wrapped("  "+c.s.Paint(red, "✗")+" ", r)
+	}
 }
 
-func (v *View) drawFlow(w io.Writer, s Style) {
+func (v *View) drawFlow(c canvas) {
 	var rows [][]string
-	row := []string{"capture", "", "", "", "", componentText(v.Capture, s)}
+	row := []string{"capture", "", "", "", "", v.stateText([]Component{v.Capture}, c.s)}
 	if f := v.Flow; f != nil {
-		row[1], row[4] = Count(f.Rate), Bytes(f.LagBytes)+" behind"
+		row[1], row[4] = Count(f.Rate), Bytes(f.LagBytes)+" WAL"
+		if f.SpillBytes > 0 {
+			row[4] += ", " + Bytes(f.SpillBytes) + " spilled"
+		}
 	}
 	rows = append(rows, row)
 	for _, sk := range v.Sinks {
-		var states []string
-		for _, l := range sk.Lanes {
-			if t := componentText(l, s); !slices.Contains(states, t) {
-				states = append(states, t)
-			}
+		row := []string{sk.Name, "", "", "", "", v.stateText(sk.Lanes, c.s)}
+		if slices.ContainsFunc(sk.Lanes, func(l Component) bool { return l.State == StateRunning }) {
+			row[1], row[2], row[3], row[4] = Count(sk.Rate), Millis(sk.LagP50), Millis(sk.LagP99), Count(float64(sk.Backlog))
 		}
-		extra := ""
 		if sk.Dead > 0 {
-			extra = s.paint("31", fmt.Sprintf(", %d dead letters", sk.Dead))
+			row[5] += ", " + c.s.Paint(red, Plural(int(sk.Dead), "dead letter"))
 		}
-		rows = append(rows, []string{sk.Name, Count(sk.Rate), Millis(sk.LagP50), Millis(sk.LagP99), Count(float64(sk.Backlog)) + " backlog", strings.Join(states, "; ") + extra})
+		rows = append(rows, row)
 	}
-	table(w, "  ", []string{"stream", "changes/s", "lag p50", "lag p99", "", "state"}, rows)
+	table(c, []string{"stream", "changes/s", "lag p50", "lag p99", "backlog", "state"}, rows)
+	v.drawFailures(c)
 }
 
-func componentText(c Component, s Style) string {
-	t := c.State
-	if c.Failure != nil && c.State != "running" {
-		t += ": " + c.Failure.Code + " " + c.Failure.Message
+// stateText counts components by state: "4 running", or "1 retrying, 3 running".
+func (v *View) stateText(cs []Component, s Style) string {
+	count := map[string]int{}
+	for _, c := range cs {
+		count[c.State]++
 	}
-	if c.State == "failed" {
-		return s.paint("31", t)
+	var parts []string
+	for _, st := range []string{StateFailed, StateRetrying, StateWaiting, StateStopped, StateRunning} {
+		n := count[st]
+		if n == 0 {
+			continue
+		}
+		text := st
+		if n < len(cs) || n > 1 {
+			text = fmt.Sprintf("%d %s", n, st)
+		}
+		color := map[string]string{StateFailed: red, StateRetrying: yellow, StateWaiting: yellow, StateRunning: green}[st]
+		parts = append(parts, s.Paint(color, text))
 	}
-	return t
+	return strings.Join(parts, ", ")
 }
 
-// table aligns columns by what a person sees, not by bytes.
-func table(w io.Writer, indent string, head []string, rows [][]string) {
-	width := make([]int, len(head))
-	for _, r := range append([][]string{head}, rows...) {
-		for i, c := range r {
-			width[i] = max(width[i], seen(c))
-		}
-	}
-	for _, r := range append([][]string{head}, rows...) {
-		var b strings.Builder
-		for i, c := range r {
-			b.WriteString(c)
-			if i < len(r)-1 {
-				b.WriteString(strings.Repeat(" ", width[i]-seen(c)+2))
+// drawFailures writes why components do not run, once for all lanes with the same reason.
+func (v *View) drawFailures(c canvas) {
+	type reason struct{ who, said string }
+	var seen []reason
+	n := map[reason]int{}
+	add := func(who string, cs ...Component) {
+		for _, x := range cs {
+			if x.Failure == nil || x.State == StateRunning {
+				continue
+			}
+			r := reason{who, Said(x.Failure.Code, x.Failure.Message)}
+			if n[r]++; n[r] == 1 {
+				seen = append(seen, r)
 			}
 		}
-		fmt.Fprintln(w, indent+strings.TrimRight(b.String(), " "))
 	}
-}
-
-func seen(s string) int {
-	n, esc := 0, false
-	for len(s) > 0 {
-		r, w := utf8.DecodeRuneInString(s)
-		s = s[w:]
-		switch {
-		case r == '\x1b':
-			esc = true
-		case esc:
-			esc = r != 'm'
-		default:
-			n++
-		}
+	add(contract.CaptureComponent, v.Capture)
+	for _, sk := range v.Sinks {
+		add(sk.Name, sk.Lanes...)
 	}
-	return n
-}
-
-// Count writes a number as people read it: 950, 12.3k, 4.56M.
-func Count(f float64) string {
-	switch {
-	case f >= 1e9:
-		return fmt.Sprintf("%.2fG", f/1e9)
-	case f >= 1e6:
-		return fmt.Sprintf("%.2fM", f/1e6)
-	case f >= 1e4:
-		return fmt.Sprintf("%.1fk", f/1e3)
+	for _, r := range seen {
+		c.wrapped("  "+c.s.Paint(red, "✗")+" ", r.who+": "+r.said)
 	}
-	return fmt.Sprintf("%.0f", f)
-}
-
-// Bytes writes a size in binary units.
-func Bytes(n int64) string {
-	f, unit := float64(n), "B"
-	for _, u := range []string{"KiB", "MiB", "GiB", "TiB"} {
-		if f < 1024 {
-			break
-		}
-		f, unit = f/1024, u
-	}
-	if unit == "B" {
-		return fmt.Sprintf("%d B", n)
-	}
-	return fmt.Sprintf("%.1f %s", f, unit)
-}
-
-// Millis writes a lag given in seconds.
-func Millis(seconds float64) string {
-	switch {
-	case seconds <= 0:
-		return "-"
-	case seconds < 1:
-		return fmt.Sprintf("%.0f ms", seconds*1000)
-	}
-	return fmt.Sprintf("%.1f s", seconds)
-}
-
-func age(d time.Duration) string {
-	if d < 0 {
-		d = 0
-	}
-	return d.Round(time.Second).String()
 }

@@ -35,10 +35,19 @@ type View struct {
 	Flow    *contract.CaptureProgress `json:"flow,omitempty"` // capture's heartbeat
 }
 
+// States of a Component.
+const (
+	StateRunning  = "running"
+	StateWaiting  = "waiting for a worker"
+	StateRetrying = "retrying"
+	StateFailed   = "failed" // for good: resume tries again
+	StateStopped  = "stopped"
+)
+
 // Component is the state of one long activity.
 type Component struct {
 	Name    string            `json:"name"`
-	State   string            `json:"state"` // running, waiting for a worker, retrying, failed, stopped
+	State   string            `json:"state"`
 	Worker  string            `json:"worker,omitempty"`
 	Attempt int32             `json:"attempt,omitempty"`
 	Failure *contract.Failure `json:"failure,omitempty"` // of the last attempt, or for good
@@ -77,7 +86,7 @@ func Gather(ctx context.Context, c client.Client, name string) (*View, error) {
 		v.Closed = s.String()
 	}
 	if err := query(ctx, c, id, &v.Status); err != nil {
-		return nil, fmt.Errorf("status of %s: %w (is a worker with the control role running?)", name, err)
+		return nil, fmt.Errorf("status of pipeline %s: %w", name, err)
 	}
 	if v.Closed != "" {
 		return v, nil
@@ -104,11 +113,11 @@ func query(ctx context.Context, c client.Client, id string, into any) error {
 
 // stream fills in the components from the pending activities of the Stream workflow.
 func (v *View) stream(ctx context.Context, c client.Client, name string) {
-	v.Capture = Component{Name: contract.CaptureComponent, State: "stopped"}
+	v.Capture = Component{Name: contract.CaptureComponent, State: StateStopped}
 	for _, s := range v.Status.Spec.Sinks {
 		sk := Sink{Name: s.Name}
 		for lane := range s.Lanes {
-			sk.Lanes = append(sk.Lanes, Component{Name: contract.LaneComponent(s.Name, lane), State: "stopped"})
+			sk.Lanes = append(sk.Lanes, Component{Name: contract.LaneComponent(s.Name, lane), State: StateStopped})
 		}
 		v.Sinks = append(v.Sinks, sk)
 	}
@@ -143,7 +152,7 @@ func (v *View) stream(ctx context.Context, c client.Client, name string) {
 		if !cs.Failed {
 			continue
 		}
-		f := Component{Name: cs.Name, State: "failed", Failure: cs.Failure}
+		f := Component{Name: cs.Name, State: StateFailed, Failure: cs.Failure}
 		if cs.Name == contract.CaptureComponent {
 			v.Capture = f
 		} else if sinkName, lane, ok := contract.ParseLaneComponent(cs.Name); ok {
@@ -155,11 +164,11 @@ func (v *View) stream(ctx context.Context, c client.Client, name string) {
 }
 
 func component(a *workflowpb.PendingActivityInfo) Component {
-	c := Component{Name: a.ActivityId, Worker: a.LastWorkerIdentity, Attempt: a.Attempt, State: "running"}
+	c := Component{Name: a.ActivityId, Worker: a.LastWorkerIdentity, Attempt: a.Attempt, State: StateRunning}
 	if a.State == enumspb.PENDING_ACTIVITY_STATE_SCHEDULED {
-		c.State = "waiting for a worker"
+		c.State = StateWaiting
 		if a.Attempt > 1 {
-			c.State = "retrying"
+			c.State = StateRetrying
 		}
 	}
 	if f := a.LastFailure; f != nil {
@@ -181,3 +190,16 @@ func details[T any](p *commonpb.Payloads) *T {
 
 // Settled reports whether the pipeline has nothing left to load.
 func (v *View) Settled() bool { return v.Status.Phase == contract.Streaming && len(v.Loads) == 0 }
+
+// Queue returns the task queue whose workers answer for a pipeline.
+func Queue(ctx context.Context, c client.Client, name string) (string, error) {
+	desc, err := c.DescribeWorkflowExecution(ctx, contract.PipelineID(name), "")
+	var missing *serviceerror.NotFound
+	if errors.As(err, &missing) {
+		return "", fmt.Errorf("%w: %s", ErrNotFound, name)
+	}
+	if err != nil {
+		return "", err
+	}
+	return desc.WorkflowExecutionInfo.TaskQueue, nil
+}
