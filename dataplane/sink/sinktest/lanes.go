@@ -127,7 +127,7 @@ func testFencing(e *env) {
 	other := e.openSink()
 	now, err := other.Claim(e.ctx, 0, 1)
 	e.ok(err)
-	defer now.Close()
+	defer func() { _ = now.Close() }()
 	if now.Token() <= old.Token() {
 		e.Fatalf("token %d after %d", now.Token(), old.Token())
 	}
@@ -238,7 +238,7 @@ func testTruncate(e *env) {
 		e.apply(b, batch(1, 3, Put(s, 9, "2", "p1", "9")))
 	}
 	truncate(b, at(1, 7))
-	a.Close()
+	e.ok(a.Close())
 	a = e.claim(0, 2) // arrivals outlive sessions
 	if !truncate(a, at(2, 9)) {
 		e.Fatal("the last partition may not go on")
