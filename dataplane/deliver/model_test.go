@@ -67,7 +67,9 @@ type world struct {
 
 func commitLSN(i int) change.LSN { return change.LSN(1000 + 10*i) }
 
-func newWorld(seed uint64, transactions int) *world { return newWorldLoaded(seed, transactions, transactions/2) }
+func newWorld(seed uint64, transactions int) *world {
+	return newWorldLoaded(seed, transactions, transactions/2)
+}
 
 // newWorldLoaded makes a world whose loads saw fewer than loaded transactions.
 func newWorldLoaded(seed uint64, transactions, loaded int) *world {
