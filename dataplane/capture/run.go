@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"syncline/dataplane/change"
@@ -75,13 +76,11 @@ func Run(ctx context.Context, src Source, log Log, o Options, obs Observer) erro
 	pumpCtx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	pumped := make(chan error, 1)
-	go func() { pumped <- r.pump(pumpCtx) }()
-	err, pumping := r.tend(pumpCtx, pumped)
+	var pump sync.WaitGroup
+	pump.Go(func() { pumped <- r.pump(pumpCtx) })
+	err := r.tend(pumpCtx, pumped)
 	stop(err)
-	if pumping {
-		// The source honours its context; what it says now only follows from ours.
-		<-pumped
-	}
+	pump.Wait() // source and log honour the context; nothing may be appended after the last checkpoint
 	drained := r.drain(context.WithoutCancel(ctx), err)
 	if err := ended(ctx, err); err != nil {
 		return err
@@ -196,20 +195,19 @@ func (r *runner) schema(ctx context.Context, s *change.Schema) error {
 	return nil
 }
 
-// tend writes and confirms progress until the pump ends or something fails; it
-// reports whether the pump is still going.
-func (r *runner) tend(ctx context.Context, pumped <-chan error) (error, bool) {
+// tend writes and confirms progress until the pump ends or something fails.
+func (r *runner) tend(ctx context.Context, pumped <-chan error) error {
 	tick := time.NewTicker(r.o.StatusInterval)
 	defer tick.Stop()
 	for {
 		select {
 		case err := <-pumped:
-			return err, false
+			return err
 		case <-ctx.Done():
-			return context.Cause(ctx), true
+			return context.Cause(ctx)
 		case <-tick.C:
 			if err := r.checkpoint(ctx); err != nil {
-				return err, true
+				return err
 			}
 		}
 	}

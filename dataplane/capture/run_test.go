@@ -95,7 +95,6 @@ type fakeLog struct {
 	seq      uint64 // of this run
 	acked    uint64
 	auto     bool
-	lose     int // appended records of this run that a crash loses
 	records  []change.Position
 	schemas  int
 	progress []Progress

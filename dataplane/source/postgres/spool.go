@@ -22,7 +22,7 @@ type spools struct {
 	dir    string
 	prefix string // of file names: the slot's
 	limit  int64
-	used   int64 // bytes in memory
+	used   int64 // bytes of memory
 	open   map[uint32]*spool
 }
 
@@ -64,6 +64,9 @@ func spillFault(err error) error {
 	return f
 }
 
+// writeAt is how much a transaction that has a file gathers before it is written.
+const writeAt = 1 << 20
+
 // add stores a message of the transaction. It copies raw.
 func (s *spools) add(xid uint32, raw []byte) error {
 	p := s.open[xid]
@@ -71,9 +74,15 @@ func (s *spools) add(xid uint32, raw []byte) error {
 		p = &spool{xid: xid}
 		s.open[xid] = p
 	}
+	before := cap(p.mem)
 	p.mem = binary.AppendUvarint(p.mem, uint64(len(raw)))
 	p.mem = append(p.mem, raw...)
-	s.used += int64(len(raw)) + 2
+	s.used += int64(cap(p.mem) - before)
+	if p.file != nil && len(p.mem) >= writeAt {
+		if err := s.write(p); err != nil {
+			return err
+		}
+	}
 	for s.used > s.limit {
 		if err := s.spill(); err != nil {
 			return err
@@ -82,16 +91,24 @@ func (s *spools) add(xid uint32, raw []byte) error {
 	return nil
 }
 
-// spill writes out the transaction that holds the most memory.
+// spill writes out the transaction that holds the most memory and frees that.
 func (s *spools) spill() error {
 	var p *spool
 	for _, c := range s.open {
-		if p == nil || len(c.mem) > len(p.mem) {
+		if p == nil || cap(c.mem) > cap(p.mem) {
 			p = c
 		}
 	}
-	if p == nil || len(p.mem) == 0 {
-		s.used = 0
+	if err := s.write(p); err != nil {
+		return err
+	}
+	s.used -= int64(cap(p.mem))
+	p.mem = nil
+	return nil
+}
+
+func (s *spools) write(p *spool) error {
+	if len(p.mem) == 0 {
 		return nil
 	}
 	if p.file == nil {
@@ -105,16 +122,8 @@ func (s *spools) spill() error {
 		return spillFault(err)
 	}
 	p.spilled += int64(len(p.mem))
-	p.mem = nil
-	s.count()
+	p.mem = p.mem[:0]
 	return nil
-}
-
-func (s *spools) count() {
-	s.used = 0
-	for _, p := range s.open {
-		s.used += int64(len(p.mem))
-	}
 }
 
 func (s *spools) path(xid uint32) string {
@@ -133,10 +142,18 @@ func (s *spools) abort(xid, sub uint32) error {
 }
 
 func (s *spools) drop(xid uint32) error {
-	p := s.open[xid]
-	delete(s.open, xid)
-	s.count()
+	p := s.take(xid)
 	return s.discard(p)
+}
+
+// take removes a transaction from the open ones; nil if it is none of them.
+func (s *spools) take(xid uint32) *spool {
+	p := s.open[xid]
+	if p != nil {
+		s.used -= int64(cap(p.mem))
+		delete(s.open, xid)
+	}
+	return p
 }
 
 func (s *spools) discard(p *spool) error {
@@ -179,12 +196,10 @@ type replay struct {
 // commit takes a transaction out for replay; nil if nothing of it was streamed.
 // Call discard when it was read.
 func (s *spools) commit(xid uint32) (*replay, error) {
-	p := s.open[xid]
+	p := s.take(xid)
 	if p == nil {
 		return nil, nil
 	}
-	delete(s.open, xid)
-	s.count()
 	slices.Sort(p.aborted)
 	rp := &replay{p: p, aborted: p.aborted}
 	if p.file == nil {
