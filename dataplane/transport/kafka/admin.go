@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strconv"
 	"strings"
@@ -62,7 +63,11 @@ func (a *Admin) Check(ctx context.Context) (brokers int, err error) {
 	defer cancel()
 	m, err := a.c.client.Metadata(ctx, &kgo.MetadataRequest{})
 	if err != nil {
-		return 0, classify(err, "brokers "+strings.Join(a.c.opts.Brokers, ", "))
+		what := "brokers " + strings.Join(a.c.opts.Brokers, ", ")
+		if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
+			what += " close the connection while it is set up; check the TLS and SASL settings"
+		}
+		return 0, classify(err, what)
 	}
 	return len(m.Brokers), nil
 }

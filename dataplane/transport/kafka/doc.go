@@ -18,7 +18,8 @@
 // position alone, whoever wrote it. A batch that failed in a way that may pass is
 // sent again, unchanged, for up to Options.RetryFor.
 //
-// A change larger than a message is written as consecutive parts; see README.
+// A change larger than a message is written as consecutive parts; README has the
+// form of all records.
 //
 // # Log (the reading side)
 //
