@@ -14,8 +14,13 @@ import (
 // Long activities run until they are cancelled. What ends a dead one is its
 // heartbeat, so the start-to-close timeout is only Temporal's obligatory bound.
 const (
-	longRun   = 365 * 24 * time.Hour
-	heartbeat = 5 * time.Second
+	longRun = 365 * 24 * time.Hour
+	// A killed worker is replaced after that. It leaves seven missed beats for a
+	// machine that is busy: an attempt that is taken for dead and is not does no
+	// harm, but it makes a busy machine busier.
+	heartbeat = 8 * time.Second
+	// Chunks are dear to begin again, and nobody waits for one of them.
+	chunkHeartbeat = 20 * time.Second
 )
 
 func queue(ctx workflow.Context, r contract.Role) string {
@@ -27,7 +32,7 @@ func queue(ctx workflow.Context, r contract.Role) string {
 func short(ctx workflow.Context, summary string, attempts int32) workflow.Context {
 	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
 		StartToCloseTimeout: 2 * time.Minute,
-		HeartbeatTimeout:    15 * time.Second,
+		HeartbeatTimeout:    30 * time.Second,
 		Summary:             summary,
 		RetryPolicy: &temporal.RetryPolicy{
 			InitialInterval:    500 * time.Millisecond,
@@ -61,7 +66,7 @@ func work(ctx workflow.Context, summary string) workflow.Context {
 	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
 		TaskQueue:           queue(ctx, contract.Snapshot),
 		StartToCloseTimeout: 24 * time.Hour,
-		HeartbeatTimeout:    heartbeat,
+		HeartbeatTimeout:    chunkHeartbeat,
 		WaitForCancellation: true,
 		Summary:             summary,
 		RetryPolicy: &temporal.RetryPolicy{
