@@ -27,7 +27,7 @@ in: {"spec": …}, the input of the Pipeline workflow.`,
 				return err
 			}
 			return t.print(map[string]any{"spec": spec}, func() {
-				fmt.Fprintf(t.out, "%s: pipeline %s is valid: %s to %s\n", a[0], spec.Name, spec.Source.Type, view.Plural(len(spec.Sinks), "sink"))
+				fmt.Fprintf(t.out, "%s: pipeline %s is valid: %s to %s\n", called(a[0]), spec.Name, spec.Source.Type, view.Plural(len(spec.Sinks), "sink"))
 			})
 		},
 	}

@@ -34,7 +34,7 @@ func main() {
 func run(ctx context.Context, t *tool, args []string) int {
 	t.json = wantsJSON(args)
 	root := t.command()
-	root.SetArgs(args)
+	root.SetArgs(append([]string{}, args...)) // nil would mean os.Args
 	err := root.ExecuteContext(ctx)
 	t.close()
 	if err == nil {

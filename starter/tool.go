@@ -210,7 +210,6 @@ func (t *tool) read(file string) (*pipeline.Spec, error) {
 	var data []byte
 	var err error
 	if file == "-" {
-		file = "standard input"
 		data, err = io.ReadAll(t.in)
 	} else {
 		data, err = os.ReadFile(file)
@@ -218,7 +217,15 @@ func (t *tool) read(file string) (*pipeline.Spec, error) {
 	if err != nil {
 		return nil, invalid("the declaration cannot be read: %w (fix: name a file, or - for standard input)", err)
 	}
-	return pipeline.Parse(file, data, t.lookup)
+	return pipeline.Parse(called(file), data, t.lookup)
+}
+
+// called is a file's name in messages.
+func called(file string) string {
+	if file == "-" {
+		return "standard input"
+	}
+	return file
 }
 
 // print writes v as one JSON object, or calls text.

@@ -1,0 +1,334 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/worker"
+
+	"syncline/activities/contract"
+	"syncline/dataplane/change"
+	"syncline/dataplane/sink"
+	"syncline/testsuite/stack"
+	"syncline/workflows"
+)
+
+// asStarter makes the test binary behave as the tool, for tests that run it as a process.
+const asStarter = "SYNCLINE_TEST_AS_STARTER"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asStarter) != "" {
+		main()
+	}
+	os.Exit(m.Run())
+}
+
+// result is what one invocation left.
+type result struct {
+	t        *testing.T
+	args     []string
+	code     int
+	out, err string
+}
+
+// call is one invocation: its arguments and what surrounds it.
+type call struct {
+	args     []string
+	stdin    string
+	terminal bool // of output, errors and input
+	env      map[string]string
+	ctx      context.Context
+	edit     func(*tool)
+}
+
+func (c call) run(t *testing.T) result {
+	t.Helper()
+	var out, errs bytes.Buffer
+	lookup := func(n string) (string, bool) { v, ok := c.env[n]; return v, ok }
+	tl := &tool{
+		in: strings.NewReader(c.stdin), out: &out, err: &errs,
+		getenv: func(n string) string { return c.env[n] }, lookup: lookup,
+		terminal: c.terminal, errTerminal: c.terminal, interactive: c.terminal,
+		size:      func() (int, int) { return 100, 40 },
+		dialBound: 5 * time.Second, workerBound: 200 * time.Millisecond,
+	}
+	if c.edit != nil {
+		c.edit(tl)
+	}
+	ctx := c.ctx
+	if ctx == nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+	}
+	code := run(ctx, tl, c.args)
+	return result{t, c.args, code, out.String(), errs.String()}
+}
+
+// starter runs the tool with arguments and a clean environment.
+func starter(t *testing.T, args ...string) result {
+	t.Helper()
+	return call{args: args}.run(t)
+}
+
+func (r result) exits(code int) result {
+	r.t.Helper()
+	if r.code != code {
+		r.t.Errorf("%v: exit code %d, want %d\nout: %s\nerr: %s", r.args, r.code, code, r.out, r.err)
+	}
+	return r
+}
+
+// says checks that standard output, or errors, hold texts.
+func (r result) says(texts ...string) result {
+	r.t.Helper()
+	for _, s := range texts {
+		if !strings.Contains(r.out+r.err, s) {
+			r.t.Errorf("%v lacks %q:\nout: %s\nerr: %s", r.args, s, r.out, r.err)
+		}
+	}
+	return r
+}
+
+// object checks that standard output is one line with one JSON object.
+func (r result) object(into any) result {
+	r.t.Helper()
+	d := json.NewDecoder(strings.NewReader(r.out))
+	var first map[string]any
+	if err := d.Decode(&first); err != nil || d.More() || r.err != "" {
+		r.t.Errorf("%v: not exactly one JSON object (%v):\nout: %s\nerr: %s", r.args, err, r.out, r.err)
+	}
+	if into != nil {
+		if err := json.Unmarshal([]byte(r.out), into); err != nil {
+			r.t.Errorf("%v: %v in %s", r.args, err, r.out)
+		}
+	}
+	return r
+}
+
+func write(t *testing.T, name, text string) string {
+	t.Helper()
+	f := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(f, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func declaration(name string) string {
+	return `version: 1
+name: ` + name + `
+source: {type: postgres, dsn: env:SOURCE}
+kafka: {brokers: ["127.0.0.1:9092"]}
+sinks:
+  - {name: warehouse, type: postgres, dsn: env:SINK}
+  - {name: analytics, type: clickhouse, dsn: env:CLICKHOUSE}
+tables: ["shop.*"]
+`
+}
+
+// fakes stand in for the activities; the workflows are the real ones.
+type fakes struct {
+	mu     sync.Mutex
+	fail   map[string]error
+	calls  []string
+	report contract.Report
+}
+
+func (f *fakes) set(name string, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.fail[name] = err
+}
+
+func (f *fakes) did(name string, of any) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.calls = append(f.calls, fmt.Sprint(name, " ", of))
+	return f.fail[name]
+}
+
+func (f *fakes) called(name string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.ContainsFunc(f.calls, func(c string) bool { return strings.HasPrefix(c, name) })
+}
+
+func (f *fakes) register(w worker.Worker, c client.Client) {
+	reg := func(name string, fn any) { w.RegisterActivityWithOptions(fn, activity.RegisterOptions{Name: name}) }
+	tables := []contract.ResolvedTable{{Table: change.TableID{Schema: "shop", Name: "customers"}}, {Table: change.TableID{Schema: "shop", Name: "orders"}}}
+	events := change.TableID{Schema: "web", Name: "events"}
+	reg(contract.ResolveActivity, func(_ context.Context, in contract.SetupInput) (contract.Resolved, error) {
+		out := contract.Resolved{SystemID: "7"}
+		for _, t := range append(slices.Clone(tables), contract.ResolvedTable{Table: events}) {
+			if slices.Contains(in.Tables, t.Table) || len(in.Tables) == 0 && len(in.Spec.Match([]change.TableID{t.Table}).Tables) == 1 {
+				out.Tables = append(out.Tables, t)
+			}
+		}
+		return out, f.did(contract.ResolveActivity, "")
+	})
+	for _, name := range []string{contract.EnsureTopicsActivity, contract.EnsurePublicationActivity} {
+		reg(name, func(_ context.Context, in contract.SetupInput) (contract.Made, error) {
+			return contract.Made{Created: true}, f.did(name, len(in.Tables))
+		})
+	}
+	reg(contract.CreateSlotActivity, func(context.Context, contract.SetupInput) (contract.SlotMade, error) {
+		return contract.SlotMade{Created: true, At: 0x100}, f.did(contract.CreateSlotActivity, "")
+	})
+	for _, name := range []string{contract.DropSlotActivity, contract.DropPublicationActivity, contract.DeleteTopicsActivity} {
+		reg(name, func(context.Context, contract.TeardownInput) error { return f.did(name, "") })
+	}
+	for _, name := range []string{contract.PrepareSinkActivity, contract.ForgetSinkActivity} {
+		reg(name, func(_ context.Context, in contract.SinkInput) error {
+			return f.did(name, fmt.Sprintf("%s rows=%v", in.Sink, in.DropRows))
+		})
+	}
+	for _, name := range []string{contract.FinishLoadActivity, contract.ResetTableActivity, contract.RemoveTableActivity} {
+		reg(name, func(_ context.Context, in contract.TableTask) error { return f.did(name, in.Table) })
+	}
+	stay := func(ctx context.Context, beat any) error {
+		for {
+			activity.RecordHeartbeat(ctx, beat)
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-activity.GetWorkerStopChannel(ctx):
+				return temporal.NewApplicationError("stopping", contract.WorkerStoppedError)
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
+	}
+	reg(contract.CaptureActivity, func(ctx context.Context, _ contract.CaptureInput) error {
+		if err := f.did(contract.CaptureActivity, ""); err != nil {
+			return err
+		}
+		return stay(ctx, contract.CaptureProgress{Rate: 1000, LagBytes: 2048})
+	})
+	reg(contract.DeliverActivity, func(ctx context.Context, _ contract.DeliverInput) error {
+		return stay(ctx, contract.DeliverProgress{Rate: 500, LagP50: .01, LagP99: .1, Backlog: 5})
+	})
+	reg(contract.HoldSnapshotActivity, func(ctx context.Context, in contract.HoldInput) error {
+		if err := c.SignalWorkflow(ctx, in.Workflow, "", contract.GenerationSignal, contract.Generation{N: in.After + 1, Name: "s"}); err != nil {
+			return err
+		}
+		return stay(ctx, nil)
+	})
+	reg(contract.PlanChunksActivity, func(context.Context, contract.TableTask) (contract.ChunkPlan, error) {
+		return contract.ChunkPlan{Chunks: 2, Estimate: 20}, f.did(contract.PlanChunksActivity, "")
+	})
+	reg(contract.CopyChunkActivity, func(context.Context, contract.ChunkTask) (contract.ChunkDone, error) {
+		return contract.ChunkDone{Rows: 10, Bytes: 1000}, f.did(contract.CopyChunkActivity, "")
+	})
+	reg(contract.InspectActivity, func(_ context.Context, in contract.PlanInput) (contract.Report, error) {
+		r := f.report
+		r.Running = in.Running != nil
+		return r, f.did(contract.InspectActivity, "")
+	})
+}
+
+// server is a Temporal with workers for one test: a task queue prefix and a
+// pipeline name of its own.
+type server struct {
+	t      *testing.T
+	c      client.Client
+	fakes  *fakes
+	prefix string
+	name   string // of the pipeline
+	file   string // its declaration
+	env    map[string]string
+}
+
+func newServer(t *testing.T) *server {
+	t.Helper()
+	s := &server{t: t, prefix: stack.Name(t), fakes: &fakes{fail: map[string]error{}}}
+	address := stack.Temporal(t)
+	s.name = strings.ReplaceAll(s.prefix, "_", "-")
+	s.file = write(t, "shop.yaml", declaration(s.name))
+	s.env = map[string]string{"SYNCLINE_TEMPORAL_ADDRESS": address, "SYNCLINE_TASK_QUEUE_PREFIX": s.prefix}
+	c, err := client.Dial(client.Options{HostPort: address, Logger: quiet{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	s.c = c
+	return s
+}
+
+func (s *server) workers() {
+	s.t.Helper()
+	for _, role := range []contract.Role{contract.Control, contract.Capture, contract.Snapshot, contract.Deliver} {
+		w := worker.New(s.c, contract.Queue(s.prefix, role), worker.Options{MaxHeartbeatThrottleInterval: 50 * time.Millisecond, WorkerStopTimeout: 5 * time.Second})
+		if role == contract.Control {
+			for _, fn := range []any{workflows.Pipeline, workflows.Stream, workflows.Bootstrap, workflows.Snapshot, workflows.Plan} {
+				w.RegisterWorkflow(fn)
+			}
+		}
+		s.fakes.register(w, s.c)
+		if err := w.Start(); err != nil {
+			s.t.Fatal(err)
+		}
+		s.t.Cleanup(w.Stop)
+	}
+	s.t.Cleanup(func() { // what the test left must not run for ever
+		for _, id := range []string{contract.PipelineID(s.name), contract.StreamID(s.name)} {
+			_ = s.c.TerminateWorkflow(context.Background(), id, "", "test ended")
+		}
+	})
+}
+
+func (s *server) starter(args ...string) result {
+	s.t.Helper()
+	return call{args: args, env: s.env, edit: func(tl *tool) { tl.workerBound = 10 * time.Second }}.run(s.t)
+}
+
+// until runs a command until its result satisfies ok.
+func (s *server) until(what string, ok func(result) bool, args ...string) result {
+	s.t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		r := s.starter(args...)
+		if ok(r) {
+			return r
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatalf("%s did not come: %s%s", what, r.out, r.err)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+func (s *server) streams() result {
+	s.t.Helper()
+	return s.until("streaming", func(r result) bool { return strings.Contains(r.out, "  streaming for") && strings.Contains(r.out, "running") }, "status", s.name)
+}
+
+var sampleReport = contract.Report{
+	OK: true,
+	Source: contract.SourceReport{Version: "PostgreSQL 15.14 on x86_64-pc-linux-gnu, compiled by gcc", Checks: []contract.Check{
+		{Name: "connection", OK: true, Detail: "database shop as syncline"},
+		{Name: "wal_level", OK: true, Detail: "logical"},
+	}},
+	Kafka: contract.Check{Name: "brokers", OK: true, Detail: "3 reachable, 4 partitions a topic, kept for 7d"},
+	Sinks: []contract.SinkReport{{Sink: "warehouse", Type: "postgres", Checks: []contract.Check{{Name: "connection", OK: true, Detail: "reachable"}}},
+		{Sink: "analytics", Type: "clickhouse", Checks: []contract.Check{{Name: "connection", OK: true, Detail: "reachable"}}}},
+	Tables: []contract.TableReport{{
+		Table: change.TableID{Schema: "shop", Name: "orders"}, Rows: 1234567, Bytes: 5 << 30, Key: []string{"id"}, Identity: "default",
+		Sinks: map[string]sink.TableCheck{
+			"warehouse": {Exists: true, Columns: []sink.ColumnMapping{{Column: "id", Source: "bigint", Sink: "bigint"}}},
+			"analytics": {Columns: []sink.ColumnMapping{{Column: "id", Source: "bigint", Sink: "Int64"}, {Column: "total", Source: "numeric", Sink: "Decimal(38, 10)", Lossy: "digits after the tenth are cut"}}, Notes: []string{"a view shop.orders_live shows live rows"}},
+		},
+	}},
+	Unused: []string{"audit.*"},
+}
