@@ -266,7 +266,9 @@ func encodeNative(dst []byte, rows int, parts []part) []byte {
 	for _, p := range parts {
 		dst, _, _ = appendString(dst, []byte(p.name))
 		dst, _, _ = appendString(dst, []byte(p.typ))
-		dst = p.data.encode(p.data.prefix(dst))
+		if rows > 0 {
+			dst = p.data.encode(p.data.prefix(dst))
+		}
 	}
 	return dst
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -48,7 +49,8 @@ func settings(given ch.Settings) ch.Settings {
 
 func openConn(dsn string, o *Options) (*conn, error) {
 	co, err := ch.ParseDSN(dsn)
-	if err != nil {
+	scheme, _, _ := strings.Cut(dsn, "://")
+	if err != nil || !slices.Contains([]string{"http", "https", "clickhouse", "tcp"}, scheme) {
 		return nil, errors.New("use http://user:password@host:8123 or clickhouse://user:password@host:9000")
 	}
 	c := &conn{http: co.Protocol == ch.HTTP, timeout: o.Timeout}
