@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -293,4 +294,36 @@ func TestRestartResendsWithEqualPositions(t *testing.T) {
 			t.Fatalf("%s %s, then %s %s", first[i].Pos, text(first[i].Change), second[i].Pos, text(second[i].Change))
 		}
 	}
+}
+
+// A transaction many times larger than the memory limit passes without the
+// memory growing with it, before its commit and after.
+func TestLargeTransactionNeedsLittleMemory(t *testing.T) {
+	r := newRig(t) // alone: it measures the process
+	r.smallDecodingMemory()
+	r.exec("CREATE TABLE big (id int PRIMARY KEY, v text)")
+	r.publish(table("big"))
+	st := r.stream(StreamOptions{MemoryLimit: 4 << 20})
+	const rows = 200_000
+	r.exec(fmt.Sprintf("INSERT INTO big SELECT g, repeat(md5(g::text), 8) FROM generate_series(1, %d) g", rows))
+	var peak uint64
+	var m runtime.MemStats
+	ctx := r.ctx()
+	for n := 0; n < rows; {
+		ev, err := st.Next(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ev.Change == nil {
+			continue
+		}
+		if n++; n%20_000 == 1 {
+			runtime.ReadMemStats(&m)
+			peak = max(peak, m.HeapInuse)
+		}
+	}
+	if peak > 48<<20 {
+		t.Errorf("%d MiB in use for a transaction of %d MiB", peak>>20, rows*260>>20)
+	}
+	t.Logf("peak %d MiB", peak>>20)
 }
