@@ -29,7 +29,7 @@ var (
 )
 
 // serve starts a front over the one engine that a process can have.
-func serve(t *testing.T) *httptest.Server {
+func serve(t testing.TB) *httptest.Server {
 	t.Helper()
 	lib := os.Getenv("SYNCLINE_LIBCHDB")
 	if lib == "" {
@@ -56,7 +56,7 @@ func serve(t *testing.T) *httptest.Server {
 	return s
 }
 
-func open(t *testing.T, s *httptest.Server, method clickhouse.CompressionMethod) clickhouse.Conn {
+func open(t testing.TB, s *httptest.Server, method clickhouse.CompressionMethod) clickhouse.Conn {
 	t.Helper()
 	u, _ := url.Parse(s.URL)
 	c, err := clickhouse.Open(&clickhouse.Options{
@@ -70,7 +70,7 @@ func open(t *testing.T, s *httptest.Server, method clickhouse.CompressionMethod)
 	return c
 }
 
-func exec(t *testing.T, c clickhouse.Conn, sql string, args ...any) {
+func exec(t testing.TB, c clickhouse.Conn, sql string, args ...any) {
 	t.Helper()
 	if err := c.Exec(context.Background(), sql, args...); err != nil {
 		t.Fatalf("%s: %v", sql, err)
@@ -368,4 +368,53 @@ func TestManyClientsAtOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// BenchmarkInsert measures rows per second of a client's column batches.
+func BenchmarkInsert(b *testing.B) {
+	s := serve(b)
+	c, ctx := open(b, s, clickhouse.CompressionLZ4), context.Background()
+	exec(b, c, "CREATE OR REPLACE TABLE bench (id UInt64, name String, price Decimal(38, 2), at DateTime64(6), note Nullable(String), _version UInt128, _deleted UInt8) ENGINE = ReplacingMergeTree(_version, _deleted) ORDER BY id")
+	const rows = 100_000
+	version := big.NewInt(1 << 60)
+	note, at, price := "a note of some length for the row", time.Now(), decimal.RequireFromString("12345.67")
+	start := time.Now()
+	for b.Loop() {
+		batch, err := c.PrepareBatch(ctx, "INSERT INTO bench")
+		if err != nil {
+			b.Fatal(err)
+		}
+		for i := range rows {
+			if err := batch.Append(uint64(i), "name of the thing", price, at, &note, version, uint8(0)); err != nil {
+				b.Fatal(err)
+			}
+		}
+
+		if err := batch.Send(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.N*rows)/time.Since(start).Seconds(), "rows/s")
+}
+
+// BenchmarkSelect measures rows per second of a client that reads them all.
+func BenchmarkSelect(b *testing.B) {
+	s := serve(b)
+	c, ctx := open(b, s, clickhouse.CompressionLZ4), context.Background()
+	const rows = 1_000_000
+	start := time.Now()
+	for b.Loop() {
+		got, err := c.Query(ctx, "SELECT number, toString(number), toNullable(number) FROM numbers(1000000)")
+		if err != nil {
+			b.Fatal(err)
+		}
+		n := 0
+		for got.Next() {
+			n++
+		}
+		if got.Err() != nil || n != rows {
+			b.Fatal(n, got.Err())
+		}
+	}
+	b.ReportMetric(float64(b.N*rows)/time.Since(start).Seconds(), "rows/s")
 }

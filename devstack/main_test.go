@@ -1,0 +1,203 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"syncline/devstack/internal/components"
+	"syncline/devstack/internal/stack"
+)
+
+// The test binary is devstack when it is told so.
+func TestMain(m *testing.M) {
+	if os.Getenv("DEVSTACK_AS_COMMAND") != "" {
+		main()
+	}
+	os.Exit(m.Run())
+}
+
+func TestExitCodes(t *testing.T) {
+	dir := t.TempDir()
+	for _, c := range []struct {
+		args []string
+		code int
+		says string
+	}{
+		{nil, exitUsage, "say what to do"},
+		{[]string{"dance"}, exitUsage, "unknown command"},
+		{[]string{"up", "--no-such"}, exitUsage, "no-such"},
+		{[]string{"up", "extra"}, exitUsage, "extra"},
+		{[]string{"up", "--kafka", "rabbit", "--postgres", "9"}, exitUsage, "--postgres is 9"},
+		{[]string{"kill", "--data", dir}, exitUsage, "name of one service"},
+		{[]string{"kill", "kafka", "--data", dir}, exitEnvironment, "no devstack runs"},
+		{[]string{"status", "--data", dir}, exitEnvironment, "devstack up"},
+		{[]string{"down", "--data", dir}, exitOK, ""},
+		{[]string{"up", "--data", dir, "--min-free-gb", "99999999"}, exitEnvironment, "free "},
+		{[]string{"help"}, exitOK, ""},
+	} {
+		var out, errs bytes.Buffer
+		if code := execute(context.Background(), c.args, &out, &errs); code != c.code || !strings.Contains(errs.String(), c.says) {
+			t.Errorf("%v: code %d, %q", c.args, code, errs.String())
+		}
+	}
+}
+
+func TestPortsComeFromTheBaseUnlessGiven(t *testing.T) {
+	cfg, detach, err := upFlags("up", []string{"--ports-base", "31000", "--kafka-port", "9092", "--detach"})
+	if err != nil || !detach || cfg.Ports.Source != 31002 || cfg.Ports.Kafka != 9092 || cfg.Ports.ClickHouse != 31005 {
+		t.Errorf("%+v, %v", cfg, err)
+	}
+}
+
+// TestUpAndDown runs the whole stack, if its programs are at hand.
+func TestUpAndDown(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts servers")
+	}
+	parts, err := stack.OpenComponents(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, part := range []string{"temporal-" + components.TemporalVersion + "-*", "chdb-" + components.ChDBVersion + "-*"} {
+		if found, _ := filepath.Glob(parts.Cache.Path(part)); len(found) == 0 {
+			t.Skipf("%s is not in the cache; `go run . prepare` puts it there", part)
+		}
+	}
+	base := freeBlock(t)
+	dir := filepath.Join(t.TempDir(), "with space")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	openUp(t, dir)
+	envFile := filepath.Join(dir, "env")
+	say := func(code int, args ...string) string {
+		t.Helper()
+		self, err := os.Executable()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command(self, args...)
+		cmd.Env = append(os.Environ(), "DEVSTACK_AS_COMMAND=1")
+		out, err := cmd.CombinedOutput()
+		if cmd.ProcessState == nil || cmd.ProcessState.ExitCode() != code {
+			t.Fatalf("%v: %v, want code %d: %s", args, err, code, out)
+		}
+		return string(out)
+	}
+	upArgs := []string{"up", "--detach", "--data", dir, "--ports-base", fmt.Sprint(base), "--env-file", envFile, "--fsync=false"}
+	t.Cleanup(func() { _ = execute(context.Background(), []string{"down", "--data", dir}, os.Stderr, os.Stderr) })
+	say(exitOK, upArgs...)
+	env, err := os.ReadFile(envFile)
+	if err != nil || strings.Count(string(env), "export SYNCLINE_") != 9 {
+		t.Errorf("environment %q, %v", env, err)
+	}
+	say(exitEnvironment, upArgs...)
+	say(exitEnvironment, "up", "--data", t.TempDir(), "--ports-base", fmt.Sprint(base))
+	clickhouse := fmt.Sprintf("http://127.0.0.1:%d/", base+5)
+	dsn := fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres", base+2)
+	post(t, clickhouse, "CREATE TABLE kept (a UInt8) ENGINE = MergeTree ORDER BY a")
+	post(t, clickhouse, "INSERT INTO kept VALUES (1), (2)")
+	sql(t, dsn, "CREATE TABLE kept AS SELECT 3 AS n")
+	for _, s := range []string{"kafka", "clickhouse", "sink"} {
+		say(exitOK, "kill", s, "--data", dir)
+	}
+	var all []stack.Health
+	out := say(exitFailed, "status", "--json", "--data", dir)
+	if err := json.NewDecoder(strings.NewReader(out)).Decode(&all); err != nil || len(all) != 5 {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for _, s := range []string{"kafka", "clickhouse", "sink"} {
+		say(exitOK, "start", s, "--data", dir)
+	}
+	say(exitOK, "status", "--data", dir)
+	say(exitOK, "down", "--data", dir)
+	for p := base; p < base+9; p++ {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", p))
+		if err != nil {
+			t.Errorf("port %d is still in use", p)
+			continue
+		}
+		_ = l.Close()
+	}
+	say(exitOK, upArgs...)
+	if got := post(t, clickhouse, "SELECT sum(a) FROM kept"); got != "3\n" {
+		t.Errorf("ClickHouse kept %q", got)
+	}
+	if got := sql(t, dsn, "SELECT n FROM kept"); got != "3" {
+		t.Errorf("Postgres kept %q", got)
+	}
+	say(exitOK, "down", "--data", dir)
+}
+
+// openUp lets other accounts pass through a test's folders.
+func openUp(t *testing.T, dir string) {
+	t.Helper()
+	for ; strings.HasPrefix(dir, os.TempDir()) && dir != os.TempDir(); dir = filepath.Dir(dir) {
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// freeBlock finds nine ports in a row, below those that the system deals out.
+func freeBlock(t *testing.T) int {
+	t.Helper()
+next:
+	for base := 20000 + os.Getpid()%1000*10; base < 32000; base += 10 {
+		for p := base; p < base+9; p++ {
+			l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", p))
+			if err != nil {
+				continue next
+			}
+			_ = l.Close()
+		}
+		return base
+	}
+	t.Skip("no nine free ports in a row")
+	return 0
+}
+
+func post(t *testing.T, url, query string) string {
+	t.Helper()
+	res, err := http.Post(url, "", strings.NewReader(query))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	var b bytes.Buffer
+	if _, err := b.ReadFrom(res.Body); err != nil || res.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %v %s", query, err, b.String())
+	}
+	return b.String()
+}
+
+func sql(t *testing.T, dsn, query string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	c, err := pgconn.Connect(ctx, dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close(ctx) }()
+	res, err := c.Exec(ctx, query).ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(res) == 0 || len(res[0].Rows) == 0 {
+		return ""
+	}
+	return string(res[0].Rows[0][0])
+}
