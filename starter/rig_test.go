@@ -311,7 +311,9 @@ func (s *server) until(what string, ok func(result) bool, args ...string) result
 
 func (s *server) streams() result {
 	s.t.Helper()
-	return s.until("streaming", func(r result) bool { return strings.Contains(r.out, "  streaming for") && strings.Contains(r.out, "running") }, "status", s.name)
+	return s.until("streaming", func(r result) bool {
+		return strings.Contains(r.out, "  streaming for") && strings.Contains(r.out, "running")
+	}, "status", s.name)
 }
 
 var sampleReport = contract.Report{

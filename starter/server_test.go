@@ -137,7 +137,9 @@ func (s *server) destroys() {
 	if !s.fakes.called(contract.ForgetSinkActivity+" warehouse rows=false") || s.fakes.called(contract.ForgetSinkActivity+" warehouse rows=true") {
 		s.t.Errorf("rows were not asked to be dropped: %v", s.fakes.calls)
 	}
-	s.until("the end", func(r result) bool { return strings.Contains(r.out, "destroyed") && strings.Contains(r.out, "workflow completed") }, "status", s.name)
+	s.until("the end", func(r result) bool {
+		return strings.Contains(r.out, "destroyed") && strings.Contains(r.out, "workflow completed")
+	}, "status", s.name)
 	s.starter("pause", s.name).exits(exitFailed).says("has ended (completed) (fix: starter apply")
 }
 
