@@ -4,10 +4,16 @@ import (
 	"context"
 	"errors"
 
+	"golang.org/x/sync/errgroup"
+
 	"syncline/dataplane/change"
 	"syncline/dataplane/fault"
 	"syncline/dataplane/sink"
 )
+
+// applyAtOnce is how many tables of a batch are written side by side: each is a
+// round trip, and a batch may touch many.
+const applyAtOnce = 4
 
 // Apply writes rows, then dead letters, then watermarks. Until the last of these
 // the batch counts as unapplied, and writing it again changes nothing.
@@ -16,13 +22,19 @@ func (x *session) Apply(ctx context.Context, b *sink.Batch) (sink.Applied, error
 	if err := x.check(ctx, b.Tables); err != nil {
 		return a, err
 	}
+	parts := make([]sink.Applied, len(b.Tables))
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(applyAtOnce)
 	for i := range b.Tables {
-		if len(b.Tables[i].Rows) == 0 {
-			continue
+		if len(b.Tables[i].Rows) > 0 {
+			g.Go(func() error { return x.applyTable(gctx, b, i, &parts[i]) })
 		}
-		if err := x.applyTable(ctx, b, i, &a); err != nil {
-			return sink.Applied{}, err
-		}
+	}
+	if err := g.Wait(); err != nil {
+		return a, err
+	}
+	for _, p := range parts {
+		a.Written, a.Deleted, a.Bytes, a.Dead = a.Written+p.Written, a.Deleted+p.Deleted, a.Bytes+p.Bytes, append(a.Dead, p.Dead...)
 	}
 	if dead := append(append([]sink.DeadLetter{}, b.Dead...), a.Dead...); len(dead) > 0 {
 		n, err := x.setAside(ctx, dead)
@@ -57,18 +69,27 @@ func (x *session) applyTable(ctx context.Context, b *sink.Batch, table int, a *s
 		out.reset()
 		return err
 	}
+	var baseless []int // updates without a row to take left-out values from
+	reject := func(i int, why error) {
+		d := sink.DeadLetter{Partition: sink.Partition{Table: t.Schema.Table}}
+		if b.Encode != nil {
+			d = b.Encode(table, i)
+		}
+		d.Key, d.Pos, d.Code, d.Reason = t.Rows[i].Key, t.Rows[i].Pos, sink.CodeRowRejected, why.Error()
+		a.Dead = append(a.Dead, d)
+	}
+	reasons := map[int]error{}
 	for i := range t.Rows {
 		r := &t.Rows[i]
 		err := writeRow(out, r, raise(r.Pos, t.Epoch), rows[i])
 		var why *rejection
 		switch {
 		case errors.As(err, &why):
-			d := sink.DeadLetter{Partition: sink.Partition{Table: t.Schema.Table}}
-			if b.Encode != nil {
-				d = b.Encode(table, i)
+			if errors.Is(why, errUnchanged) {
+				baseless, reasons[i] = append(baseless, i), why
+			} else {
+				reject(i, why)
 			}
-			d.Key, d.Pos, d.Code, d.Reason = r.Key, r.Pos, sink.CodeRowRejected, why.Error()
-			a.Dead = append(a.Dead, d)
 			continue
 		case err != nil:
 			return err
@@ -83,7 +104,19 @@ func (x *session) applyTable(ctx context.Context, b *sink.Batch, table int, a *s
 			}
 		}
 	}
-	return flush()
+	if err := flush(); err != nil || len(baseless) == 0 {
+		return err
+	}
+	gone, err := x.superseded(ctx, l, t, baseless)
+	if err != nil {
+		return err
+	}
+	for _, i := range baseless {
+		if !gone[i] {
+			reject(i, reasons[i])
+		}
+	}
+	return nil
 }
 
 // writeRow appends a row, or a tombstone, or where the sorting key changes both.

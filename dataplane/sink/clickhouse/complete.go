@@ -176,7 +176,27 @@ func (m *mapping) isTime() bool { return strings.HasPrefix(m.typ, "DateTime64") 
 // lookupQuery joins the table with the list of keys. Keys are given as texts and
 // cast by the server; one whose column cannot hold it is told apart by _key.
 func (x *session) lookupQuery(l *layout, cols, ask []int, keys [][]string) string {
-	var shape, pick, list, on strings.Builder
+	var pick strings.Builder
+	for _, c := range cols {
+		name := "t." + ident(l.cols[c].name)
+		switch l.cols[c].shape {
+		case listOf:
+			fmt.Fprintf(&pick, ", arrayMap(v -> toString(v), %s)", name)
+		case mapOf:
+			fmt.Fprintf(&pick, ", mapKeys(%s), mapValues(%s)", name, name)
+		default:
+			fmt.Fprintf(&pick, ", CAST(toString(%s), 'Nullable(String)')", name)
+		}
+	}
+	return fmt.Sprintf(`%s
+		SELECT keys.n%s, t.%s FROM %s AS t FINAL INNER JOIN keys ON tuple(%s) = keys.k
+		WHERE t.%s = 0 AND tuple(%s) IN (SELECT k FROM keys)`,
+		l.withKeys(ask, keys), pick.String(), colExact, l.at, l.pkTuple(), colDeleted, l.pkTuple())
+}
+
+// withKeys makes the list of keys the table "keys": n, the row's index, and k.
+func (l *layout) withKeys(ask []int, keys [][]string) string {
+	var shape, list, on strings.Builder
 	shape.WriteString("n UInt32")
 	for i, name := range l.pk {
 		fmt.Fprintf(&shape, ", k%d String", i)
@@ -195,22 +215,7 @@ func (x *session) lookupQuery(l *layout, cols, ask []int, keys [][]string) strin
 		}
 		list.WriteString(")")
 	}
-	for _, c := range cols {
-		name := "t." + ident(l.cols[c].name)
-		switch l.cols[c].shape {
-		case listOf:
-			fmt.Fprintf(&pick, ", arrayMap(v -> toString(v), %s)", name)
-		case mapOf:
-			fmt.Fprintf(&pick, ", mapKeys(%s), mapValues(%s)", name, name)
-		default:
-			fmt.Fprintf(&pick, ", CAST(toString(%s), 'Nullable(String)')", name)
-		}
-	}
-	keyTuple := "tuple(" + on.String() + ")"
-	return fmt.Sprintf(`WITH keys AS (SELECT n, %s AS k FROM values(%s, %s))
-		SELECT keys.n%s, t.%s FROM %s AS t FINAL INNER JOIN keys ON tuple(%s) = keys.k
-		WHERE t.%s = 0 AND tuple(%s) IN (SELECT k FROM keys)`,
-		keyTuple, lit(shape.String()), list.String(), pick.String(), colExact, l.at, l.pkTuple(), colDeleted, l.pkTuple())
+	return fmt.Sprintf("WITH keys AS (SELECT n, tuple(%s) AS k FROM values(%s, %s))", on.String(), lit(shape.String()), list.String())
 }
 
 func (l *layout) pkTuple() string {

@@ -428,6 +428,39 @@ func TestJSONOption(t *testing.T) {
 	}
 }
 
+// TestNotNullDropped lets NULL into a column that had none.
+func TestNotNullDropped(t *testing.T) {
+	s := openTest(t, Options{}, "")
+	ctx := t.Context()
+	sch := sinktest.Schema("loose", 1, sinktest.Col("id", sinktest.Int4), sinktest.Col("n", sinktest.Int8), sinktest.Col("e", mood))
+	sch.Columns[1].NotNull, sch.Columns[2].NotNull = true, true
+	tab := add(t, s, sch, sink.TableOptions{})
+	if err := s.FinishLoad(ctx, sch.Table); err != nil {
+		t.Fatal(err)
+	}
+	x := claim(t, s)
+	if _, err := x.Apply(ctx, sinktest.Batch(tab, 1, sinktest.Put(sch, 1, "1", "10", "sad"))); err != nil {
+		t.Fatal(err)
+	}
+	// Before anybody says so: the value is kept all the same.
+	if _, err := x.Apply(ctx, sinktest.Batch(tab, 2, sinktest.Put(sch, 2, "2", sinktest.NULL, sinktest.NULL))); err != nil {
+		t.Fatal(err)
+	}
+	want(t, rowsOf(t, s, sch, tab.Options), "1|10|sad", "2|NULL|NULL")
+	loose := *sch
+	loose.Columns = slices.Clone(sch.Columns)
+	loose.Columns[1].NotNull, loose.Columns[2].NotNull = false, false
+	if err := x.Evolve(ctx, tab, &loose); err != nil {
+		t.Fatal(err)
+	}
+	tab.Schema = &loose
+	if _, err := x.Apply(ctx, sinktest.Batch(tab, 3, sinktest.Put(&loose, 3, "3", sinktest.NULL, sinktest.NULL))); err != nil {
+		t.Fatal(err)
+	}
+	want(t, rowsOf(t, s, &loose, tab.Options), "1|10|sad", "2|NULL|NULL", "3|NULL|NULL")
+	want(t, strings1(t, s, "SELECT toString(id) FROM "+s.target(sch.Table, tab.Options).view().String()+" WHERE n IS NULL AND e IS NULL"), "3")
+}
+
 func TestFaultsAreNamed(t *testing.T) {
 	gone, err := Open(Config{DSN: "http://user:hunter2@127.0.0.1:1/", Pipeline: "p"})
 	if err != nil {

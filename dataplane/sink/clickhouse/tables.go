@@ -3,6 +3,7 @@ package clickhouse
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"syncline/dataplane/change"
@@ -215,6 +216,11 @@ func (s *Sink) addColumns(ctx context.Context, l *layout, known bool) error {
 	if problem != "" {
 		return fault.Permanent(sink.CodeTableMismatch, nil, "change or rename the sink's table", "table %s cannot take rows of %s: %s", l.at, l.schema.Table, problem)
 	}
+	if known {
+		if err := s.takeNulls(ctx, l, missing); err != nil {
+			return err
+		}
+	}
 	for _, i := range missing {
 		c := &l.cols[i]
 		c.null = c.shape == scalar || c.shape == dictText
@@ -222,6 +228,23 @@ func (s *Sink) addColumns(ctx context.Context, l *layout, known bool) error {
 		if _, err := s.conn.exec(ctx, "alter table "+l.at.String(), q); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// takeNulls makes columns Nullable whose NOT NULL the source has dropped.
+func (s *Sink) takeNulls(ctx context.Context, l *layout, missing []int) error {
+	for i := range l.cols {
+		c := &l.cols[i]
+		takes := c.shape == scalar || c.shape == dictText
+		if c.null || !takes || l.schema.Columns[i].NotNull || slices.Contains(l.order, c.name) || slices.Contains(missing, i) || l.schema.IsKey(i) {
+			continue
+		}
+		q := fmt.Sprintf("ALTER TABLE %s MODIFY COLUMN %s %s", l.at, ident(c.name), c.typeName(true))
+		if _, err := s.conn.exec(ctx, "alter table "+l.at.String(), q); err != nil {
+			return err
+		}
+		c.null = true
 	}
 	return nil
 }
