@@ -11,10 +11,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"syncline/devstack/internal/components"
 	"syncline/devstack/internal/stack"
@@ -61,8 +64,17 @@ func TestPortsComeFromTheBaseUnlessGiven(t *testing.T) {
 	}
 }
 
-// TestUpAndDown runs the whole stack, if its programs are at hand.
-func TestUpAndDown(t *testing.T) {
+// running is a stack that a test has started.
+type running struct {
+	t         *testing.T
+	base      int
+	dir, env  string
+	startArgs []string
+}
+
+// startStack starts the whole stack, if its programs are at hand.
+func startStack(t *testing.T) *running {
+	t.Helper()
 	if testing.Short() {
 		t.Skip("starts servers")
 	}
@@ -75,35 +87,42 @@ func TestUpAndDown(t *testing.T) {
 			t.Skipf("%s is not in the cache; `go run . prepare` puts it there", part)
 		}
 	}
-	base := freeBlock(t)
-	dir := filepath.Join(t.TempDir(), "with space")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	s := &running{t: t, base: freeBlock(t), dir: filepath.Join(t.TempDir(), "with space")}
+	if err := os.MkdirAll(s.dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	openUp(t, dir)
-	envFile := filepath.Join(dir, "env")
-	say := func(code int, args ...string) string {
-		t.Helper()
-		self, err := os.Executable()
-		if err != nil {
-			t.Fatal(err)
-		}
-		cmd := exec.Command(self, args...)
-		cmd.Env = append(os.Environ(), "DEVSTACK_AS_COMMAND=1")
-		out, err := cmd.CombinedOutput()
-		if cmd.ProcessState == nil || cmd.ProcessState.ExitCode() != code {
-			t.Fatalf("%v: %v, want code %d: %s", args, err, code, out)
-		}
-		return string(out)
+	openUp(t, s.dir)
+	s.env = filepath.Join(s.dir, "env")
+	s.startArgs = []string{"up", "--detach", "--data", s.dir, "--ports-base", fmt.Sprint(s.base), "--env-file", s.env, "--fsync=false"}
+	t.Cleanup(func() { _ = execute(context.Background(), []string{"down", "--data", s.dir}, os.Stderr, os.Stderr) })
+	s.say(exitOK, s.startArgs...)
+	return s
+}
+
+// say runs devstack with arguments and wants an exit code.
+func (s *running) say(code int, args ...string) string {
+	s.t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		s.t.Fatal(err)
 	}
-	upArgs := []string{"up", "--detach", "--data", dir, "--ports-base", fmt.Sprint(base), "--env-file", envFile, "--fsync=false"}
-	t.Cleanup(func() { _ = execute(context.Background(), []string{"down", "--data", dir}, os.Stderr, os.Stderr) })
-	say(exitOK, upArgs...)
-	env, err := os.ReadFile(envFile)
+	cmd := exec.Command(self, args...)
+	cmd.Env = append(os.Environ(), "DEVSTACK_AS_COMMAND=1")
+	out, err := cmd.CombinedOutput()
+	if cmd.ProcessState == nil || cmd.ProcessState.ExitCode() != code {
+		s.t.Fatalf("%v: %v, want code %d: %s", args, err, code, out)
+	}
+	return string(out)
+}
+
+func TestUpAndDown(t *testing.T) {
+	s := startStack(t)
+	say, dir, base := s.say, s.dir, s.base
+	env, err := os.ReadFile(s.env)
 	if err != nil || strings.Count(string(env), "export SYNCLINE_") != 9 {
 		t.Errorf("environment %q, %v", env, err)
 	}
-	say(exitEnvironment, upArgs...)
+	say(exitEnvironment, s.startArgs...)
 	say(exitEnvironment, "up", "--data", t.TempDir(), "--ports-base", fmt.Sprint(base))
 	clickhouse := fmt.Sprintf("http://127.0.0.1:%d/", base+5)
 	dsn := fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres", base+2)
@@ -131,7 +150,7 @@ func TestUpAndDown(t *testing.T) {
 		}
 		_ = l.Close()
 	}
-	say(exitOK, upArgs...)
+	say(exitOK, s.startArgs...)
 	if got := post(t, clickhouse, "SELECT sum(a) FROM kept"); got != "3\n" {
 		t.Errorf("ClickHouse kept %q", got)
 	}
@@ -139,6 +158,93 @@ func TestUpAndDown(t *testing.T) {
 		t.Errorf("Postgres kept %q", got)
 	}
 	say(exitOK, "down", "--data", dir)
+}
+
+// What a broker or ClickHouse has acknowledged is there after kills.
+func TestKillsLoseNothingAcknowledged(t *testing.T) {
+	s := startStack(t)
+	const kills = 4
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	broker, url := fmt.Sprintf("127.0.0.1:%d", s.base+4), fmt.Sprintf("http://127.0.0.1:%d/", s.base+5)
+	client, err := kgo.NewClient(kgo.SeedBrokers(broker), kgo.DefaultProduceTopic("kept"), kgo.AllowAutoTopicCreation(), kgo.RetryBackoffFn(func(int) time.Duration { return 20 * time.Millisecond }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	makeTopic(ctx, t, client, "kept")
+	post(t, url, "CREATE TABLE acked (n UInt64) ENGINE = MergeTree ORDER BY n")
+	stop := make(chan struct{})
+	var produced, inserted int
+	var wg sync.WaitGroup
+	work := func(count *int, one func(n int) error) {
+		wg.Go(func() {
+			for n := 0; ; {
+				select {
+				case <-stop:
+					return
+				case <-ctx.Done():
+					return
+				default:
+				}
+				if one(n) == nil {
+					n++
+					*count = n
+				}
+			}
+		})
+	}
+	work(&produced, func(n int) error {
+		return client.ProduceSync(ctx, &kgo.Record{Value: fmt.Append(nil, n)}).FirstErr()
+	})
+	work(&inserted, func(n int) error {
+		res, err := http.Post(url, "", strings.NewReader(fmt.Sprintf("INSERT INTO acked SELECT number + %d FROM numbers(100)", n*100)))
+		if err != nil {
+			return err
+		}
+		defer func() { _ = res.Body.Close() }()
+		if res.StatusCode != http.StatusOK {
+			return fmt.Errorf("status %d", res.StatusCode)
+		}
+		return nil
+	})
+	for range kills {
+		for _, name := range []string{"kafka", "clickhouse"} {
+			s.say(exitOK, "kill", name, "--data", s.dir)
+			s.say(exitOK, "start", name, "--data", s.dir)
+		}
+	}
+	close(stop)
+	wg.Wait()
+	if produced == 0 || inserted == 0 || ctx.Err() != nil {
+		t.Fatalf("produced %d, inserted %d, %v", produced, inserted, ctx.Err())
+	}
+	if got, want := post(t, url, "SELECT uniqExact(n) >= "+fmt.Sprint(inserted*100)+" FROM acked"), "1\n"; got != want {
+		t.Errorf("ClickHouse lost acknowledged rows: %s", post(t, url, "SELECT uniqExact(n) FROM acked"))
+	}
+	seen := map[string]bool{}
+	reader, err := kgo.NewClient(kgo.SeedBrokers(broker), kgo.ConsumeTopics("kept"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	for len(seen) < produced && ctx.Err() == nil {
+		reader.PollFetches(ctx).EachRecord(func(r *kgo.Record) { seen[string(r.Value)] = true })
+	}
+	if len(seen) < produced {
+		t.Errorf("Kafka lost records: %d of %d are there", len(seen), produced)
+	}
+}
+
+func makeTopic(ctx context.Context, t *testing.T, c *kgo.Client, name string) {
+	t.Helper()
+	req := kmsg.NewPtrCreateTopicsRequest()
+	topic := kmsg.NewCreateTopicsRequestTopic()
+	topic.Topic, topic.NumPartitions, topic.ReplicationFactor = name, 2, 1
+	req.Topics, req.TimeoutMillis = append(req.Topics, topic), 10_000
+	if _, err := req.RequestWith(ctx, c); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // openUp lets other accounts pass through a test's folders.
