@@ -18,6 +18,7 @@ import (
 	chsink "syncline/dataplane/sink/clickhouse"
 	pgsink "syncline/dataplane/sink/postgres"
 	source "syncline/dataplane/source/postgres"
+	"syncline/dataplane/transport/debezium"
 	"syncline/dataplane/transport/kafka"
 	"syncline/pipeline"
 	"syncline/secrets"
@@ -99,6 +100,9 @@ func (a *Activities) sink(ctx context.Context, name string, s pipeline.Sink) (si
 func (a *Activities) kafkaOptions(ctx context.Context, spec *pipeline.Spec) (kafka.Options, error) {
 	k := spec.Kafka
 	o := kafka.Options{Brokers: k.Brokers, Prefix: k.TopicPrefix, Pipeline: spec.Name}
+	if k.Format != pipeline.FormatSyncline {
+		o.Debezium = &debezium.Options{WithSchema: k.Format == pipeline.FormatDebeziumSchema}
+	}
 	if k.SASL != nil {
 		pw, err := a.Secrets.Resolve(ctx, k.SASL.Password)
 		if err != nil {
