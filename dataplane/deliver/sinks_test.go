@@ -63,7 +63,9 @@ func intoSink(t *testing.T, s sink.Sink, side check.Side) {
 	if err := s.Init(ctx); err != nil {
 		t.Fatal(err)
 	}
-	w := newWorldLoaded(rand.Uint64(), 120, 1)
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	w := newWorldLoaded(seed, 80, 1)
 	for id, mt := range w.sink.tables {
 		err := s.AddTable(ctx, sink.Table{ID: id, Schema: mt.info.Schema, Partitions: w.parts[id], Epoch: 1, Options: mt.info.Options})
 		if err == nil {
@@ -94,11 +96,17 @@ func intoSink(t *testing.T, s sink.Sink, side check.Side) {
 	for lane := range 2 {
 		wg.Go(func() {
 			for lives := 0; ctx.Err() == nil && !arrived(); lives++ {
-				life := 3 * time.Second
+				life := time.Hour
 				if lives < 8 {
 					life = time.Duration(50+rand.IntN(400)) * time.Millisecond
 				}
 				run, end := context.WithTimeout(ctx, life)
+				go func() {
+					for run.Err() == nil && !arrived() {
+						time.Sleep(50 * time.Millisecond)
+					}
+					end()
+				}()
 				o := quick(lane, 2)
 				o.RetryFor, o.PollTables, o.tick = 10*time.Second, 50*time.Millisecond, 10*time.Millisecond
 				err := Run(run, o, w.log, s, w.placer, Observer{})
@@ -115,6 +123,11 @@ func intoSink(t *testing.T, s sink.Sink, side check.Side) {
 	if !arrived() {
 		marks, err := s.Watermarks(t.Context())
 		t.Fatalf("not finished in time, through %s: %v %v", w.through, marks, err)
+	}
+	for _, id := range []change.TableID{tableA, tableB} { // nothing is wrong with any row
+		if keys := parkedAt(t, s, id); len(keys) > 0 {
+			t.Errorf("%s: keys %v are parked", id, keys)
+		}
 	}
 	tables, err := check.TablesOf(ctx, s)
 	if err != nil {
@@ -162,4 +175,18 @@ func intoSink(t *testing.T, s sink.Sink, side check.Side) {
 			}
 		}
 	}
+}
+
+func parkedAt(t *testing.T, s sink.Sink, id change.TableID) []change.Key {
+	t.Helper()
+	ses, err := s.Claim(t.Context(), 0, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = ses.Close() }()
+	keys, err := ses.Parked(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return keys
 }
