@@ -67,6 +67,11 @@ func (x *session) applyTable(ctx context.Context, b *sink.Batch, table int, a *s
 		n, err := x.insert(ctx, l.at, out.rows, out.parts())
 		a.Bytes += n
 		out.reset()
+		if err != nil { // another lane may have altered the table
+			x.mu.Lock()
+			clear(x.layouts)
+			x.mu.Unlock()
+		}
 		return err
 	}
 	var baseless []int // updates without a row to take left-out values from

@@ -219,8 +219,8 @@ func (c *conn) insertNative(ctx context.Context, w *written, t target, rows int,
 	for _, col := range batch.Columns() {
 		p, ok := byName[col.Name()]
 		if !ok || !sameType(p.typ, string(col.Type())) {
-			return 0, buf, fault.Permanent(CodeConfig, nil, "use the HTTP protocol, which lets the server convert",
-				"column %q of %s cannot be filled over the native protocol", col.Name(), t)
+			return 0, buf, fault.Transient(CodeConfig, nil, "column %q of %s is of another type than a moment ago, or is not one that Syncline fills; "+
+				"over HTTP the server would convert", col.Name(), t)
 		}
 		buf = p.data.encode(p.data.prefix(buf[:0]))
 		sent += int64(len(buf))

@@ -41,13 +41,14 @@ type plan struct {
 // frozenVer is above every attempt.
 const frozenVer = 1 << 32
 
-// plans reads the plans of all tables, or of one; without bounds, which are the
-// bulk of it, unless asked for.
-func (s *Sink) plans(ctx context.Context, tab string, bounds bool) (map[planKey]*plan, error) {
-	where := "p." + s.mine()
-	if tab != "" {
-		where += " AND p.tab = " + lit(tab)
+// plans reads the plans of tables; without bounds, which are the bulk of it,
+// unless asked for.
+func (s *Sink) plans(ctx context.Context, tabs []string, bounds bool) (map[planKey]*plan, error) {
+	names := make([]string, len(tabs))
+	for i, t := range tabs {
+		names[i] = lit(t)
 	}
+	of := " AND tab IN (" + strings.Join(names, ", ") + ")"
 	body := "''"
 	if bounds {
 		body = "p.body"
@@ -57,7 +58,7 @@ func (s *Sink) plans(ctx context.Context, tab string, bounds bool) (map[planKey]
 		LEFT JOIN (SELECT * FROM %s FINAL WHERE %s) AS d ON p.tab = d.tab AND p.epoch = d.epoch AND p.plan = d.plan AND p.n = d.n
 		WHERE %s AND (p.tab, p.epoch, p.plan) IN (SELECT tab, epoch, argMin(plan, (at, plan)) FROM %s WHERE %s GROUP BY tab, epoch)
 		ORDER BY p.tab, p.epoch, p.n`,
-		body, s.ledger("chunks"), s.ledger("loaded"), s.mine(), where, s.ledger("chunks"), s.mine())
+		body, s.ledger("chunks"), s.ledger("loaded"), s.mine()+of, "p."+s.mine(), s.ledger("chunks"), s.mine()+of)
 	out := map[planKey]*plan{}
 	err := s.conn.query(ctx, "SELECT the chunks", q, func(scan func(...any) error) error {
 		var k planKey
@@ -91,7 +92,7 @@ func (s *Sink) plans(ctx context.Context, tab string, bounds bool) (map[planKey]
 }
 
 func (s *Sink) plan(ctx context.Context, r *record) (*plan, error) {
-	ps, err := s.plans(ctx, r.id.String(), true)
+	ps, err := s.plans(ctx, []string{r.id.String()}, true)
 	if err != nil {
 		return nil, err
 	}

@@ -42,6 +42,7 @@ type record struct {
 	def    definition
 	state  state
 	schema *change.Schema // evolved, or the definition's
+	ver    uint64         // of the definition
 }
 
 // records reads the pipeline's tables; only the one named, if tab is not empty.
@@ -51,10 +52,11 @@ func (s *Sink) records(ctx context.Context, tab string) ([]record, error) {
 		where = s.where(tab)
 	}
 	byName := map[string]*record{}
-	q := fmt.Sprintf("SELECT tab, aspect, body FROM %s FINAL WHERE %s", s.ledger("tables"), where)
+	q := fmt.Sprintf("SELECT tab, aspect, body, ver FROM %s FINAL WHERE %s", s.ledger("tables"), where)
 	err := s.conn.query(ctx, "SELECT the tables of the ledger", q, func(scan func(...any) error) error {
 		var name, aspect, body string
-		if err := scan(&name, &aspect, &body); err != nil {
+		var ver uint64
+		if err := scan(&name, &aspect, &body, &ver); err != nil {
 			return err
 		}
 		r := byName[name]
@@ -69,7 +71,7 @@ func (s *Sink) records(ctx context.Context, tab string) ([]record, error) {
 		var into any
 		switch aspect {
 		case aspectDef:
-			into = &r.def
+			into, r.ver = &r.def, ver
 		case aspectState:
 			into = &r.state
 		case aspectSchema:
@@ -112,37 +114,62 @@ func (s *Sink) record(ctx context.Context, id change.TableID) (*record, error) {
 	return &rs[0], nil
 }
 
-// Tables returns the pipeline's tables with the progress of their loads.
+// progress of a table's load.
+type progress struct {
+	ver          uint64 // of the definition that it belongs to
+	chunks, done int
+	rows, bytes  int64
+	to           change.LSN
+}
+
+// Tables returns the pipeline's tables with the progress of their loads. Loads
+// that are over are read once, since lanes ask often.
 func (s *Sink) Tables(ctx context.Context) ([]sink.Table, error) {
 	rs, err := s.records(ctx, "")
 	if err != nil {
 		return nil, err
 	}
-	plans, err := s.plans(ctx, "", false)
-	if err != nil {
-		return nil, err
+	var ask []string
+	known := make(map[string]progress, len(rs))
+	for i := range rs {
+		r, tab := &rs[i], rs[i].id.String()
+		p, ok := s.loads.Load(tab)
+		if over := r.state.State == sink.Streaming || r.state.State == sink.Gated; ok && over && p.(progress).ver == r.ver {
+			known[tab] = p.(progress)
+		} else {
+			ask = append(ask, tab)
+		}
+	}
+	plans := map[planKey]*plan{}
+	if len(ask) > 0 {
+		if plans, err = s.plans(ctx, ask, false); err != nil {
+			return nil, err
+		}
 	}
 	out := make([]sink.Table, 0, len(rs))
-	for _, r := range rs {
-		t := sink.Table{ID: r.id, State: r.state.State, Reason: r.state.Reason, Partitions: r.def.Partitions, Epoch: r.def.Epoch,
-			Schema: r.schema, Options: r.def.Options}
-		var chunks []sink.Chunk
-		if p := plans[planKey{r.id.String(), r.def.Epoch}]; p != nil {
-			chunks = p.chunks
-		}
-		for _, c := range chunks {
-			t.Chunks++
-			if !c.Done {
-				continue
+	for i := range rs {
+		r, tab := &rs[i], rs[i].id.String()
+		p, ok := known[tab]
+		if !ok {
+			p = progress{ver: r.ver}
+			if plan := plans[planKey{tab, r.def.Epoch}]; plan != nil {
+				p.add(plan.chunks)
 			}
-			t.Done++
-			t.Rows += c.Rows
-			t.Bytes += c.Bytes
-			t.LoadedTo = max(t.LoadedTo, c.LSN)
+			s.loads.Store(tab, p)
 		}
-		out = append(out, t)
+		out = append(out, sink.Table{ID: r.id, State: r.state.State, Reason: r.state.Reason, Partitions: r.def.Partitions, Epoch: r.def.Epoch,
+			Schema: r.schema, Options: r.def.Options, Chunks: p.chunks, Done: p.done, Rows: p.rows, Bytes: p.bytes, LoadedTo: p.to})
 	}
 	return out, nil
+}
+
+func (p *progress) add(chunks []sink.Chunk) {
+	for _, c := range chunks {
+		p.chunks++
+		if c.Done {
+			p.done, p.rows, p.bytes, p.to = p.done+1, p.rows+c.Rows, p.bytes+c.Bytes, max(p.to, c.LSN)
+		}
+	}
 }
 
 // Watermarks returns all of the pipeline's.

@@ -14,6 +14,7 @@ type Sink struct {
 	opts     Options
 	conn     *conn
 	buffers  sync.Pool // of []byte: encoded blocks
+	loads    sync.Map  // table → progress of its load, as last read
 }
 
 var _ sink.Sink = (*Sink)(nil)
