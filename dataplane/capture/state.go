@@ -39,6 +39,9 @@ func (s *state) appended(c *change.Change, seq uint64) {
 	for i := range c.Old {
 		n += uint64(len(c.Old[i].Data))
 	}
+	for i := range c.Moved {
+		n += uint64(len(c.Moved[i].Data))
+	}
 	s.mu.Lock()
 	s.seq, s.read = seq, c.Pos
 	s.changes++

@@ -76,6 +76,7 @@ type Change struct {
 	Key        Key       // "" for an append-only table and for Truncate
 	New        Row       // nil for Delete and Truncate
 	Old        Row       // for Delete: key columns set, or all with REPLICA IDENTITY FULL; for Update: only with FULL; else nil
+	Moved      Row       // for the two halves of a change of key: the other half's key as the source wrote it, in key order; else nil
 }
 
 // Key is the primary key of a row: the text forms of its columns, each behind

@@ -28,6 +28,7 @@ const (
 	flagKey
 	flagNew
 	flagOld
+	flagMoved
 	flagsKnown = 1<<iota - 1
 )
 
@@ -60,6 +61,9 @@ func Encode(dst []byte, c *Change) []byte {
 	if c.Old != nil {
 		flags |= flagOld
 	}
+	if c.Moved != nil {
+		flags |= flagMoved
+	}
 	dst = append(dst, FormatVersion, byte(c.Op), flags)
 	dst, _ = c.Pos.AppendBinary(dst)
 	dst = binary.BigEndian.AppendUint64(dst, uint64(c.Schema))
@@ -81,6 +85,9 @@ func Encode(dst []byte, c *Change) []byte {
 	}
 	if c.Old != nil {
 		dst = appendRow(dst, c.Old)
+	}
+	if c.Moved != nil {
+		dst = appendRow(dst, c.Moved)
 	}
 	return dst
 }
@@ -128,7 +135,7 @@ func Decode(b []byte, c *Change) error {
 	if flags&^flagsKnown != 0 {
 		return &FormatError{offFlags, fmt.Sprintf("unknown flags %#x", flags&^flagsKnown)}
 	}
-	newRow, oldRow := c.New, c.Old
+	newRow, oldRow, movedRow := c.New, c.Old, c.Moved
 	*c = Change{
 		Op:         op,
 		Last:       flags&flagLast != 0,
@@ -154,6 +161,9 @@ func Decode(b []byte, c *Change) error {
 	}
 	if flags&flagOld != 0 {
 		c.Old = d.row(oldRow)
+	}
+	if flags&flagMoved != 0 {
+		c.Moved = d.row(movedRow)
 	}
 	if d.err == nil && d.at != len(b) {
 		return &FormatError{d.at, fmt.Sprintf("%d bytes too many", len(b)-d.at)}

@@ -56,6 +56,7 @@ func genChange() *rapid.Generator[Change] {
 			Key:        Key(rapid.StringN(0, 40, -1).Draw(t, "key")),
 			New:        genRow().Draw(t, "new"),
 			Old:        genRow().Draw(t, "old"),
+			Moved:      genRow().Draw(t, "moved"),
 		}
 	})
 }
@@ -63,8 +64,8 @@ func genChange() *rapid.Generator[Change] {
 // same compares changes; a Text without bytes may have a nil or an empty Data.
 func same(a, b *Change) bool {
 	x, y := *a, *b
-	x.New, x.Old, y.New, y.Old = nil, nil, nil, nil
-	return reflect.DeepEqual(x, y) && sameRow(a.New, b.New) && sameRow(a.Old, b.Old)
+	x.New, x.Old, x.Moved, y.New, y.Old, y.Moved = nil, nil, nil, nil, nil, nil
+	return reflect.DeepEqual(x, y) && sameRow(a.New, b.New) && sameRow(a.Old, b.Old) && sameRow(a.Moved, b.Moved)
 }
 
 func sameRow(a, b Row) bool {
@@ -173,8 +174,10 @@ func TestGolden(t *testing.T) {
 	full.Old = Row{TextValue("42"), TextValue("1.00"), {}, TextValue(strings.Repeat("x", 200)), {}}
 	truncate := Change{Table: TableID{"Ünï", `we"ird.name`}, Op: Truncate, Pos: Position{2, 7, 1}, XID: 9, CommitTime: example.CommitTime}
 	del := Change{Table: TableID{"public", "orders"}, Schema: 1, Op: Delete, Pos: Position{1, 8, 1}, Key: "\x0242", Old: Row{TextValue("42"), {}, {}, {}, {}}}
+	moved := del
+	moved.Moved = Row{TextValue("43")}
 	var out strings.Builder
-	for _, c := range []Change{example, full, truncate, del} {
+	for _, c := range []Change{example, full, truncate, del, moved} {
 		out.WriteString(hex.EncodeToString(Encode(nil, &c)) + "\n")
 	}
 	const file = "testdata/format-v1.hex"

@@ -292,7 +292,7 @@ func TestKeyChangeReadsUnchangedValues(t *testing.T) {
 		New: change.Row{change.TextValue("2"), {Kind: change.Unchanged}}})
 	f.send(pgoutput.Message{Kind: pgoutput.Commit, Commit: 100, End: 110})
 	want := []string{"schema public.t1", `1:0/64:1 x5 public.t1 u("1") 1,=`, `1:0/64:2 x5 public.t1 u("1") 1,z`,
-		`1:0/64:3 x5 public.t1 d("1") was 1,∅`, `1:0/64:4 x5 public.t1 c("2") 2,filled. through 0/6E`}
+		`1:0/64:3 x5 public.t1 d("1") was 1,∅ other 2`, `1:0/64:4 x5 public.t1 c("2") 2,filled other 1. through 0/6E`}
 	if !slices.Equal(f.events, want) {
 		t.Errorf("%q", f.events)
 	}

@@ -150,11 +150,11 @@ func clone(ev capture.Event) change.Change {
 		}
 		return out
 	}
-	c.New, c.Old = cp(c.New), cp(c.Old)
+	c.New, c.Old, c.Moved = cp(c.New), cp(c.Old), cp(c.Moved)
 	return c
 }
 
-// text is a short form: op key new|old.
+// text is a short form: op, key, new and old image, the other half's key.
 func text(c change.Change) string {
 	row := func(r change.Row) string {
 		var b []string
@@ -178,6 +178,9 @@ func text(c change.Change) string {
 	}
 	if c.Old != nil {
 		s += " was " + row(c.Old)
+	}
+	if c.Moved != nil {
+		s += " other " + row(c.Moved)
 	}
 	if c.Last {
 		s += "."

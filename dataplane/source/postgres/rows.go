@@ -110,11 +110,21 @@ func (a *assembler) moveKey(ctx context.Context, c *cell, r *relation, m *pgoutp
 	d := a.cell()
 	a.fill(d, r, change.Delete)
 	d.ch.Key, d.ch.Old = before, m.Old // points into c, which is released after d
+	d.ch.Moved = keyColumns(r.schema, m.New)
 	a.emit(d, r)
 	a.fill(c, r, change.Insert)
-	c.ch.Key, c.ch.New = after, m.New
+	c.ch.Key, c.ch.New, c.ch.Moved = after, m.New, keyColumns(r.schema, m.Old)
 	a.emit(c, r)
 	return nil
+}
+
+// keyColumns is the key as the row has it, which change.Key has normalised.
+func keyColumns(s *change.Schema, row change.Row) change.Row {
+	out := make(change.Row, len(s.Key))
+	for n, k := range s.Key {
+		out[n] = row[k]
+	}
+	return out
 }
 
 // checkLabels notices labels that were added to an enum: that does not make the

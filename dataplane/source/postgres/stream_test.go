@@ -41,14 +41,14 @@ func TestStreamOperations(t *testing.T) {
 	r.exec(`UPDATE plain SET id = 2 WHERE id = 1`)
 	r.exec(`DELETE FROM plain WHERE id = 2`)
 	cs, schemas = r.drain(st)
-	expect(t, cs, `c("1") 1,x,<10000>.`, `u("1") 1,y,=.`, `d("1") was 1,∅,∅`, `c("2") 2,y,∅.`, `d("2") was 2,∅,∅.`)
+	expect(t, cs, `c("1") 1,x,<10000>.`, `u("1") 1,y,=.`, `d("1") was 1,∅,∅ other 2`, `c("2") 2,y,∅ other 1.`, `d("2") was 2,∅,∅.`)
 	if len(schemas[0].Columns) != 3 {
 		t.Errorf("a generated column is in the schema: %+v", schemas[0].Columns)
 	}
 	r.exec(`INSERT INTO plain VALUES (3, 'x', repeat('0123456789', 1000))`)
 	r.exec(`UPDATE plain SET id = 4, a = 'moved' WHERE id = 3`)
 	cs, _ = r.drain(st)
-	expect(t, cs, `c("3") 3,x,<10000>.`, `d("3") was 3,∅,∅`, `c("4") 4,moved,<10000>.`)
+	expect(t, cs, `c("3") 3,x,<10000>.`, `d("3") was 3,∅,∅ other 4`, `c("4") 4,moved,<10000> other 3.`)
 
 	// With FULL the old row fills unchanged values.
 	r.exec(`INSERT INTO full_id (a, big) VALUES ('x', repeat('0123456789', 1000))`)
@@ -57,14 +57,14 @@ func TestStreamOperations(t *testing.T) {
 	r.exec(`DELETE FROM full_id`)
 	cs, schemas = r.drain(st)
 	expect(t, cs, `c("1") 1,x,<10000>.`, `u("1") 1,y,<10000> was 1,x,<10000>.`,
-		`d("1") was 1,y,<10000>`, `c("7") 7,y,<10000>.`, `d("7") was 7,y,<10000>.`)
+		`d("1") was 1,y,<10000> other 7`, `c("7") 7,y,<10000> other 1.`, `d("7") was 7,y,<10000>.`)
 	if !schemas[0].Full {
 		t.Error("replica identity full is not in the schema")
 	}
 
 	r.exec(`INSERT INTO by_index VALUES (1, 'one', 1); UPDATE by_index SET v = 2; UPDATE by_index SET code = 'uno'; DELETE FROM by_index`)
 	cs, _ = r.drain(st)
-	expect(t, cs, `c("one") 1,one,1`, `u("one") 1,one,2`, `d("one") was ∅,one,∅`, `c("uno") 1,uno,2`, `d("uno") was ∅,uno,∅.`)
+	expect(t, cs, `c("one") 1,one,1`, `u("one") 1,one,2`, `d("one") was ∅,one,∅ other uno`, `c("uno") 1,uno,2 other one`, `d("uno") was ∅,uno,∅.`)
 
 	r.exec(`INSERT INTO log VALUES (1, 'a'), (1, 'a'); UPDATE log SET what = 'b'; DELETE FROM log`)
 	cs, schemas = r.drain(st)

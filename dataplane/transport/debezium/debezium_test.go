@@ -98,9 +98,9 @@ func TestGolden(t *testing.T) {
 		{"update-full", mk(func(c *change.Change) { c.Op, c.New, c.Old = change.Update, full(), nulls })},
 		{"update-toast", mk(func(c *change.Change) { c.Op, c.New = change.Update, toasted })},
 		{"delete", mk(func(c *change.Change) { c.Op, c.Old = change.Delete, keys(s, full()) })},
-		{"key-change-1", mk(func(c *change.Change) { c.Op, c.Old, c.New = change.Delete, keys(s, full()), keys(s, moved) })},
+		{"key-change-1", mk(func(c *change.Change) { c.Op, c.Old, c.Moved = change.Delete, keys(s, full()), moved[:2] })},
 		{"key-change-2", mk(func(c *change.Change) {
-			c.Op, c.New, c.Old, c.Pos.Ordinal = change.Insert, moved, keys(s, full()), 3
+			c.Op, c.New, c.Moved, c.Pos.Ordinal = change.Insert, moved, full()[:2], 3
 		})},
 		{"truncate", mk(func(c *change.Change) { c.Op = change.Truncate })},
 	}

@@ -173,8 +173,7 @@ func (e *Encoder) envelope(t *table) connectSchema {
 // tombstone, or none for a truncation that is not asked for. at is when it is
 // processed.
 //
-// A delete whose New holds key columns, and an insert whose Old does, are the
-// halves of a change of key: they get the headers that name the other key.
+// The halves of a change of key get the headers that name the other key.
 func (e *Encoder) Encode(s *change.Schema, c *change.Change, at time.Time) ([]Record, error) {
 	if c.Op == change.Truncate && !e.opts.Truncate {
 		return nil, nil
@@ -183,6 +182,7 @@ func (e *Encoder) Encode(s *change.Schema, c *change.Change, at time.Time) ([]Re
 	var rec Record
 	var err error
 	before, after := c.Old, c.New
+	other := ""
 	op := byte(c.Op)
 	switch c.Op {
 	case change.Insert:
@@ -192,12 +192,7 @@ func (e *Encoder) Encode(s *change.Schema, c *change.Change, at time.Time) ([]Re
 		if rec.Key, err = t.key(c.New); err != nil {
 			return nil, err
 		}
-		if before != nil {
-			if rec.Headers, err = t.header(headerOldKey, before); err != nil {
-				return nil, err
-			}
-		}
-		before = nil
+		before, other = nil, headerOldKey
 	case change.Update:
 		if rec.Key, err = t.key(c.New); err != nil {
 			return nil, err
@@ -206,14 +201,16 @@ func (e *Encoder) Encode(s *change.Schema, c *change.Change, at time.Time) ([]Re
 		if rec.Key, err = t.key(c.Old); err != nil {
 			return nil, err
 		}
-		if after != nil {
-			if rec.Headers, err = t.header(headerNewKey, after); err != nil {
-				return nil, err
-			}
-		}
-		after = nil
+		after, other = nil, headerNewKey
 	case change.Truncate:
 		before, after = nil, nil
+	}
+	if other != "" && c.Moved != nil && rec.Key != nil {
+		key, err := t.keyOf(c.Moved)
+		if err != nil {
+			return nil, err
+		}
+		rec.Headers = []Header{{other, key}}
 	}
 	dst := append(make([]byte, 0, len(t.head)+1024), t.head...)
 	dst = append(dst, `{"before":`...)
@@ -239,29 +236,35 @@ func (e *Encoder) Encode(s *change.Schema, c *change.Change, at time.Time) ([]Re
 	return out, nil
 }
 
-func (t *table) header(name string, row change.Row) ([]Header, error) {
-	key, err := t.key(row)
-	if err != nil || key == nil {
-		return nil, err
-	}
-	return []Header{{name, key}}, nil
-}
-
+// key returns the key of a row, nil if the table has none.
 func (t *table) key(row change.Row) ([]byte, error) {
 	if len(t.keyNames) == 0 {
 		return nil, nil
 	}
+	var few [4]change.Value
+	values := few[:0]
+	for _, i := range t.keyNames {
+		if i >= len(row) {
+			return nil, t.bad(i, errors.New("the row ends before the key column"))
+		}
+		values = append(values, row[i])
+	}
+	return t.keyOf(values)
+}
+
+// keyOf writes the values of the key's columns, given in key order.
+func (t *table) keyOf(values change.Row) ([]byte, error) {
 	dst := append(append(make([]byte, 0, len(t.keyHead)+64), t.keyHead...), '{')
 	for n, i := range t.keyNames {
 		if n > 0 {
 			dst = append(dst, ',')
 		}
-		if i >= len(row) || row[i].Kind != change.Text {
+		if n >= len(values) || values[n].Kind != change.Text {
 			return nil, t.bad(i, errors.New("the key column has no value"))
 		}
 		var err error
 		dst = append(dst, t.names[i]...)
-		if dst, err = t.columns[i].conv(dst, row[i].Data); err != nil {
+		if dst, err = t.columns[i].conv(dst, values[n].Data); err != nil {
 			return nil, t.bad(i, err)
 		}
 	}
