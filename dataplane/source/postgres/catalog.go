@@ -130,12 +130,16 @@ func (c *catalog) types(ctx context.Context, refs []typeRef) ([]change.Type, err
 	defer c.mu.Unlock()
 	rows := map[uint32]typeRow{}
 	var need []uint32
-	want := func(oid uint32) {
+	var want func(oid uint32)
+	want = func(oid uint32) {
 		if _, ok := rows[oid]; ok || oid == 0 || slices.Contains(need, oid) {
 			return
 		}
 		if r, ok := c.builtin[oid]; ok {
 			rows[oid] = r
+			want(r.elem) // what a known type is made of may not have been asked for in this call
+			want(r.base)
+			want(r.sub)
 			return
 		}
 		need = append(need, oid)
