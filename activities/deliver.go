@@ -2,10 +2,12 @@ package activities
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
 
+	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/activity"
 	"go.uber.org/zap"
 
@@ -16,6 +18,7 @@ import (
 	"syncline/dataplane/sink"
 	"syncline/dataplane/transport/kafka"
 	"syncline/pipeline"
+	"syncline/secrets"
 	"syncline/worker/observe"
 )
 
@@ -58,6 +61,23 @@ func (a *Activities) Deliver(ctx context.Context, in contract.DeliverInput) erro
 		}
 		defer records.Close()
 		obs := deliverObserver(metrics, log)
+		gates := a.tellGates(ctx, in.Spec.Name, in.Sink, log)
+		known, err := sk.Tables(ctx)
+		if err != nil {
+			return err
+		}
+		for _, t := range known { // the attempt that gated it may not have been heard
+			if t.State == sink.Gated {
+				gates(t.ID, t.Reason)
+			}
+		}
+		closed := obs.Closed
+		obs.Closed = func(t change.TableID, st sink.State, reason string) {
+			closed(t, st, reason)
+			if st == sink.Gated {
+				gates(t, reason)
+			}
+		}
 		obs.Status = func(s deliver.Status) {
 			metrics.Backlog(s.Backlog)
 			a.Health.Progress(loop, s.Through.String())
@@ -73,6 +93,28 @@ func (a *Activities) Deliver(ctx context.Context, in contract.DeliverInput) erro
 		metrics.Fenced()
 	}
 	return err
+}
+
+// tellGates returns a function that tells the pipeline of a table that is not
+// delivered any more: a status that says less would be taken for "in sync".
+func (a *Activities) tellGates(ctx context.Context, name, sinkName string, log *zap.Logger) func(change.TableID, string) {
+	return func(t change.TableID, reason string) {
+		g := contract.TableGated{Sink: sinkName, Table: t, Reason: secrets.Redact(reason)}
+		go func() {
+			for wait := 100 * time.Millisecond; ; wait = min(2*wait, 10*time.Second) {
+				err := a.Client.SignalWorkflow(ctx, contract.PipelineID(name), "", contract.GatedSignal, g)
+				var gone *serviceerror.NotFound
+				if err == nil || errors.As(err, &gone) || ctx.Err() != nil {
+					return
+				}
+				log.Warn("pipeline not told of a gated table", zap.Stringer("table", t), zap.Error(err))
+				select {
+				case <-ctx.Done():
+				case <-time.After(wait):
+				}
+			}
+		}()
+	}
 }
 
 func deliverOptions(in *contract.DeliverInput, s *pipeline.Sink) deliver.Options {

@@ -106,8 +106,10 @@ func (p *entity) settle(ctx workflow.Context) {
 	}
 	ph := contract.Streaming
 	for i := range p.state.Tables {
-		if p.anySink(&p.state.Tables[i], sink.Loading) {
+		if t := &p.state.Tables[i]; ph == contract.Streaming && p.anySink(t, sink.Loading) {
 			ph = contract.Bootstrapping
+		} else if p.anySink(t, sink.Gated) || p.anySink(t, contract.LoadFailed) {
+			ph = contract.Degraded
 		}
 	}
 	for _, c := range p.state.Components {
@@ -201,6 +203,7 @@ func (p *entity) addTables(ts []contract.ResolvedTable) {
 func (p *entity) listen(ctx workflow.Context) {
 	each(ctx, contract.ComponentSignal, p.onComponent)
 	each(ctx, contract.LoadedSignal, p.onLoaded)
+	each(ctx, contract.GatedSignal, p.onGated)
 	each(ctx, contract.BootstrapSignal, p.onBootstrap)
 	each(ctx, contract.StoppedSignal, p.onStopped)
 }
@@ -223,6 +226,7 @@ func each[T any](ctx workflow.Context, name string, take func(workflow.Context, 
 func (p *entity) drain(ctx workflow.Context) {
 	drain(ctx, contract.ComponentSignal, p.onComponent)
 	drain(ctx, contract.LoadedSignal, p.onLoaded)
+	drain(ctx, contract.GatedSignal, p.onGated)
 	drain(ctx, contract.BootstrapSignal, p.onBootstrap)
 	drain(ctx, contract.StoppedSignal, p.onStopped)
 }
@@ -255,11 +259,21 @@ func (p *entity) onLoaded(ctx workflow.Context, l contract.TableLoaded) {
 	}
 	if l.Failure != nil {
 		t.Reason = fmt.Sprintf("%s: %s: %s", l.Sink, l.Failure.Code, l.Failure.Message)
-		t.Sinks[l.Sink] = sink.Gated
+		t.Sinks[l.Sink] = contract.LoadFailed
 	} else {
 		t.Sinks[l.Sink], t.Reason = sink.Streaming, ""
 		t.Rows = max(t.Rows, l.Rows)
 	}
+	p.settle(ctx)
+}
+
+func (p *entity) onGated(ctx workflow.Context, g contract.TableGated) {
+	t := p.table(g.Table)
+	if t == nil || t.Sinks[g.Sink] == sink.Loading { // removed, or being loaded again
+		return
+	}
+	t.Sinks[g.Sink] = sink.Gated
+	t.Reason = fmt.Sprintf("%s: %s (resync-table loads it again)", g.Sink, g.Reason)
 	p.settle(ctx)
 }
 

@@ -195,6 +195,29 @@ func TestDegradedAndRetried(t *testing.T) {
 	}
 }
 
+// A table that a sink cannot take any more is in the status, whatever else goes
+// well, until it has been loaded again.
+func TestGatedTableIsNotCalledStreaming(t *testing.T) {
+	w := newWorld()
+	orders := change.TableID{Schema: "shop", Name: "orders"}
+	env := environment(t, w)
+	env.RegisterDelayedCallback(func() {
+		env.SignalWorkflow(contract.GatedSignal, contract.TableGated{Sink: "analytics", Table: orders, Reason: "SchemaGate: column n"})
+	}, time.Minute)
+	var gated, healed contract.PipelineStatus
+	env.RegisterDelayedCallback(func() { gated = statusOf(t, env) }, 2*time.Minute)
+	resync := ask(env, 3*time.Minute, contract.ResyncTableUpdate, contract.TablesInput{Tables: []change.TableID{orders}, Sinks: []string{"analytics"}})
+	env.RegisterDelayedCallback(func() { healed = statusOf(t, env) }, 4*time.Minute)
+	ask(env, 5*time.Minute, contract.DestroyUpdate, contract.DestroyInput{})
+	env.ExecuteWorkflow(Pipeline, contract.PipelineInput{Spec: shopSpec(t)})
+	if gated.Phase != contract.Degraded || !strings.Contains(gated.Tables[1].Reason, "SchemaGate") {
+		t.Errorf("with a gated table: %+v", gated)
+	}
+	if resync.err != nil || resync.refused != nil || healed.Phase != contract.Streaming || healed.Tables[1].Reason != "" {
+		t.Errorf("after the resync %+v: %+v", resync, healed)
+	}
+}
+
 func TestTablesComeAndGo(t *testing.T) {
 	w := newWorld()
 	orders := change.TableID{Schema: "shop", Name: "orders"}

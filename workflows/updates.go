@@ -158,14 +158,14 @@ func (p *entity) pause(ctx workflow.Context) (st contract.PipelineStatus, err er
 }
 
 func (p *entity) mayResume(workflow.Context) error {
-	if !p.state.Paused && p.state.Phase != contract.Degraded && p.failed == nil && !p.gated() {
+	if !p.state.Paused && p.state.Phase != contract.Degraded && p.failed == nil && !p.loadFailed() {
 		return refuse("pipeline %s is neither paused nor has it failed components", p.spec.Name)
 	}
 	return p.alive()
 }
 
-func (p *entity) gated() bool {
-	return slices.ContainsFunc(p.state.Tables, func(t contract.TableStatus) bool { return p.anySink(&t, sink.Gated) })
+func (p *entity) loadFailed() bool {
+	return slices.ContainsFunc(p.state.Tables, func(t contract.TableStatus) bool { return p.anySink(&t, contract.LoadFailed) })
 }
 
 func (p *entity) resume(ctx workflow.Context) (st contract.PipelineStatus, err error) {
@@ -173,7 +173,7 @@ func (p *entity) resume(ctx workflow.Context) (st contract.PipelineStatus, err e
 		p.failed = nil
 		for i := range p.state.Tables { // loads that had failed are tried again
 			for _, s := range p.spec.Sinks {
-				if t := &p.state.Tables[i]; t.Sinks[s.Name] == sink.Gated {
+				if t := &p.state.Tables[i]; t.Sinks[s.Name] == contract.LoadFailed {
 					t.Sinks[s.Name], t.Reason = sink.Loading, ""
 				}
 			}

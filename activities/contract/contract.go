@@ -44,6 +44,7 @@ const (
 	ComponentSignal  = "component"  // Stream to Pipeline: ComponentState
 	StoppedSignal    = "stopped"    // Stream to Pipeline: StreamStopped
 	LoadedSignal     = "loaded"     // Bootstrap to Pipeline: TableLoaded
+	GatedSignal      = "gated"      // Deliver to Pipeline: TableGated
 	BootstrapSignal  = "bootstrap"  // Bootstrap to Pipeline: BootstrapEnded
 	GenerationSignal = "generation" // snapshot holder to its workflow: Generation
 	RetrySignal      = "retry"      // Pipeline to Stream: try failed components again
@@ -90,7 +91,7 @@ const (
 	Preparing     Phase = "preparing"     // creating what it needs
 	Bootstrapping Phase = "bootstrapping" // streaming, and some tables are still loading
 	Streaming     Phase = "streaming"     // every table is delivered
-	Degraded      Phase = "degraded"      // a component failed for good; the others go on
+	Degraded      Phase = "degraded"      // a component or a table failed for good; the others go on
 	Paused        Phase = "paused"        // by an operator; the slot keeps what comes
 	Destroying    Phase = "destroying"
 	Destroyed     Phase = "destroyed"
@@ -172,6 +173,18 @@ type TableLoaded struct {
 	// Failure is set when the load of the table failed for good instead.
 	Failure *Failure `json:"failure,omitempty"`
 }
+
+// TableGated tells that a sink has stopped the delivery of one table, which then
+// takes a resync; the others go on.
+type TableGated struct {
+	Sink   string         `json:"sink"`
+	Table  change.TableID `json:"table"`
+	Reason string         `json:"reason"`
+}
+
+// LoadFailed is the state of a table whose load failed for good; resume tries it
+// again. Beside it a table has the states of sink.Table.
+const LoadFailed sink.State = "load-failed"
 
 // BootstrapEnded tells that a Bootstrap is over.
 type BootstrapEnded struct {

@@ -204,7 +204,7 @@ func (v *View) drawTables(c canvas) {
 	for _, t := range v.Status.Tables {
 		worst := sink.Streaming
 		for _, st := range t.Sinks {
-			if st == sink.Gated || st == sink.Loading && worst != sink.Gated {
+			if st == contract.LoadFailed || st == sink.Gated && worst != contract.LoadFailed || st == sink.Loading && worst == sink.Streaming {
 				worst = st
 			}
 		}
@@ -214,7 +214,7 @@ func (v *View) drawTables(c canvas) {
 		}
 	}
 	var parts []string
-	for _, st := range []sink.State{sink.Loading, sink.Streaming, sink.Gated} {
+	for _, st := range []sink.State{sink.Loading, sink.Streaming, sink.Gated, contract.LoadFailed} {
 		if count[st] > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", count[st], st))
 		}

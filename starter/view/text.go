@@ -2,6 +2,7 @@ package view
 
 import (
 	"fmt"
+	"io"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -56,6 +57,9 @@ func (c canvas) wrapped(prefix, text string) {
 	}
 	c.line(prefix + line)
 }
+
+// Wrapped writes text after a prefix, broken between words where the terminal ends.
+func Wrapped(w io.Writer, s Style, prefix, text string) { canvas{w, s}.wrapped(prefix, text) }
 
 // Fit cuts a line to a width that a person sees; 0 leaves it.
 func Fit(line string, width int) string {

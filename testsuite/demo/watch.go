@@ -93,7 +93,7 @@ func (d *demo) watchLoad(ctx context.Context, tc client.Client, name string) err
 func failedTable(st *contract.PipelineStatus) bool {
 	for _, t := range st.Tables {
 		for _, s := range t.Sinks {
-			if s == sink.Gated {
+			if s == sink.Gated || s == contract.LoadFailed {
 				return true
 			}
 		}
