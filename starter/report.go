@@ -37,9 +37,9 @@ func (w *reportWriter) mark(ok bool) string {
 }
 
 func (w *reportWriter) check(c contract.Check) {
-	w.printf("  %s %s: %s\n", w.mark(c.OK), c.Name, c.Detail)
+	view.Wrapped(w.t.out, w.s, "  "+w.mark(c.OK)+" ", c.Name+": "+c.Detail)
 	if !c.OK && c.Fix != "" {
-		w.printf("       fix: %s\n", c.Fix)
+		view.Wrapped(w.t.out, w.s, "       fix: ", c.Fix)
 	}
 }
 
@@ -68,7 +68,7 @@ func (t *tool) drawReport(file string, spec *pipeline.Spec, r *contract.Report) 
 		w.printf("  note: %q selects no table\n", g)
 	}
 	for i, f := range w.foot {
-		w.printf("  [%d] %s\n", i+1, f)
+		view.Wrapped(w.t.out, w.s, fmt.Sprintf("  [%d] ", i+1), f)
 	}
 	w.printf("\n")
 	refused := false
@@ -111,7 +111,7 @@ func (w *reportWriter) table(tb *contract.TableReport) {
 	w.printf("  %s %s: ~%s rows, %s, %s, replica identity %s\n", w.mark(len(tb.Problems) == 0), tb.Table,
 		view.Count(float64(tb.Rows)), view.Bytes(tb.Bytes), key, tb.Identity)
 	for _, p := range tb.Problems {
-		w.printf("       %s\n", p)
+		view.Wrapped(w.t.out, w.s, "       ", p)
 	}
 	names := make([]string, 0, len(tb.Sinks))
 	for n := range tb.Sinks {
@@ -139,7 +139,7 @@ func (w *reportWriter) sink(name string, c sink.TableCheck) {
 		switch {
 		case col.Lossy != "":
 			w.lost++
-			w.printf("      %s %s %s → %s: %s\n", w.s.Paint("33", "LOSSY"), col.Column, col.Source, col.Sink, col.Lossy)
+			view.Wrapped(w.t.out, w.s, "      "+w.s.Paint("33", "LOSSY")+" ", fmt.Sprintf("%s %s → %s: %s", col.Column, col.Source, col.Sink, col.Lossy))
 		case !sameType(col.Source, col.Sink):
 			mapped = append(mapped, fmt.Sprintf("%s %s → %s", col.Column, col.Source, col.Sink))
 		}
@@ -150,7 +150,7 @@ func (w *reportWriter) sink(name string, c sink.TableCheck) {
 		if i := slices.Index(w.foot, text); i >= 0 {
 			note = fmt.Sprintf("[%d] %s", i+1, columns)
 		}
-		w.printf("      note: %s\n", strings.TrimSpace(note))
+		view.Wrapped(w.t.out, w.s, "      note: ", strings.TrimSpace(note))
 	}
 }
 
