@@ -163,6 +163,53 @@ func TestGolden(t *testing.T) {
 	}
 }
 
+// What the source did not send is null where the schema allows it only.
+func TestNotNullIsNeverNull(t *testing.T) {
+	for _, o := range []Options{{Server: "sl", WithSchema: true}, {Server: "sl"}, {Server: "sl", Decimal: DecimalString}, {Server: "sl", Decimal: DecimalDouble}} {
+		e, err := New(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := schema()
+		for i := range s.Columns {
+			s.Columns[i].NotNull = true
+		}
+		left := make(change.Row, len(s.Columns))
+		for i := range left {
+			left[i].Kind = change.Unchanged
+		}
+		copy(left, full()[:2])
+		for which, c := range map[string]change.Change{
+			"before": {Op: change.Delete, Old: keys(s, full())},
+			"after":  {Op: change.Update, New: left},
+		} {
+			c.Table, c.Schema, c.Pos.Ordinal = s.Table, s.Version(), 1
+			recs, err := e.Encode(s, &c, time.Time{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var v map[string]json.RawMessage
+			if err := json.Unmarshal(recs[0].Value, &v); err != nil {
+				t.Fatal(err)
+			}
+			if o.WithSchema {
+				if err := json.Unmarshal(v["payload"], &v); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var image map[string]any
+			if err := json.Unmarshal(v[which], &image); err != nil {
+				t.Fatalf("%v in %s", err, recs[0].Value)
+			}
+			for _, col := range s.Columns {
+				if image[col.Name] == nil {
+					t.Errorf("%s of %s is null in %+v", which, col.Name, o)
+				}
+			}
+		}
+	}
+}
+
 func TestBadValueNamesColumnNotValue(t *testing.T) {
 	e, _ := New(Options{Server: "sl"})
 	s := schema()

@@ -9,7 +9,9 @@
 // of the single change; types that Debezium leaves out (composite, most
 // geometric types, pg_lsn) are strings; arrays of several dimensions are
 // flattened, because Kafka Connect has no such type. NaN and infinities of numeric
-// are null with decimals as bytes, which cannot hold them.
+// are null with decimals as bytes, which cannot hold them, even where the column is
+// NOT NULL. A column that is NOT NULL and that a deletion does not carry is its
+// type's zero, as with Debezium.
 //
 // # Failure
 //

@@ -107,7 +107,8 @@ type table struct {
 	columns  []mapped
 	names    [][]byte // `"name":`
 	isKey    []bool
-	keyHead  []byte // up to the payload
+	missing  []string // by column: what stands for a value that the source did not send
+	keyHead  []byte   // up to the payload
 	head     []byte
 	keyNames []int
 }
@@ -127,6 +128,14 @@ func (e *Encoder) table(s *change.Schema, v change.Version) *table {
 		t.columns = append(t.columns, e.mapType(&s.Columns[i].Type))
 		t.names = append(t.names, append(appendString(nil, []byte(s.Columns[i].Name)), ':'))
 		t.isKey[i] = s.IsKey(i)
+		null := "null"
+		if s.Columns[i].NotNull {
+			null = t.columns[i].schema.zero()
+		}
+		t.missing = append(t.missing, null)
+		if t.columns[i].toast == "null" {
+			t.columns[i].toast = null
+		}
 	}
 	if e.opts.WithSchema {
 		t.keyHead = append(append([]byte(`{"schema":`), e.keySchema(t).json()...), `,"payload":`...)
@@ -281,7 +290,7 @@ func (t *table) bad(i int, err error) error {
 }
 
 // row writes an image. With keyOnly the source sent the key alone: what it left
-// empty is not known, and null.
+// empty is not known, and null, or where the schema forbids that the type's zero.
 func (t *table) row(dst []byte, row change.Row, keyOnly bool) ([]byte, error) {
 	if row == nil {
 		return append(dst, "null"...), nil
@@ -297,7 +306,9 @@ func (t *table) row(dst []byte, row change.Row, keyOnly bool) ([]byte, error) {
 		}
 		dst = append(dst, t.names[i]...)
 		switch {
-		case row[i].Kind == change.Null || keyOnly && !t.isKey[i]:
+		case keyOnly && !t.isKey[i]:
+			dst = append(dst, t.missing[i]...)
+		case row[i].Kind == change.Null:
 			dst = append(dst, "null"...)
 		case row[i].Kind == change.Unchanged:
 			dst = append(dst, t.columns[i].toast...)

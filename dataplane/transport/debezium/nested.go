@@ -2,6 +2,7 @@ package debezium
 
 import (
 	"bytes"
+	"strconv"
 
 	"syncline/dataplane/change"
 )
@@ -11,8 +12,20 @@ func (e *Encoder) mapArray(t *change.Type) mapped {
 	item := elem.schema
 	item.Optional = true
 	toast := "null"
-	if elem.toast != "null" {
-		toast = "[" + elem.toast + "]"
+	switch item.Type {
+	case "int16", "int32", "int64", "float", "double": // the placeholder's bytes, as Debezium has it
+		toast = "["
+		for i, b := range []byte(e.opts.Unavailable) {
+			if i > 0 {
+				toast += ","
+			}
+			toast += strconv.Itoa(int(b))
+		}
+		toast += "]"
+	default:
+		if elem.toast != "null" {
+			toast = "[" + elem.toast + "]"
+		}
 	}
 	return mapped{connectSchema{Type: "array", Items: &item}, func(dst, s []byte) ([]byte, error) {
 		return appendArray(dst, s, elem.conv)
