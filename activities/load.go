@@ -131,7 +131,7 @@ func (a *Activities) PlanChunks(ctx context.Context, in contract.TableTask) (out
 		}
 		for _, i := range ins.Tables {
 			if i.ID == in.Table {
-				out.Estimate = max(i.Rows, 0)
+				out.Estimate, out.Bytes = max(i.Rows, 0), i.Bytes
 			}
 		}
 		return nil
@@ -143,7 +143,7 @@ func (a *Activities) PlanChunks(ctx context.Context, in contract.TableTask) (out
 func (a *Activities) CopyChunk(ctx context.Context, in contract.ChunkTask) (out contract.ChunkDone, err error) {
 	var bytes atomic.Int64
 	begun := time.Now()
-	err = long(ctx, func() any { return contract.ChunkDone{Bytes: bytes.Load()} }, func(ctx context.Context) error {
+	err = long(ctx, func() any { return contract.ChunkProgress{Sink: in.Sink.Name, Table: in.Table, N: in.N, Bytes: bytes.Load()} }, func(ctx context.Context) error {
 		srv, sk, err := a.ends(ctx, in.TableTask)
 		if err != nil {
 			return err

@@ -99,7 +99,7 @@ func (t *tool) follow(ctx context.Context, c client.Client, run client.WorkflowR
 			if err != nil || r.Get(&l) != nil {
 				continue
 			}
-			v := &view.View{Loads: []contract.LoadStatus{l}, At: time.Now()}
+			v := &view.View{Loads: []contract.LoadStatus{l}, At: time.Now(), Copying: view.Chunks(ctx, c, id)}
 			var b bytes.Buffer
 			v.DrawLoads(&b, t.style())
 			_ = s.draw(b.String())

@@ -141,7 +141,7 @@ func (l *loader) load(ctx workflow.Context, sk pipeline.Sink, ld *contract.LoadS
 		if err != nil {
 			return err
 		}
-		ld.Planned, ld.Chunks, ld.Estimate, ld.Begun = true, plan.Chunks, plan.Estimate, workflow.Now(ctx)
+		ld.Planned, ld.Chunks, ld.Estimate, ld.Size, ld.Begun = true, plan.Chunks, plan.Estimate, plan.Bytes, workflow.Now(ctx)
 	}
 	var failed error
 	under := workflow.NewWaitGroup(ctx)

@@ -3,6 +3,7 @@ package workflows
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"go.temporal.io/sdk/temporal"
@@ -84,7 +85,8 @@ func failure(err error, step string) *contract.Failure {
 	}
 	var app *temporal.ApplicationError
 	if errors.As(err, &app) {
-		return &contract.Failure{Code: app.Type(), Message: app.Message(), Step: step}
+		// A fault's text begins with its code, which is beside it here.
+		return &contract.Failure{Code: app.Type(), Message: strings.TrimPrefix(app.Message(), app.Type()+": "), Step: step}
 	}
 	return &contract.Failure{Code: "Error", Message: err.Error(), Step: step}
 }

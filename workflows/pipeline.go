@@ -87,7 +87,7 @@ type entity struct {
 
 func (p *entity) status() contract.PipelineStatus {
 	return contract.PipelineStatus{
-		Name: p.spec.Name, Phase: p.state.Phase, Since: p.state.Since, Epoch: p.state.Epoch, SlotAt: p.state.SlotAt,
+		Name: p.spec.Name, Phase: p.state.Phase, Since: p.state.Since, Epoch: p.state.Epoch, LoadEpoch: p.state.LoadEpoch, SlotAt: p.state.SlotAt,
 		Tables: p.state.Tables, Components: p.state.Components, Loading: p.state.Loading, Spec: p.spec, Failure: p.failed,
 	}
 }

@@ -34,7 +34,8 @@ type BootstrapInput struct {
 type LoadState struct {
 	Sink     string         `json:"sink"`
 	Table    change.TableID `json:"table"`
-	Estimate int64          `json:"estimate"` // rows, by the source's statistics
+	Estimate int64          `json:"estimate"`       // rows, by the source's statistics
+	Size     int64          `json:"size,omitempty"` // bytes at the source
 	Planned  bool           `json:"planned"`
 	Chunks   int            `json:"chunks"`
 	Next     int            `json:"next"` // chunks below it are done or under way
@@ -89,9 +90,18 @@ type ChunkTask struct {
 type ChunkPlan struct {
 	Chunks   int   `json:"chunks"`
 	Estimate int64 `json:"estimate"`
+	Bytes    int64 `json:"bytes,omitempty"` // of the table at the source
 }
 
-// ChunkDone answers CopyChunk; its heartbeats have Bytes so far.
+// ChunkProgress is the heartbeat of CopyChunk.
+type ChunkProgress struct {
+	Sink  string         `json:"sink"`
+	Table change.TableID `json:"table"`
+	N     int            `json:"n"`
+	Bytes int64          `json:"bytes"` // so far
+}
+
+// ChunkDone answers CopyChunk.
 type ChunkDone struct {
 	Rows  int64 `json:"rows"`
 	Bytes int64 `json:"bytes"`

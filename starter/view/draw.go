@@ -152,10 +152,31 @@ func urgency(ld contract.LoadState) int {
 	return 2
 }
 
+func chunksDone(ld contract.LoadState) float64 {
+	return float64(ld.Done) / float64(max(ld.Chunks, 1))
+}
+
+// copied is the part of a load that is done, with what unfinished chunks have so
+// far: a chunk weighs as much as those before it, or as the table tells.
+func (v *View) copied(ld contract.LoadState) float64 {
+	whole := float64(ld.Size) / float64(max(ld.Chunks, 1))
+	if ld.Done > 0 {
+		whole = float64(ld.Bytes) / float64(ld.Done)
+	}
+	part := 0.0
+	for _, p := range v.Copying {
+		if p.Sink == ld.Sink && p.Table == ld.Table && whole > 0 {
+			part += min(float64(p.Bytes)/whole, .97)
+		}
+	}
+	return min(chunksDone(ld)+part/float64(max(ld.Chunks, 1)), 1)
+}
+
 func (v *View) loadRow(ld contract.LoadState, s Style) []string {
-	frac := 0.0
-	if ld.Chunks > 0 {
-		frac = float64(ld.Done) / float64(ld.Chunks)
+	frac := v.copied(ld)
+	rowsDone := float64(ld.Rows)
+	if under := frac - chunksDone(ld); under > 0 && ld.Estimate > 0 {
+		rowsDone += under * float64(ld.Estimate)
 	}
 	end := v.At
 	if !ld.Ended.IsZero() {
@@ -163,8 +184,8 @@ func (v *View) loadRow(ld contract.LoadState, s Style) []string {
 	}
 	took := end.Sub(ld.Begun).Seconds()
 	rate, eta := "", ""
-	if !ld.Begun.IsZero() && took > 0 && ld.Rows > 0 {
-		rate = Count(float64(ld.Rows) / took)
+	if !ld.Begun.IsZero() && took > 0 && rowsDone >= 1 {
+		rate = Count(rowsDone / took)
 	}
 	color := cyan
 	switch {
@@ -176,12 +197,12 @@ func (v *View) loadRow(ld contract.LoadState, s Style) []string {
 		eta = s.Paint(dim, "waiting")
 	case ld.Done >= ld.Chunks:
 		frac, eta = 1, "indexes"
-	case ld.Done > 0:
+	case frac > 0 && took >= 1:
 		eta = age(time.Duration(took * (1 - frac) / frac * float64(time.Second)))
 	default:
 		eta = s.Paint(dim, "first chunks")
 	}
-	rows := Count(float64(ld.Rows))
+	rows := Count(rowsDone)
 	if ld.Estimate > 0 && ld.State != sink.Streaming {
 		rows += " of ~" + Count(float64(ld.Estimate))
 	}

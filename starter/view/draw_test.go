@@ -69,7 +69,7 @@ func lanes(name string, states ...string) (out []Component) {
 func loading() *View {
 	begun := noon.Add(-20 * time.Second)
 	load := func(sinkName, table string, chunks, done int, rows int64) contract.LoadState {
-		return contract.LoadState{Sink: sinkName, Table: id(table), Estimate: int64(chunks) * 50000, Planned: true, Chunks: chunks, Done: done, Rows: rows,
+		return contract.LoadState{Sink: sinkName, Table: id(table), Estimate: int64(chunks) * 50000, Size: int64(chunks) * 5_000_000, Planned: true, Chunks: chunks, Done: done, Rows: rows,
 			Bytes: rows * 100, State: sink.Loading, Begun: begun}
 	}
 	done := load("warehouse", "customers", 2, 2, 100000)
@@ -83,6 +83,7 @@ func loading() *View {
 		Status: contract.PipelineStatus{Name: "shop", Phase: contract.Bootstrapping, Since: begun,
 			Tables: []contract.TableStatus{table1("customers", sink.Streaming, sink.Loading), table1("countries", sink.Streaming, sink.Streaming), table1("orders", sink.Loading, sink.Loading)}},
 		Loads:   []contract.LoadStatus{{Pipeline: "shop", Begun: begun, Loads: []contract.LoadState{waiting, done, long, load("warehouse", "order_items", 20, 7, 351234), load("analytics", "order_items", 20, 0, 0), indexes}}},
+		Copying: []contract.ChunkProgress{{Sink: "analytics", Table: id("order_items"), N: 0, Bytes: 2_500_000}, {Sink: "warehouse", Table: id("order_items"), N: 8, Bytes: 1 << 30}},
 		Capture: Component{Name: "capture", State: StateRunning},
 		Flow:    &contract.CaptureProgress{Rate: 1012.4, LagBytes: 20480, SpillBytes: 3 << 20},
 		Sinks:   []Sink{{Name: "warehouse", Lanes: lanes("warehouse", StateRunning, StateRunning), Rate: 512, LagP50: .021, LagP99: .18, Backlog: 12}, {Name: "analytics", Lanes: lanes("analytics", StateWaiting, StateWaiting)}},

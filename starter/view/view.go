@@ -26,8 +26,9 @@ import (
 // View is one pipeline at one moment.
 type View struct {
 	Status  contract.PipelineStatus   `json:"status"`
-	Closed  string                    `json:"closed,omitempty"` // how the pipeline's workflow ended, if it has
-	Loads   []contract.LoadStatus     `json:"loads,omitempty"`  // bootstraps under way
+	Closed  string                    `json:"closed,omitempty"`  // how the pipeline's workflow ended, if it has
+	Loads   []contract.LoadStatus     `json:"loads,omitempty"`   // bootstraps under way
+	Copying []contract.ChunkProgress  `json:"copying,omitempty"` // their chunks under way
 	Capture Component                 `json:"capture"`
 	Sinks   []Sink                    `json:"sinks"`
 	Notes   []string                  `json:"notes,omitempty"`
@@ -98,9 +99,28 @@ func Gather(ctx context.Context, c client.Client, name string) (*View, error) {
 			continue
 		}
 		v.Loads = append(v.Loads, l)
+		v.Copying = append(v.Copying, Chunks(ctx, c, b)...)
 	}
 	v.stream(ctx, c, name)
 	return v, nil
+}
+
+// Chunks returns what the readers of a load have copied of unfinished chunks.
+// It is for show: not being able to tell is no error.
+func Chunks(ctx context.Context, c client.Client, workflow string) (out []contract.ChunkProgress) {
+	desc, err := c.DescribeWorkflowExecution(ctx, workflow, "")
+	if err != nil {
+		return nil
+	}
+	for _, a := range desc.PendingActivities {
+		if a.ActivityType.GetName() != contract.CopyChunkActivity {
+			continue
+		}
+		if p := details[contract.ChunkProgress](a.HeartbeatDetails); p != nil && p.Sink != "" {
+			out = append(out, *p)
+		}
+	}
+	return out
 }
 
 func query(ctx context.Context, c client.Client, id string, into any) error {
