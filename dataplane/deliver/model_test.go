@@ -62,7 +62,6 @@ type world struct {
 	appends map[change.Position]int // of tableB, beyond its load
 	through change.LSN
 	placer  *placer
-	calls   bool
 }
 
 func commitLSN(i int) change.LSN { return change.LSN(1000 + 10*i) }

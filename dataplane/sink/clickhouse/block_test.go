@@ -71,13 +71,12 @@ func TestBlockReadsBack(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		b := newBlock(l)
 		type want struct {
-			id   int64
-			s    *string
-			d    *string
-			a    []*int32
-			e    *string
-			pos  change.Position
-			null bool
+			id  int64
+			s   *string
+			d   *string
+			a   []*int32
+			e   *string
+			pos change.Position
 		}
 		var wants []want
 		for n := range rapid.IntRange(1, 12).Draw(t, "rows") {

@@ -28,6 +28,15 @@ func (x *session) Evolve(ctx context.Context, t sink.Table, sch *change.Schema) 
 	if problem != "" {
 		return fault.Permanent(sink.CodeSchemaGate, nil, "change the declaration, or resync the table", "table %s: %s", t.ID, problem)
 	}
+	for i, c := range l.cols {
+		if t.Schema != nil && t.Schema.Column(c.name) >= 0 || sch.Columns[i].Missing == nil {
+			continue
+		}
+		if _, exact := c.constant(&sch.Columns[i].Type, *sch.Columns[i].Missing); !exact {
+			return fault.Permanent(sink.CodeSchemaGate, nil, "resync the table",
+				"table %s: existing rows have a default in the new column %q that %s does not hold exactly", t.ID, c.name, c.typeName(c.null))
+		}
+	}
 	if err := x.addColumns(ctx, l, true); err != nil {
 		if fault.Is(err, sink.CodeTableMismatch) {
 			return fault.Permanent(sink.CodeSchemaGate, err, "change the sink's table, or resync the table", "table %s cannot hold the new schema", t.ID)
@@ -83,6 +92,11 @@ func breaking(old, new *change.Schema) string {
 			names = append(names, lit(s.Columns[i].Name))
 		}
 		return strings.Join(names, ", ")
+	}
+	for i := range new.Columns {
+		if c := &new.Columns[i]; c.NotNull && c.Missing == nil && old.Column(c.Name) < 0 {
+			return fmt.Sprintf("column %q is new and NOT NULL, and what existing rows have in it is neither a constant default nor in the log", c.Name)
+		}
 	}
 	if keys(old) != keys(new) {
 		return "the primary key changed"

@@ -199,8 +199,8 @@ func (s *Sink) prepareTable(ctx context.Context, sch *change.Schema, o sink.Tabl
 	return l, s.addColumns(ctx, l, known)
 }
 
-// addColumns adopts the existing table and adds the columns that it lacks. They
-// take NULL: what older rows have in them is not known here.
+// addColumns adopts the existing table and adds the columns that it lacks. Older
+// rows have the column's constant default in them if there is one, or else NULL.
 func (s *Sink) addColumns(ctx context.Context, l *layout, known bool) error {
 	e, err := s.inspect(ctx, l.at)
 	if err != nil {
@@ -225,6 +225,11 @@ func (s *Sink) addColumns(ctx context.Context, l *layout, known bool) error {
 		c := &l.cols[i]
 		c.null = c.shape == scalar || c.shape == dictText
 		q := fmt.Sprintf("ALTER TABLE %s ADD COLUMN IF NOT EXISTS %s %s", l.at, ident(c.name), c.typeName(c.null))
+		if src := &l.schema.Columns[i]; src.Missing != nil {
+			if expr, exact := c.constant(&src.Type, *src.Missing); exact {
+				q += " DEFAULT " + expr // of older rows here, and of those that earlier versions still bring
+			}
+		}
 		if _, err := s.conn.exec(ctx, "alter table "+l.at.String(), q); err != nil {
 			return err
 		}

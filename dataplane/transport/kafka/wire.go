@@ -145,7 +145,10 @@ type produceAnswer struct {
 	base int64
 }
 
-func (*produceRequest) ApiKey() protocol.ApiKey  { return protocol.Produce }
+//lint:ignore ST1003 the name is that of an interface of kafka-go
+func (*produceRequest) ApiKey() protocol.ApiKey { return protocol.Produce }
+
+//lint:ignore ST1003 the name is that of an interface of kafka-go
 func (*produceResponse) ApiKey() protocol.ApiKey { return protocol.Produce }
 
 // Required makes kafka-go call RawExchange.
@@ -250,7 +253,10 @@ type fetched struct {
 	set   []byte
 }
 
-func (*fetchRequest) ApiKey() protocol.ApiKey  { return protocol.Fetch }
+//lint:ignore ST1003 the name is that of an interface of kafka-go
+func (*fetchRequest) ApiKey() protocol.ApiKey { return protocol.Fetch }
+
+//lint:ignore ST1003 the name is that of an interface of kafka-go
 func (*fetchResponse) ApiKey() protocol.ApiKey { return protocol.Fetch }
 
 // Required makes kafka-go call RawExchange.
@@ -335,7 +341,10 @@ type offsetsResponse struct {
 	errs    map[partition]kgo.Error
 }
 
-func (*offsetsRequest) ApiKey() protocol.ApiKey  { return protocol.ListOffsets }
+//lint:ignore ST1003 the name is that of an interface of kafka-go
+func (*offsetsRequest) ApiKey() protocol.ApiKey { return protocol.ListOffsets }
+
+//lint:ignore ST1003 the name is that of an interface of kafka-go
 func (*offsetsResponse) ApiKey() protocol.ApiKey { return protocol.ListOffsets }
 
 // Required makes kafka-go call RawExchange.
