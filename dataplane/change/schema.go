@@ -127,6 +127,10 @@ type Column struct {
 	Name    string `json:"name"`
 	Type    Type   `json:"type"`
 	NotNull bool   `json:"not_null,omitempty"`
+	// Missing is what rows that were there before the column have in it: the constant
+	// default of ADD COLUMN, which the source gives them without a change in the log.
+	// nil: NULL, or not known any more because the source has rewritten the table.
+	Missing *string `json:"missing,omitempty"`
 }
 
 // Schema is one version of a table's definition, as the source had it.

@@ -300,7 +300,8 @@ func TestVersion(t *testing.T) {
 		"table": func(s *Schema) { s.Table.Name = "T" }, "column name": func(s *Schema) { s.Columns[0].Name = "A" }, "type": func(s *Schema) { s.Columns[0].Type.Base = "int8" },
 		"modifier": func(s *Schema) { s.Columns[0].Type.Mod = 5 }, "not null": func(s *Schema) { s.Columns[1].NotNull = true }, "label": func(s *Schema) { s.Columns[1].Type.Labels[1] = "z" },
 		"key": func(s *Schema) { s.Key = nil }, "key order": func(s *Schema) { s.Key = []int{0, 1} }, "identity": func(s *Schema) { s.Full = true },
-		"dropped": func(s *Schema) { s.Columns = s.Columns[:1] }, "order": func(s *Schema) { slices.Reverse(s.Columns) },
+		"missing value": func(s *Schema) { s.Columns[1].Missing = new(string) },
+		"dropped":       func(s *Schema) { s.Columns = s.Columns[:1] }, "order": func(s *Schema) { slices.Reverse(s.Columns) },
 	} {
 		s := clone()
 		f(s)

@@ -77,7 +77,11 @@ func (s *Sink) alter(ctx context.Context, tx pgx.Tx, t record, to *change.Schema
 		}
 		switch have := r.column(c.Name); {
 		case have == nil:
-			parts = append(parts, "ADD COLUMN IF NOT EXISTS "+ident(c.Name)+" "+st.sql)
+			add := "ADD COLUMN IF NOT EXISTS " + ident(c.Name) + " " + st.sql
+			if c.Missing != nil { // it stays: rows of earlier versions that are still to come have it too
+				add += " DEFAULT " + literal(*c.Missing) + "::" + st.sql
+			}
+			parts = append(parts, add)
 		case have.generated:
 			return fault.Permanent(sink.CodeSchemaGate, nil, "drop the sink's column", "column %q of table %s is generated at the sink", c.Name, target)
 		default:
@@ -114,10 +118,10 @@ func notAdditive(from, to *change.Schema) []string {
 		}
 	}
 	for i := range to.Columns {
-		// A NOT NULL column comes with a default that existing rows take without a change
-		// in the log: added as NULL it would differ from the source.
-		if c := &to.Columns[i]; c.NotNull && from.Column(c.Name) < 0 {
-			add("column %q is new and NOT NULL, so existing rows have a default that the log does not carry", c.Name)
+		// Existing rows have something in a NOT NULL column without a change in the log.
+		// If it is no constant (a sequence, a random value), added as NULL it would differ.
+		if c := &to.Columns[i]; c.NotNull && c.Missing == nil && from.Column(c.Name) < 0 {
+			add("column %q is new and NOT NULL, and what existing rows have in it is neither a constant default nor in the log", c.Name)
 		}
 	}
 	if !slices.Equal(keyNames(from), keyNames(to)) {

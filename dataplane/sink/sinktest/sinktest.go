@@ -75,6 +75,7 @@ func Run(t *testing.T, open Open, probe Probe) {
 		{"ExistingRows", testExisting},
 		{"ResetAndRemove", testResetAndRemove},
 		{"Evolve", testEvolve},
+		{"EvolveWithDefaults", testEvolveDefaults},
 		{"Forget", testForget},
 		{"RandomChanges", testRandom},
 	} {

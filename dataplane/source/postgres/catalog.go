@@ -47,7 +47,7 @@ func newCatalog(q querier) *catalog {
 // schema resolves a relation. An append-only table is given no key.
 func (c *catalog) schema(ctx context.Context, r *pgoutput.Relation, appendOnly bool) (*change.Schema, error) {
 	s := &change.Schema{Table: change.TableID{Schema: r.Schema, Name: r.Name}, Full: r.Identity == 'f'}
-	notNull, err := c.notNull(ctx, r.ID)
+	attributes, err := c.attributes(ctx, r.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -60,7 +60,11 @@ func (c *catalog) schema(ctx context.Context, r *pgoutput.Relation, appendOnly b
 		return nil, fmt.Errorf("types of table %s: %w", s.Table, err)
 	}
 	for i, col := range r.Columns {
-		s.Columns = append(s.Columns, change.Column{Name: col.Name, Type: types[i], NotNull: notNull[col.Name] == col.Type && col.Type != 0})
+		out := change.Column{Name: col.Name, Type: types[i]}
+		if a := attributes[col.Name]; a.oid == col.Type && col.Type != 0 {
+			out.NotNull, out.Missing = a.notNull, a.missing
+		}
+		s.Columns = append(s.Columns, out)
 	}
 	if appendOnly {
 		return s, nil
@@ -69,16 +73,31 @@ func (c *catalog) schema(ctx context.Context, r *pgoutput.Relation, appendOnly b
 	return s, err
 }
 
-func (c *catalog) notNull(ctx context.Context, rel uint32) (map[string]uint32, error) {
-	rows, err := c.q.Query(ctx, `SELECT attname::text, atttypid FROM pg_attribute
-		WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped AND attnotnull`, rel)
+// attribute is what the catalog has of a column now.
+type attribute struct {
+	oid     uint32
+	notNull bool
+	missing *string
+}
+
+// attributes returns a table's columns. Of a partitioned one, the partitions know
+// what their older rows have in a column that was added. Values of a type whose
+// arrays have another delimiter (box) come apart as text[] and count as unknown.
+func (c *catalog) attributes(ctx context.Context, rel uint32) (map[string]attribute, error) {
+	rows, err := c.q.Query(ctx, `SELECT a.attname::text, a.atttypid, a.attnotnull,
+		(SELECT CASE WHEN count(DISTINCT v) = 1 THEN min(v[1]) END
+			FROM pg_attribute m CROSS JOIN LATERAL (SELECT m.attmissingval::text::text[] AS v) t
+			WHERE m.attrelid IN (SELECT a.attrelid UNION ALL SELECT relid FROM pg_partition_tree(a.attrelid))
+			AND m.attname = a.attname AND m.atttypid = a.atttypid AND m.atthasmissing AND NOT m.attisdropped
+			HAVING max(cardinality(v)) = 1)
+		FROM pg_attribute a WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped`, rel)
 	if err != nil {
 		return nil, err
 	}
-	out := map[string]uint32{}
+	out := map[string]attribute{}
 	var name string
-	var oid uint32
-	_, err = pgx.ForEachRow(rows, []any{&name, &oid}, func() error { out[name] = oid; return nil })
+	var a attribute
+	_, err = pgx.ForEachRow(rows, []any{&name, &a.oid, &a.notNull, &a.missing}, func() error { out[name] = a; return nil })
 	return out, err
 }
 
