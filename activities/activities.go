@@ -177,9 +177,13 @@ func published(schemas map[change.TableID][]string, sel []pipeline.Selected) ([]
 }
 
 // target says where a table goes in a sink.
-func target(t *pipeline.Selected, s *pipeline.Sink) sink.TableOptions {
+func target(spec *pipeline.Spec, t *pipeline.Selected, s *pipeline.Sink) sink.TableOptions {
 	at := t.At(s)
-	return sink.TableOptions{Schema: at.Schema, Name: at.Name, OrderBy: t.OrderBy, AppendOnly: t.AppendOnly, Existing: sink.Existing(s.OnExisting)}
+	existing := sink.Existing(s.OnExisting)
+	if spec.Snapshot.Mode == pipeline.SnapshotNever {
+		existing = sink.KeepRows // whoever wants no load has brought the rows
+	}
+	return sink.TableOptions{Schema: at.Schema, Name: at.Name, OrderBy: t.OrderBy, AppendOnly: t.AppendOnly, Existing: existing}
 }
 
 func findSink(spec *pipeline.Spec, name string) (pipeline.Sink, error) {

@@ -203,7 +203,7 @@ func (a *Activities) inspectSink(ctx context.Context, spec *pipeline.Spec, s *pi
 	for _, d := range schemas {
 		i := slices.IndexFunc(r.Tables, func(t contract.TableReport) bool { return t.Table == d.Table })
 		j := slices.IndexFunc(sel.tables, func(t pipeline.Selected) bool { return t.Table == d.Table })
-		c, err := sk.Check(ctx, d, target(&sel.tables[j], s))
+		c, err := sk.Check(ctx, d, target(spec, &sel.tables[j], s))
 		if code := fault.CodeOf(err); code == sink.CodeUnreachable || code == sink.CodeAuth {
 			rep.Checks = append(rep.Checks, failed("connection", err))
 			return
@@ -215,7 +215,7 @@ func (a *Activities) inspectSink(ctx context.Context, spec *pipeline.Spec, s *pi
 		if c.Problem != "" {
 			r.Tables[i].Problems = append(r.Tables[i].Problems, s.Name+": "+c.Problem)
 		}
-		if c.Rows && sink.Existing(s.OnExisting) == sink.Refuse && !r.Running {
+		if c.Rows && target(spec, &sel.tables[j], s).Existing == sink.Refuse && !r.Running {
 			r.Tables[i].Problems = append(r.Tables[i].Problems, s.Name+": TableNotEmpty: the table has rows; empty it, or set on_existing to truncate or append")
 		}
 		r.Tables[i].Sinks[s.Name] = c

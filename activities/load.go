@@ -116,6 +116,10 @@ func (a *Activities) PlanChunks(ctx context.Context, in contract.TableTask) (out
 		if err != nil {
 			return err
 		}
+		if in.NoRows {
+			_, err := sk.PlanChunks(ctx, in.Table, []sink.Chunk{})
+			return err
+		}
 		cut, err := srv.PlanChunks(ctx, t.Schema, source.ChunkOptions{ChunkBytes: in.ChunkBytes, Where: in.Where})
 		if err != nil {
 			return err
@@ -143,7 +147,9 @@ func (a *Activities) PlanChunks(ctx context.Context, in contract.TableTask) (out
 func (a *Activities) CopyChunk(ctx context.Context, in contract.ChunkTask) (out contract.ChunkDone, err error) {
 	var bytes atomic.Int64
 	begun := time.Now()
-	err = long(ctx, func() any { return contract.ChunkProgress{Sink: in.Sink.Name, Table: in.Table, N: in.N, Bytes: bytes.Load()} }, func(ctx context.Context) error {
+	err = long(ctx, func() any {
+		return contract.ChunkProgress{Sink: in.Sink.Name, Table: in.Table, N: in.N, Bytes: bytes.Load()}
+	}, func(ctx context.Context) error {
 		srv, sk, err := a.ends(ctx, in.TableTask)
 		if err != nil {
 			return err

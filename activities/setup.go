@@ -101,6 +101,9 @@ func (a *Activities) Resolve(ctx context.Context, in contract.SetupInput) (out c
 			return out, p
 		}
 	}
+	if in.Fresh && sel.inspection.Slot != nil {
+		return out, slotExists(in.Spec.SlotName())
+	}
 	if len(sel.tables) == 0 {
 		return out, fault.Permanent(CodeNoTables, nil, "check tables.include; starter plan lists what it selects", "the declaration selects no table of the source")
 	}
@@ -194,12 +197,16 @@ func (a *Activities) CreateSlot(ctx context.Context, in contract.SetupInput) (ou
 		}
 		out = contract.SlotMade{Created: slot.CreatedNow || activity.GetInfo(ctx).Attempt > 1, At: slot.Confirmed}
 		if !out.Created {
-			return fault.Permanent("SlotExists", nil, "starter destroy the pipeline that owns it, drop the slot, or set source.slot to another name",
-				"slot %s exists already", in.Spec.SlotName())
+			return slotExists(in.Spec.SlotName())
 		}
 		return nil
 	})
 	return out, err
+}
+
+func slotExists(name string) error {
+	return fault.Permanent("SlotExists", nil, "starter destroy the pipeline that owns it, drop the slot if nothing uses it, or set source.slot to another name",
+		"slot %s exists already", name)
 }
 
 // beating heartbeats while f runs.
@@ -272,7 +279,7 @@ func (a *Activities) PrepareSink(ctx context.Context, in contract.SinkInput) (er
 	if err := sk.Init(ctx); err != nil {
 		return err
 	}
-	if in.OneOff && activity.GetInfo(ctx).Attempt == 1 {
+	if in.Fresh && activity.GetInfo(ctx).Attempt == 1 {
 		// What an earlier one-off load left behind is not this one's progress.
 		if err := sk.Forget(ctx); err != nil {
 			return err
@@ -282,7 +289,7 @@ func (a *Activities) PrepareSink(ctx context.Context, in contract.SinkInput) (er
 		i := slices.IndexFunc(sel.tables, func(t pipeline.Selected) bool { return t.Table == s.Table })
 		activity.RecordHeartbeat(ctx, s.Table.String())
 		if err := sk.AddTable(ctx, sink.Table{
-			ID: s.Table, State: sink.Loading, Partitions: in.Spec.Kafka.Partitions, Epoch: in.Epoch, Schema: s, Options: target(&sel.tables[i], &conf),
+			ID: s.Table, State: sink.Loading, Partitions: in.Spec.Kafka.Partitions, Epoch: in.Epoch, Schema: s, Options: target(&in.Spec, &sel.tables[i], &conf),
 		}); err != nil {
 			return err
 		}

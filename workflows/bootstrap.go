@@ -62,7 +62,7 @@ func Snapshot(ctx workflow.Context, in contract.BootstrapInput) (status contract
 				continue
 			}
 			if err := workflow.ExecuteActivity(short(ctx, "prepare "+sk.Name, 5), contract.PrepareSinkActivity,
-				contract.SinkInput{Spec: in.Spec, Sink: sk.Name, Tables: in.Tables, Epoch: 1, OneOff: true}).Get(ctx, nil); err != nil {
+				contract.SinkInput{Spec: in.Spec, Sink: sk.Name, Tables: in.Tables, Epoch: 1, Fresh: true}).Get(ctx, nil); err != nil {
 				return status, err
 			}
 		}

@@ -67,7 +67,7 @@ func (p *entity) setup(ctx workflow.Context) error {
 const setupTries = 4
 
 func (p *entity) make(ctx workflow.Context, undos *[]undo) (step string, err error) {
-	in := contract.SetupInput{Spec: p.spec}
+	in := contract.SetupInput{Spec: p.spec, Fresh: true}
 	down := contract.TeardownInput{Spec: p.spec}
 	do := func(name, activity string, input, output any) error {
 		step = name
@@ -85,7 +85,7 @@ func (p *entity) make(ctx workflow.Context, undos *[]undo) (step string, err err
 	}
 	tables := tablesOf(found)
 	for _, sk := range p.spec.Sinks {
-		si := contract.SinkInput{Spec: p.spec, Sink: sk.Name, Tables: tables, Epoch: p.state.LoadEpoch}
+		si := contract.SinkInput{Spec: p.spec, Sink: sk.Name, Tables: tables, Epoch: p.state.LoadEpoch, Fresh: true}
 		// Registered first: an attempt that fails halfway may have created tables.
 		gone := si
 		gone.DropRows = true

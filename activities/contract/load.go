@@ -71,6 +71,8 @@ type TableTask struct {
 	Table change.TableID `json:"table"`
 	// ChunkBytes is the size that PlanChunks aims at.
 	ChunkBytes int64 `json:"chunk_bytes,omitempty"`
+	// NoRows leaves the rows that exist out: delivery begins with the slot.
+	NoRows bool `json:"no_rows,omitempty"`
 	// Where is the table's row filter.
 	Where string `json:"where,omitempty"`
 	// Epoch of ResetTable.

@@ -47,6 +47,8 @@ type SetupInput struct {
 	Tables []change.TableID `json:"tables,omitempty"`
 	// OneOff: of a Snapshot, which needs neither keys nor logical decoding.
 	OneOff bool `json:"one_off,omitempty"`
+	// Fresh: of a pipeline that is being set up, so that its slot must not exist yet.
+	Fresh bool `json:"fresh,omitempty"`
 }
 
 // Resolved is what the declaration's globs select at the source.
@@ -85,8 +87,9 @@ type SinkInput struct {
 	Epoch  uint32           `json:"epoch,omitempty"`
 	// DropRows of ForgetSink also removes the tables' rows.
 	DropRows bool `json:"drop_rows,omitempty"`
-	// OneOff: of a Snapshot workflow; nothing will be delivered.
-	OneOff bool `json:"one_off,omitempty"`
+	// Fresh: begin with an empty ledger. What an earlier pipeline or load of the name
+	// left there is not this one's progress, and its offsets are of another log.
+	Fresh bool `json:"fresh,omitempty"`
 }
 
 // TeardownInput is the input of the activities that remove things.

@@ -131,7 +131,7 @@ func (r *rig) spec(sinks []string, tables pipeline.Tables) (pipeline.Spec, error
 		return pipeline.Spec{}, err
 	}
 	s := pipeline.Spec{
-		Version: 1, Name: "bench-" + r.name,
+		Version: 1, Name: "bench-" + strings.ReplaceAll(r.name, "_", "-"),
 		Source: pipeline.Source{Type: "postgres", DSN: secrets.MustParseRef("env:BENCH_SOURCE")},
 		Kafka:  pipeline.Kafka{Brokers: strings.Split(brokers, ","), TopicPrefix: r.queue + "."},
 		Tables: tables,
