@@ -21,7 +21,7 @@ type LogOptions struct {
 	SchemaWait     time.Duration // for a definition that should be there; default 10s
 }
 
-// Log is delivery's log.
+// Log is delivery's log. A partition has at most one reader at a time.
 type Log struct {
 	c      *cluster
 	opts   LogOptions

@@ -1,0 +1,177 @@
+package flow
+
+import (
+	"context"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"syncline/dataplane/capture"
+	"syncline/dataplane/change"
+	"syncline/dataplane/deliver"
+	"syncline/dataplane/sink"
+	"syncline/dataplane/sink/clickhouse"
+	pgsink "syncline/dataplane/sink/postgres"
+	"syncline/dataplane/source/postgres"
+	"syncline/dataplane/transport/kafka"
+	"syncline/testsuite/check"
+	"syncline/testsuite/stack"
+)
+
+// flow is a source, its topics and two sinks.
+type flow struct {
+	t      *testing.T
+	ctx    context.Context
+	name   string
+	dsn    string
+	conn   *pgx.Conn
+	source *postgres.Server
+	kafka  kafka.Options
+	sinks  map[string]sink.Sink
+	sides  map[string]check.Side
+	from   change.LSN
+}
+
+func newFlow(t *testing.T) *flow {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	t.Cleanup(cancel)
+	f := &flow{t: t, ctx: ctx, name: stack.Name(t), dsn: stack.Database(t, stack.Postgres(t))}
+	f.kafka = kafka.Options{Brokers: stack.Kafka(t), Prefix: "test.", Pipeline: f.name}
+	var err error
+	f.conn, err = pgx.Connect(ctx, f.dsn)
+	f.ok(err)
+	t.Cleanup(func() { _ = f.conn.Close(context.Background()) })
+	f.source, err = postgres.NewServer(postgres.ServerOptions{DSN: f.dsn, Pipeline: f.name})
+	f.ok(err)
+	t.Cleanup(func() { _ = f.source.Close() })
+	sinkDSN, clickDSN := stack.Database(t, stack.SinkPostgres(t)), stack.ClickHouseDatabase(t)
+	u, err := url.Parse(clickDSN)
+	f.ok(err)
+	db := strings.Trim(u.Path, "/")
+	pg, err := pgsink.Open(pgsink.Config{DSN: sinkDSN, Pipeline: f.name})
+	f.ok(err)
+	ch, err := clickhouse.Open(clickhouse.Config{DSN: clickDSN, Pipeline: f.name, Options: clickhouse.Options{Ledger: db, Database: db}})
+	f.ok(err)
+	f.sinks = map[string]sink.Sink{"postgres": pg, "clickhouse": ch}
+	f.sides = map[string]check.Side{"postgres": &check.Postgres{DSN: sinkDSN}, "clickhouse": &check.ClickHouse{URL: clickDSN, Database: db}}
+	for _, s := range f.sinks {
+		t.Cleanup(func() { _ = s.Close() })
+		f.ok(s.Init(ctx))
+	}
+	return f
+}
+
+func (f *flow) ok(err error) {
+	f.t.Helper()
+	if err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+func (f *flow) exec(sql string) {
+	f.t.Helper()
+	_, err := f.conn.Exec(f.ctx, sql, pgx.QueryExecModeSimpleProtocol)
+	f.ok(err)
+}
+
+// load makes slot and topics, copies the tables to both sinks and starts capture
+// and delivery.
+func (f *flow) load(partitions int, tables ...change.TableID) {
+	f.t.Helper()
+	var published []postgres.PublishedTable
+	for _, id := range tables {
+		published = append(published, postgres.PublishedTable{ID: id})
+	}
+	f.ok(f.source.EnsurePublication(f.ctx, f.name, published))
+	slot, err := f.source.CreateSlot(f.ctx, f.name)
+	f.ok(err)
+	f.from = slot.Confirmed
+	admin, err := kafka.OpenAdmin(f.kafka)
+	f.ok(err)
+	f.t.Cleanup(func() {
+		if err := admin.DeleteTopics(context.Background()); err != nil {
+			f.t.Error(err)
+		}
+		_ = admin.Close()
+	})
+	f.ok(admin.EnsureTopics(f.ctx, kafka.TopicOptions{Partitions: partitions}, tables, nil))
+	schemas, err := f.source.Describe(f.ctx, published)
+	f.ok(err)
+	held, err := f.source.Export(f.ctx)
+	f.ok(err)
+	for _, s := range f.sinks {
+		for _, sc := range schemas {
+			f.ok(s.AddTable(f.ctx, sink.Table{ID: sc.Table, Schema: sc, Partitions: partitions, Epoch: 1}))
+			_, err := s.PlanChunks(f.ctx, sc.Table, []sink.Chunk{{N: 0}})
+			f.ok(err)
+			_, err = s.LoadChunk(f.ctx, sc.Table, 0, sink.Loaded{Snapshot: held.Snapshot, LSN: held.LSN}, f.source.CopyChunk(held.Name, sc, sink.Chunk{}, ""), nil)
+			f.ok(err)
+			f.ok(s.FinishLoad(f.ctx, sc.Table))
+		}
+	}
+	f.ok(held.Close())
+	f.run()
+}
+
+func (f *flow) run() {
+	f.t.Helper()
+	w, err := kafka.OpenWriter(f.ctx, f.kafka, kafka.WriterOptions{})
+	f.ok(err)
+	stream, err := f.source.NewStream(postgres.StreamOptions{Slot: f.name, Publication: f.name, Epoch: 1, SpillDir: f.t.TempDir(), HeartbeatInterval: 100 * time.Millisecond})
+	f.ok(err)
+	ctx, stop := context.WithCancel(f.ctx)
+	var running sync.WaitGroup
+	running.Go(func() {
+		o := capture.Options{Epoch: 1, CreatedAt: f.from, StatusInterval: 50 * time.Millisecond}
+		if err := capture.Run(ctx, stream, w, o, capture.Observer{}); err != nil {
+			f.t.Errorf("capture: %v", err)
+		}
+	})
+	for name, s := range f.sinks {
+		log, err := kafka.OpenLog(f.ctx, f.kafka, kafka.LogOptions{}) // of each its own: a log has one reader of a partition
+		f.ok(err)
+		running.Go(func() {
+			o := deliver.Options{Lanes: 1, Epoch: 1, PollTables: 50 * time.Millisecond, IdleMark: 50 * time.Millisecond}
+			obs := deliver.Observer{
+				Retry: func(what string, err error, _ time.Duration) { f.t.Logf("%s: %s again: %v", name, what, err) },
+				Closed: func(id change.TableID, st sink.State, why string) {
+					f.t.Logf("%s: table %s is %s: %s", name, id, st, why)
+				},
+			}
+			defer func() { _ = log.Close() }()
+			if err := deliver.Run(ctx, o, log, s, f.source, obs); err != nil && ctx.Err() == nil {
+				f.t.Errorf("delivery to %s: %v", name, err)
+			}
+		})
+	}
+	f.t.Cleanup(func() {
+		stop()
+		running.Wait()
+		_, _ = stream.Close(), w.Close()
+	})
+}
+
+// equal waits until the sinks have what is committed now and compares them.
+func (f *flow) equal() {
+	f.t.Helper()
+	ctx, cancel := context.WithTimeout(f.ctx, 30*time.Second)
+	defer cancel()
+	source := &check.Postgres{DSN: f.dsn}
+	lsn, err := source.Position(ctx)
+	f.ok(err)
+	for name, s := range f.sinks {
+		f.ok(check.Await(ctx, name, s, lsn))
+		tables, err := check.TablesOf(ctx, s)
+		f.ok(err)
+		r, err := check.Compare(ctx, source, tables, f.sides[name])
+		f.ok(err)
+		for _, d := range r.Differences {
+			f.t.Errorf("%s: %v", name, d)
+		}
+	}
+}
