@@ -3,6 +3,7 @@ package activities
 import (
 	"context"
 	"slices"
+	"sync/atomic"
 
 	"go.temporal.io/sdk/activity"
 
@@ -190,8 +191,16 @@ func (a *Activities) CreateSlot(ctx context.Context, in contract.SetupInput) (ou
 		return out, err
 	}
 	defer srv.Close()
-	err = beating(ctx, func(ctx context.Context) error {
-		slot, err := srv.CreateSlot(ctx, in.Spec.SlotName())
+	var waiting atomic.Pointer[contract.SlotProgress]
+	waiting.Store(&contract.SlotProgress{})
+	err = long(ctx, func() any { return waiting.Load() }, func(ctx context.Context) error {
+		slot, err := srv.CreateSlotReporting(ctx, in.Spec.SlotName(), func(bs []source.Blocker) {
+			p := &contract.SlotProgress{}
+			for _, b := range bs {
+				p.WaitingFor = append(p.WaitingFor, b.String())
+			}
+			waiting.Store(p)
+		})
 		if err != nil {
 			return err
 		}

@@ -79,6 +79,11 @@ type SlotMade struct {
 	At      change.LSN `json:"at"` // every commit after it will be streamed
 }
 
+// SlotProgress is CreateSlot's heartbeat.
+type SlotProgress struct {
+	WaitingFor []string `json:"waiting_for,omitempty"` // transactions at the source that must end first
+}
+
 // SinkInput concerns one sink.
 type SinkInput struct {
 	Spec   pipeline.Spec    `json:"spec"`

@@ -24,6 +24,17 @@
 // at a time. Nothing of them needs to survive a crash, since the slot stays
 // behind them until they are confirmed.
 //
+// # Limits
+//
+// What older rows have in a column that was added (change.Column.Missing) is known
+// while the server keeps it as one constant. Once the table is rewritten (VACUUM
+// FULL, CLUSTER, another ALTER TABLE), and for defaults that differ by row
+// (sequences, random values), it is not: such a column is unknown to sinks if it is
+// NOT NULL, and NULL in the rows that no change touches if it is not.
+//
+// A table that is declared append-only has no key in its schema, even where the
+// source has one, and is one chunk: a load that loses its snapshot begins anew.
+//
 // # Failure
 //
 // Every condition that an operator can do something about is a named fault (see

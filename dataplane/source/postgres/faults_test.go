@@ -74,7 +74,7 @@ func TestSlotFaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = other.Close() }()
-	r.stream(StreamOptions{})
+	r.stream(StreamOptions{TakeOver: true}) // the one before may not have let go yet
 	wantFault(t, other.TerminateStale(r.ctx(), r.slot), CodeSlotInUse, true)
 	if err := r.s.DropSlot(r.ctx(), r.slot); err != nil {
 		t.Error(err)

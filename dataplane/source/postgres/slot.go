@@ -111,14 +111,20 @@ var slotName = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
 // as it is: the step may be retried. Create the publication first: a slot that
 // begins before its publication cannot be read.
 func (s *Server) CreateSlot(ctx context.Context, name string) (SlotInfo, error) {
+	return s.CreateSlotReporting(ctx, name, nil)
+}
+
+// CreateSlotReporting is CreateSlot that tells, about once a second while it
+// waits, for whom. No call of waiting comes after it has returned.
+func (s *Server) CreateSlotReporting(ctx context.Context, name string, waiting func([]Blocker)) (SlotInfo, error) {
 	if !slotName.MatchString(name) {
 		return SlotInfo{}, fmt.Errorf("slot name %q: only a-z, 0-9 and _, at most 63", name)
 	}
-	i, err := s.createSlot(ctx, name)
+	i, err := s.createSlot(ctx, name, waiting)
 	return i, classify(err, "create replication slot %q", name)
 }
 
-func (s *Server) createSlot(ctx context.Context, name string) (SlotInfo, error) {
+func (s *Server) createSlot(ctx context.Context, name string, waiting func([]Blocker)) (SlotInfo, error) {
 	i, err := readSlot(ctx, s.pool, name)
 	if !fault.Is(err, CodeSlotMissing) {
 		if err != nil {
@@ -138,6 +144,9 @@ func (s *Server) createSlot(ctx context.Context, name string) (SlotInfo, error) 
 	failover := "" // before 17 a slot cannot follow a failover, and the name of the option is not known
 	if version >= 170000 {
 		failover = ", failover => true"
+	}
+	if waiting != nil {
+		defer s.watchBlockers(ctx, conn.Conn().PgConn().PID(), waiting)()
 	}
 	if _, err := conn.Exec(ctx, "SELECT pg_create_logical_replication_slot($1, 'pgoutput', false, false"+failover+")", name); err != nil {
 		return i, err
