@@ -202,7 +202,8 @@ func checkPublication(ctx context.Context, tx pgx.Tx, name string, tables []Publ
 		SELECT n.nspname::text, c.relname::text, c.relreplident::text,
 			EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND (i.indisprimary OR i.indisreplident)),
 			coalesce((SELECT array_agg(a.attname::text) FROM pg_index i JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (i.indkey::int2[])
-				WHERE i.indrelid = c.oid AND CASE c.relreplident WHEN 'd' THEN i.indisprimary AND i.indimmediate WHEN 'i' THEN i.indisreplident ELSE false END), '{}')
+				WHERE i.indrelid = c.oid AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END), '{}'),
+			c.relreplident <> 'i' AND EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary AND NOT i.indimmediate)
 		FROM pg_publication p JOIN pg_publication_rel r ON r.prpubid = p.oid
 		JOIN pg_class c ON c.oid = r.prrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 		WHERE p.pubname = $1 ORDER BY 1, 2`, name)
@@ -213,6 +214,7 @@ func checkPublication(ctx context.Context, tx pgx.Tx, name string, tables []Publ
 		Schema, Name, Identity string
 		Keyed                  bool
 		Columns                []string
+		Deferrable             bool
 	}
 	found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[row])
 	if err != nil {
@@ -220,9 +222,12 @@ func checkPublication(ctx context.Context, tx pgx.Tx, name string, tables []Publ
 	}
 	for _, r := range found {
 		id := change.TableID{Schema: r.Schema, Name: r.Name}
-		if r.Keyed && r.Identity == "d" && len(r.Columns) == 0 {
-			return fault.Permanent(CodeTableWithoutKey, nil, "ALTER TABLE … REPLICA IDENTITY FULL, or make the primary key not deferrable",
-				"the primary key of table %s is deferrable, which Postgres does not take as replica identity: updates at the source would fail", id)
+		if r.Deferrable {
+			// It is no replica identity, so updates would fail; and with REPLICA IDENTITY
+			// FULL two rows may share a key for a while, which no copy by key survives.
+			return fault.Permanent(CodeTableWithoutKey, nil,
+				"make the primary key not deferrable, or set REPLICA IDENTITY USING INDEX on a unique index that is not",
+				"the primary key of table %s is deferrable: within a transaction it does not tell rows apart", id)
 		}
 		if !r.Keyed || (r.Identity != "f" && len(r.Columns) == 0) {
 			return fault.Permanent(CodeTableWithoutKey, nil,
