@@ -15,8 +15,8 @@ import (
 
 // resolver is what assembling needs to ask the source.
 type resolver interface {
-	// resolve returns the definition of a relation.
-	resolve(ctx context.Context, r *pgoutput.Relation) (*change.Schema, error)
+	// resolve returns the definition of a relation, as of the transaction's commit or later.
+	resolve(ctx context.Context, r *pgoutput.Relation, xid uint32) (*change.Schema, error)
 	// fill replaces the Unchanged values of a row by what its key has at the source
 	// now, or at any time after the transaction committed.
 	fill(ctx context.Context, s *change.Schema, row change.Row, xid uint32) error
@@ -264,7 +264,7 @@ func (a *assembler) inside(ctx context.Context, m *pgoutput.Message) error {
 }
 
 func (a *assembler) relation(ctx context.Context, m *pgoutput.Relation) error {
-	s, err := a.source.resolve(ctx, m)
+	s, err := a.source.resolve(ctx, m, a.tx.xid)
 	if err != nil {
 		return err
 	}

@@ -19,7 +19,7 @@ import (
 // fakeCatalog resolves relations by what the message says: text columns, key as flagged.
 type fakeCatalog struct{ filled int }
 
-func (f *fakeCatalog) resolve(_ context.Context, m *pgoutput.Relation) (*change.Schema, error) {
+func (f *fakeCatalog) resolve(_ context.Context, m *pgoutput.Relation, _ uint32) (*change.Schema, error) {
 	s := &change.Schema{Table: change.TableID{Schema: m.Schema, Name: m.Name}, Full: m.Identity == 'f'}
 	for i, c := range m.Columns {
 		s.Columns = append(s.Columns, change.Column{Name: c.Name, Type: change.Type{Name: "text", Base: "text", Kind: change.Base}})

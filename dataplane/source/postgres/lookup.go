@@ -19,7 +19,11 @@ type lookup struct {
 	publication string
 }
 
-func (l *lookup) resolve(ctx context.Context, r *pgoutput.Relation) (*change.Schema, error) {
+func (l *lookup) resolve(ctx context.Context, r *pgoutput.Relation, xid uint32) (*change.Schema, error) {
+	// The transaction may be the one that altered the table, and not be visible yet.
+	if err := l.visible(ctx, xid); err != nil {
+		return nil, classify(err, "look up table %s.%s", r.Schema, r.Name)
+	}
 	var appendOnly bool
 	err := l.s.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
 		WHERE p.pubname = $1 AND r.prrelid = $2)`, appendPublication(l.publication), r.ID).Scan(&appendOnly)
@@ -79,6 +83,20 @@ func (l *lookup) fill(ctx context.Context, s *change.Schema, row change.Row, xid
 			return err
 		}
 	}
+}
+
+// visible waits until readers see a transaction whose commit is in the log.
+func (l *lookup) visible(ctx context.Context, xid uint32) error {
+	for xid != 0 {
+		snap, err := currentSnapshot(ctx, l.s.pool)
+		if err != nil || snap.Sees(xid) {
+			return err
+		}
+		if err := pause(ctx, 10*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func currentSnapshot(ctx context.Context, q querier) (change.Snapshot, error) {

@@ -144,7 +144,7 @@ func (a *assembler) checkLabels(ctx context.Context, r *relation, m *pgoutput.Me
 	if known(r) {
 		return r, nil
 	}
-	s, err := a.source.resolve(ctx, r.message)
+	s, err := a.source.resolve(ctx, r.message, a.tx.xid)
 	if err != nil {
 		return nil, err
 	}
