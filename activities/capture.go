@@ -50,7 +50,7 @@ func (a *Activities) Capture(ctx context.Context, in contract.CaptureInput) erro
 		defer records.Close()
 		stream, err := srv.NewStream(source.StreamOptions{
 			Slot: in.Spec.SlotName(), Publication: in.Spec.PublicationName(), Epoch: in.Epoch,
-			MemoryLimit: int64(in.Spec.Stream.MemoryLimit), SpillDir: a.spill(&in.Spec),
+			MemoryLimit: int64(in.Spec.Stream.MemoryLimit / 2), SpillDir: a.spill(&in.Spec),
 			HeartbeatInterval: in.Spec.Stream.HeartbeatInterval.Std(),
 			// Temporal gave this attempt the work: whoever still holds the slot is stopped or cut off.
 			TakeOver: true,
@@ -89,7 +89,7 @@ func writerOptions(spec *pipeline.Spec) (kafka.WriterOptions, error) {
 	n := spec.Kafka.Partitions
 	return kafka.WriterOptions{
 		Partitions:  func(change.TableID) int { return n },
-		Compression: c, MaxMessageBytes: int(spec.Kafka.MaxMessageBytes),
+		Compression: c, MaxMessageBytes: int(spec.Kafka.MaxMessageBytes), WindowBytes: int(spec.Stream.MemoryLimit / 4),
 	}, err
 }
 

@@ -55,7 +55,7 @@ func (a *Activities) Deliver(ctx context.Context, in contract.DeliverInput) erro
 		if err != nil {
 			return err
 		}
-		records, err := kafka.OpenLog(ctx, ko, kafka.LogOptions{})
+		records, err := kafka.OpenLog(ctx, ko, kafka.LogOptions{BufferBytes: int(in.Spec.Stream.MemoryLimit / 4)})
 		if err != nil {
 			return err
 		}
@@ -117,10 +117,12 @@ func (a *Activities) tellGates(ctx context.Context, name, sinkName string, log *
 	}
 }
 
+// Of the memory limit a quarter is for what is fetched, as bytes, and an eighth
+// for what is decoded, counted as bytes too: decoded it takes several times that.
 func deliverOptions(in *contract.DeliverInput, s *pipeline.Sink) deliver.Options {
 	return deliver.Options{
 		Lane: in.Lane, Lanes: s.Lanes, Epoch: in.Epoch, MaxBatchRows: s.MaxBatchRows, MaxBatchBytes: int(s.MaxBatchBytes),
-		MaxBufferBytes: int(in.Spec.Stream.MemoryLimit), Transactional: in.Spec.Stream.Order == pipeline.OrderTransaction,
+		MaxBufferBytes: int(in.Spec.Stream.MemoryLimit / 8), Transactional: in.Spec.Stream.Order == pipeline.OrderTransaction,
 	}
 }
 

@@ -177,7 +177,7 @@ var streamField = &field{
 	name: "stream", kind: kindObject, def: true, doc: "How changes are moved.",
 	fields: []*field{
 		{name: "max_batch_rows", kind: kindInteger, def: 10000, min: 1, max: 1e6, effect: RestartStream, doc: "Largest batch in changes, unless a sink says otherwise."},
-		{name: "max_batch_bytes", kind: kindSize, def: "16MiB", min: kib, max: gib, effect: RestartStream, doc: "Largest batch in bytes, unless a sink says otherwise."},
+		{name: "max_batch_bytes", kind: kindSize, def: "4MiB", min: kib, max: gib, effect: RestartStream, doc: "Largest batch in bytes, unless a sink says otherwise."},
 		{name: "status_interval", kind: kindDuration, def: "500ms", min: int64(100 * time.Millisecond), max: int64(time.Minute), effect: RestartStream, doc: "How often the source is told what is safe."},
 		{name: "memory_limit", kind: kindSize, def: "64MiB", min: 16 * mib, max: math.MaxInt64, effect: RestartStream, doc: "Memory for changes in flight, per activity; larger transactions spill to disk."},
 		{name: "spill_dir", kind: kindText, derived: "the worker's temporary folder", effect: RestartStream, doc: "Folder for what spills."},

@@ -16,10 +16,10 @@ import (
 // heartbeat, so the start-to-close timeout is only Temporal's obligatory bound.
 const (
 	longRun = 365 * 24 * time.Hour
-	// A killed worker is replaced after that. It leaves seven missed beats for a
+	// A killed worker is replaced after that. It leaves five missed beats for a
 	// machine that is busy: an attempt that is taken for dead and is not does no
 	// harm, but it makes a busy machine busier.
-	heartbeat = 8 * time.Second
+	heartbeat = 6 * time.Second
 	// Chunks are dear to begin again, and nobody waits for one of them.
 	chunkHeartbeat = 20 * time.Second
 )
