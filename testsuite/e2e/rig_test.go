@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -150,6 +152,30 @@ func scalar(ctx context.Context, dsn, sql string, args ...any) (string, error) {
 	return *v, err
 }
 
+// click runs a query at ClickHouse and returns its answer.
+func (r *rig) click(sql string) string {
+	r.t.Helper()
+	u, err := url.Parse(r.clickURL)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	u.Path = "/"
+	req, err := http.NewRequestWithContext(r.t.Context(), http.MethodPost, u.String(), strings.NewReader(sql))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	b, err := io.ReadAll(res.Body)
+	if err != nil || res.StatusCode != http.StatusOK {
+		r.t.Fatalf("%s: %s %s %v", sql, res.Status, b, err)
+	}
+	return string(b)
+}
+
 // pipe is one pipeline.
 type pipe struct {
 	r    *rig
@@ -169,7 +195,10 @@ tables:
 `
 
 // smallChunks cuts even small tables, so that a load has many steps.
-const smallChunks = "snapshot: {chunk_bytes: 64KiB, parallelism: 2}\nstream: {status_interval: 200ms, heartbeat_interval: 1s}\n"
+const smallChunks = "snapshot: {chunk_bytes: 64KiB, parallelism: 2}\n" + fastStream
+
+// fastStream lets idle tables move on soon.
+const fastStream = "stream: {status_interval: 200ms, heartbeat_interval: 1s}\n"
 
 // pipe reads a declaration; text is what comes after the head, or all of it.
 func (r *rig) pipe(text string) *pipe {
