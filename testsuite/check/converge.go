@@ -106,7 +106,8 @@ func lookBehind(ctx context.Context, s Ledger, lsn change.LSN, only []change.Tab
 		need := max(lsn, t.LoadedTo+1)
 		for n := range t.Partitions {
 			pos := at[sink.Partition{Table: id, N: n}]
-			if pos.Epoch < t.Epoch || pos.Before(change.Position{Epoch: pos.Epoch, Commit: need - 1, Ordinal: math.MaxUint32}) {
+			// A resync raises the epoch of the rows, not of the log that the marks follow.
+			if pos.Before(change.Position{Epoch: pos.Epoch, Commit: need - 1, Ordinal: math.MaxUint32}) {
 				return fmt.Sprintf("partition %d of table %s is at %s, want %s", n, id, pos, need), nil
 			}
 		}
