@@ -146,10 +146,13 @@ func scalar(ctx context.Context, dsn, sql string, args ...any) (string, error) {
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	var v *string
 	err = conn.QueryRow(ctx, sql, args...).Scan(&v)
-	if errors.Is(err, pgx.ErrNoRows) || v == nil {
+	if errors.Is(err, pgx.ErrNoRows) { // or a statement that returns none
+		return "", nil
+	}
+	if err != nil || v == nil {
 		return "", err
 	}
-	return *v, err
+	return *v, nil
 }
 
 // click runs a query at ClickHouse and returns its answer.

@@ -1,0 +1,158 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"syncline/activities/contract"
+	"syncline/testsuite/stack"
+)
+
+// ownStack starts servers that no other test uses, because this one ends them,
+// and points the environment at them. It needs the devstack program that `make`
+// builds.
+func ownStack(t *testing.T) {
+	t.Helper()
+	stack.Postgres(t) // no servers wanted: skip
+	program := os.Getenv("E2E_DEVSTACK")
+	if program == "" {
+		program = filepath.Join("..", "..", ".build", "devstack")
+	}
+	if _, err := os.Stat(program); err != nil {
+		if os.Getenv(stack.EnvRequired) != "" {
+			t.Fatalf("%v: make devstack builds it", err)
+		}
+		t.Skipf("%v: make devstack builds it", err)
+	}
+	data, err := os.MkdirTemp("", "e2e-stack-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(data, 0o755); err != nil { // Postgres runs as another user
+		t.Fatal(err)
+	}
+	kafka := "embedded"
+	if os.Getenv(stack.EnvRequired) != "" { // where everything is required, the real thing is, too
+		kafka = "apache"
+	}
+	run := func(ctx context.Context, args ...string) error {
+		out, err := exec.CommandContext(ctx, program, args...).CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("devstack %s: %w\n%s", args[0], err, out)
+		}
+		return nil
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if err := run(ctx, "down", "--data", data); err != nil {
+			t.Error(err)
+		}
+		if t.Failed() {
+			t.Logf("logs of the servers: %s/logs", data)
+		} else {
+			_ = os.RemoveAll(data)
+		}
+	})
+	env := filepath.Join(data, "env")
+	if err := run(t.Context(), "up", "--data", data, "--detach", "--env-file", env, "--kafka", kafka, "--ports-base", fmt.Sprint(freeBlock(t))); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.SplitSeq(string(b), "\n") {
+		if k, v, ok := strings.Cut(strings.TrimPrefix(line, "export "), "="); ok {
+			t.Setenv(k, strings.Trim(v, "'"))
+		}
+	}
+}
+
+// freeBlock finds ports for a stack. Between the look and the start another
+// program may take one; then the stack says so.
+func freeBlock(t *testing.T) int {
+	t.Helper()
+	for base := 20000 + os.Getpid()%400*20; base < 30000; base += 20 {
+		free := true
+		for n := range 10 {
+			l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", base+n))
+			if err != nil {
+				free = false
+				break
+			}
+			_ = l.Close()
+		}
+		if free {
+			return base
+		}
+	}
+	t.Fatal("no free ports")
+	return 0
+}
+
+// TestServersRestart ends every server under load, by SIGKILL and in order, and
+// starts it again. It runs beside no other test of this package.
+func TestServersRestart(t *testing.T) {
+	ownStack(t)
+	ctl := stack.Control(t)
+	r, rnd := newRig(t), moments(t)
+	sizes := r.seedShop(0.005)
+	r.start(contract.Control, contract.Capture)
+	r.start(contract.Snapshot, contract.Deliver)
+	p := r.pipe(shopPipeline)
+	endLoad := r.load(200)
+	p.mustApply()
+	p.awaitPhase(bound, contract.Streaming)
+	endWatch := p.watch("version", counted...)
+	endAudit := p.auditSlot()
+	all := []stack.Service{stack.KafkaService, stack.ClickHouseService, stack.SinkService, stack.SourceService, stack.TemporalService}
+	for _, i := range rnd.Perm(len(all)) {
+		s := all[i]
+		begun := time.Now()
+		pause(t, rnd, time.Second)
+		ctl.Kill(s)
+		pause(t, rnd, 3*time.Second)
+		ctl.Start(s)
+		p.converged()
+		t.Logf("%s killed and back: %s", s, time.Since(begun).Round(100*time.Millisecond))
+		if rnd.IntN(2) == 0 {
+			pause(t, rnd, time.Second)
+			ctl.Restart(s)
+			p.converged()
+			t.Logf("%s restarted, too", s)
+		}
+	}
+	// A load that every server leaves once.
+	v, err := p.view(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range rnd.Perm(len(all)) {
+		v, err = p.view(t.Context())
+		if err == nil && v.Settled() {
+			in := contract.TablesInput{}
+			for _, x := range v.Status.Tables {
+				in.Tables = append(in.Tables, x.Table)
+			}
+			p.mustUpdate(contract.ResyncTableUpdate, in, nil)
+		}
+		pause(t, rnd, 2*time.Second)
+		ctl.Kill(all[i])
+		pause(t, rnd, time.Second)
+		ctl.Start(all[i])
+		until(t, bound, "Temporal answers", func(ctx context.Context) error { _, err := p.view(ctx); return err })
+	}
+	p.awaitPhase(bound, contract.Streaming)
+	endLoad()
+	p.settled(sizes)
+	endWatch()
+	endAudit()
+}
