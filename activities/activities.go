@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"syncline/activities/contract"
+	"syncline/activities/observe"
 	"syncline/dataplane/change"
 	"syncline/dataplane/fault"
 	"syncline/dataplane/sink"
@@ -22,7 +23,6 @@ import (
 	"syncline/dataplane/transport/kafka"
 	"syncline/pipeline"
 	"syncline/secrets"
-	"syncline/worker/observe"
 )
 
 // Activities has what the activities of one worker process share.

@@ -10,12 +10,12 @@ import (
 	"go.uber.org/zap"
 
 	"syncline/activities/contract"
+	"syncline/activities/observe"
 	"syncline/dataplane/capture"
 	"syncline/dataplane/change"
 	source "syncline/dataplane/source/postgres"
 	"syncline/dataplane/transport/kafka"
 	"syncline/pipeline"
-	"syncline/worker/observe"
 )
 
 // Capture moves committed changes from the slot to Kafka until it is cancelled.

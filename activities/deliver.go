@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"syncline/activities/contract"
+	"syncline/activities/observe"
 	"syncline/dataplane/change"
 	"syncline/dataplane/deliver"
 	"syncline/dataplane/fault"
@@ -19,7 +20,6 @@ import (
 	"syncline/dataplane/transport/kafka"
 	"syncline/pipeline"
 	"syncline/secrets"
-	"syncline/worker/observe"
 )
 
 // stalled is how long a loop may show no sign of life before /healthz is red.

@@ -218,42 +218,29 @@ func slotExists(name string) error {
 		"slot %s exists already", name)
 }
 
+// withSource opens the source for one step.
+func (a *Activities) withSource(ctx context.Context, spec *pipeline.Spec, f func(*source.Server) error) error {
+	srv, err := a.source(ctx, spec.Name, spec.Source)
+	if err != nil {
+		return err
+	}
+	defer srv.Close()
+	return f(srv)
+}
+
+// withSink opens a sink for one step.
+func (a *Activities) withSink(ctx context.Context, name string, conf pipeline.Sink, f func(sink.Sink) error) error {
+	sk, err := a.sink(ctx, name, conf)
+	if err != nil {
+		return err
+	}
+	defer sk.Close()
+	return f(sk)
+}
+
 // beating heartbeats while f runs.
 func beating(ctx context.Context, f func(context.Context) error) error {
 	return long(ctx, func() any { return nil }, f)
-}
-
-// DropSlot removes the slot, so that the source may recycle its log.
-func (a *Activities) DropSlot(ctx context.Context, in contract.TeardownInput) (err error) {
-	defer func() { err = ended(ctx, err) }()
-	srv, err := a.source(ctx, in.Spec.Name, in.Spec.Source)
-	if err != nil {
-		return err
-	}
-	defer srv.Close()
-	return srv.DropSlot(ctx, in.Spec.SlotName())
-}
-
-// DropPublication removes the publication.
-func (a *Activities) DropPublication(ctx context.Context, in contract.TeardownInput) (err error) {
-	defer func() { err = ended(ctx, err) }()
-	srv, err := a.source(ctx, in.Spec.Name, in.Spec.Source)
-	if err != nil {
-		return err
-	}
-	defer srv.Close()
-	return srv.DropPublication(ctx, in.Spec.PublicationName())
-}
-
-// DeleteTopics removes the pipeline's topics.
-func (a *Activities) DeleteTopics(ctx context.Context, in contract.TeardownInput) (err error) {
-	defer func() { err = ended(ctx, err) }()
-	admin, err := a.admin(ctx, &in.Spec)
-	if err != nil {
-		return err
-	}
-	defer admin.Close()
-	return admin.DeleteTopics(ctx)
 }
 
 // PrepareSink creates the ledger, and the sink's tables where they do not exist.
@@ -304,59 +291,4 @@ func (a *Activities) PrepareSink(ctx context.Context, in contract.SinkInput) (er
 		}
 	}
 	return nil
-}
-
-// ForgetSink removes the pipeline from the sink's ledger, and with DropRows the
-// tables that Syncline created there.
-func (a *Activities) ForgetSink(ctx context.Context, in contract.SinkInput) (err error) {
-	defer func() { err = ended(ctx, err) }()
-	conf, err := findSink(&in.Spec, in.Sink)
-	if err != nil {
-		return err
-	}
-	sk, err := a.sink(ctx, in.Spec.Name, conf)
-	if err != nil {
-		return err
-	}
-	defer sk.Close()
-	if err := sk.Init(ctx); err != nil {
-		return err
-	}
-	if in.DropRows {
-		tables, err := sk.Tables(ctx)
-		if err != nil {
-			return err
-		}
-		for _, t := range tables {
-			if err := sk.RemoveTable(ctx, t.ID, true); err != nil {
-				return err
-			}
-		}
-	}
-	if a.Metrics != nil {
-		a.Metrics.Forget(in.Spec.Name)
-	}
-	return sk.Forget(ctx)
-}
-
-// ResetTable empties a table at a sink for another load.
-func (a *Activities) ResetTable(ctx context.Context, in contract.TableTask) (err error) {
-	defer func() { err = ended(ctx, err) }()
-	sk, err := a.sink(ctx, in.Pipeline, in.Sink)
-	if err != nil {
-		return err
-	}
-	defer sk.Close()
-	return sk.ResetTable(ctx, in.Table, in.Epoch)
-}
-
-// RemoveTable ends the delivery of a table into a sink.
-func (a *Activities) RemoveTable(ctx context.Context, in contract.TableTask) (err error) {
-	defer func() { err = ended(ctx, err) }()
-	sk, err := a.sink(ctx, in.Pipeline, in.Sink)
-	if err != nil {
-		return err
-	}
-	defer sk.Close()
-	return sk.RemoveTable(ctx, in.Table, in.DropRows)
 }

@@ -11,7 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"syncline/worker/observe"
+	"syncline/activities/observe"
 )
 
 func TestDockerfileGoVersion(t *testing.T) {

@@ -18,8 +18,8 @@ import (
 
 	"go.uber.org/zap"
 
+	"syncline/activities/observe"
 	"syncline/worker/config"
-	"syncline/worker/observe"
 )
 
 func main() {

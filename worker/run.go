@@ -17,9 +17,9 @@ import (
 
 	"syncline/activities"
 	"syncline/activities/contract"
+	"syncline/activities/observe"
 	"syncline/secrets"
 	"syncline/worker/config"
-	"syncline/worker/observe"
 	"syncline/workflows"
 )
 
