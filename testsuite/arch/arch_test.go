@@ -83,7 +83,7 @@ func TestImportRules(t *testing.T) {
 		if under(name, "starter") {
 			never("the tool connects to Temporal only", p.Deps, pgx, kafka, clickhouse)
 		}
-		if under(name, "worker/observe") {
+		if under(name, "activities/observe") {
 			never("metrics know no data plane loop", p.Imports, "syncline/dataplane/deliver", "syncline/dataplane/capture", "syncline/dataplane/source", "syncline/dataplane/transport")
 		}
 		if !under(name, "testsuite") {
