@@ -251,7 +251,8 @@ type Sink interface {
 	// is under way lands after the table was emptied; lanes claim again at once. (A
 	// sink that refuses just such a batch, with CodeNotStreaming, leaves them alone.)
 	ResetTable(ctx context.Context, table change.TableID, epoch uint32) error
-	// RemoveTable stops delivery of the table; its rows stay unless drop is set. It
+	// RemoveTable stops delivery of the table; its rows stay unless drop is set and
+	// this pipeline created the table: what was there before is never dropped. It
 	// fences off every session, as ResetTable does.
 	RemoveTable(ctx context.Context, table change.TableID, drop bool) error
 	// Tables returns the pipeline's tables.

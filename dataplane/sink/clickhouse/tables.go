@@ -185,7 +185,7 @@ func (s *Sink) prepareTable(ctx context.Context, sch *change.Schema, o sink.Tabl
 	if _, err := s.conn.exec(ctx, what, "CREATE DATABASE IF NOT EXISTS "+ident(l.at.db)); err != nil {
 		return nil, err
 	}
-	if _, err := s.conn.exec(ctx, what, l.create()); err != nil {
+	if _, err := s.conn.exec(ctx, what, l.create()+" COMMENT "+lit(s.createdBy())); err != nil {
 		return nil, err
 	}
 	view, err := s.inspect(ctx, l.at.view())
@@ -342,7 +342,12 @@ func (s *Sink) ResetTable(ctx context.Context, id change.TableID, epoch uint32) 
 	return s.setAspect(ctx, tab, aspectDef, def)
 }
 
-// RemoveTable stops delivery of the table and forgets how far it was.
+// createdBy is the comment of tables that this pipeline created: it comes and
+// goes with the table, so that nobody else's is ever taken for ours.
+func (s *Sink) createdBy() string { return "created by Syncline for pipeline " + s.pipeline }
+
+// RemoveTable stops delivery of the table and forgets how far it was. drop also
+// drops the table, if this pipeline created it.
 func (s *Sink) RemoveTable(ctx context.Context, id change.TableID, drop bool) error {
 	tab := id.String()
 	rs, err := s.records(ctx, tab)
@@ -369,6 +374,11 @@ func (s *Sink) RemoveTable(ctx context.Context, id change.TableID, drop bool) er
 	}
 	if !drop {
 		return nil
+	}
+	ours := false
+	q := fmt.Sprintf("SELECT 1 FROM system.tables WHERE database = %s AND name = %s AND comment = %s", lit(at.db), lit(at.table), lit(s.createdBy()))
+	if err := s.conn.query(ctx, "SELECT who created "+at.String(), q, func(func(...any) error) error { ours = true; return nil }); err != nil || !ours {
+		return err
 	}
 	for _, q := range []string{"DROP VIEW IF EXISTS " + at.view().String(), "DROP TABLE IF EXISTS " + at.String() + " SYNC"} {
 		if _, err := s.conn.exec(ctx, "drop "+at.String(), q); err != nil {

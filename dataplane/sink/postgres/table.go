@@ -300,7 +300,8 @@ func (s *Sink) clearPlan(ctx context.Context, tx pgx.Tx, id change.TableID, why 
 	return err
 }
 
-// RemoveTable stops delivery of the table; its rows stay unless drop is set.
+// RemoveTable stops delivery of the table; its rows stay unless drop is set and
+// this pipeline created the table.
 func (s *Sink) RemoveTable(ctx context.Context, id change.TableID, drop bool) error {
 	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		if err := s.lockTable(ctx, tx, id); err != nil {
@@ -316,7 +317,7 @@ func (s *Sink) RemoveTable(ctx context.Context, id change.TableID, drop bool) er
 		if err := s.endLoaders(ctx, tx, id); err != nil {
 			return err
 		}
-		if drop {
+		if drop && t.created {
 			if _, err := tx.Exec(ctx, "DROP TABLE IF EXISTS "+quoted(name(id, t.Options))); err != nil {
 				return err
 			}

@@ -155,6 +155,10 @@ func testExisting(e *env) {
 	e.want(t)
 	other.load(s, []string{"4", "x", "4"})
 	e.want(t, []string{"4", "x", "4"})
+	// What was there before a pipeline is not its to drop, as a setup that fails
+	// would otherwise do.
+	e.ok(other.sink.RemoveTable(e.ctx, t.ID, true))
+	e.want(t, []string{"4", "x", "4"})
 }
 
 func testResetAndRemove(e *env) {
