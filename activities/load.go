@@ -33,7 +33,14 @@ func (a *Activities) HoldSnapshot(ctx context.Context, in contract.HoldInput) (e
 		for {
 			next++
 			n.Store(int64(next))
-			if err := a.hold(ctx, srv, in, next, log); err != nil {
+			err := a.hold(ctx, srv, in, next, log)
+			if fault.Is(err, source.CodeSnapshotGone) && ctx.Err() == nil {
+				// Permanent for this snapshot, as for a chunk that reads in it; not for its
+				// holder, who is there to export the next one.
+				log.Warn("the snapshot is gone; exporting another", zap.Int("generation", next), zap.Error(err))
+				continue
+			}
+			if err != nil {
 				return err
 			}
 		}
