@@ -3,7 +3,6 @@ package e2e
 import (
 	"context"
 	"fmt"
-	"testing"
 	"time"
 
 	"syncline/dataplane/change"
@@ -142,15 +141,4 @@ func (p *pipe) settled(sizes shop.Sizes) {
 	if rows["shop.journal"] == 0 {
 		p.r.t.Error("nothing came to the journal")
 	}
-}
-
-func pick[T any](t testing.TB, what string, all []T, ok func(T) bool) T {
-	t.Helper()
-	for _, x := range all {
-		if ok(x) {
-			return x
-		}
-	}
-	t.Fatalf("no %s", what)
-	panic("unreachable")
 }

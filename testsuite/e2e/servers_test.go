@@ -113,14 +113,29 @@ func TestServersRestart(t *testing.T) {
 	p.awaitPhase(bound, contract.Streaming)
 	endWatch := p.watch("version", counted...)
 	endAudit := p.auditSlot()
+	// A crash of the sink's server may take back what was committed last, since it
+	// commits without waiting for the disk: rows and watermarks together, so that the
+	// log brings them again. Counters are watched on both sides of it.
+	kill := func(s stack.Service) {
+		if s == stack.SinkService {
+			endWatch()
+		}
+		ctl.Kill(s)
+	}
+	startAgain := func(s stack.Service) {
+		ctl.Start(s)
+		if s == stack.SinkService {
+			endWatch = p.watch("version", counted...)
+		}
+	}
 	all := []stack.Service{stack.KafkaService, stack.ClickHouseService, stack.SinkService, stack.SourceService, stack.TemporalService}
 	for _, i := range rnd.Perm(len(all)) {
 		s := all[i]
 		begun := time.Now()
 		pause(t, rnd, time.Second)
-		ctl.Kill(s)
+		kill(s)
 		pause(t, rnd, 3*time.Second)
-		ctl.Start(s)
+		startAgain(s)
 		p.converged()
 		t.Logf("%s killed and back: %s", s, time.Since(begun).Round(100*time.Millisecond))
 		if rnd.IntN(2) == 0 {
@@ -131,12 +146,8 @@ func TestServersRestart(t *testing.T) {
 		}
 	}
 	// A load that every server leaves once.
-	v, err := p.view(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, i := range rnd.Perm(len(all)) {
-		v, err = p.view(t.Context())
+		v, err := p.view(t.Context())
 		if err == nil && v.Settled() {
 			in := contract.TablesInput{}
 			for _, x := range v.Status.Tables {
@@ -145,9 +156,9 @@ func TestServersRestart(t *testing.T) {
 			p.mustUpdate(contract.ResyncTableUpdate, in, nil)
 		}
 		pause(t, rnd, 2*time.Second)
-		ctl.Kill(all[i])
+		kill(all[i])
 		pause(t, rnd, time.Second)
-		ctl.Start(all[i])
+		startAgain(all[i])
 		until(t, bound, "Temporal answers", func(ctx context.Context) error { _, err := p.view(ctx); return err })
 	}
 	p.awaitPhase(bound, contract.Streaming)
