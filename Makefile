@@ -5,8 +5,9 @@ SHELL := /bin/bash
 
 BUILD := .build
 DATA  := .data
-# Race detection everywhere but in benchmarks.
-GOTEST := go test -race -timeout 40m
+# Race detection everywhere but in benchmarks. Results of tests against servers
+# are never taken from a cache.
+GOTEST := go test -race -count=1 -timeout 40m
 
 .PHONY: demo demo-once test lint unit e2e bench build devstack stack down clean
 
