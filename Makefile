@@ -9,6 +9,10 @@ DATA  := .data
 # are never taken from a cache.
 GOTEST := go test -race -count=1 -timeout 40m
 
+# How often each worker role is killed in each phase by the end-to-end tests; at
+# night: make test E2E_KILLS=20
+export E2E_KILLS ?= 1
+
 .PHONY: demo demo-once test lint unit e2e bench build devstack stack down clean
 
 ## demo: a pipeline from one Postgres into another and into ClickHouse, until Ctrl-C
