@@ -73,7 +73,7 @@ func TestTemporalCLI(t *testing.T) {
 			t.Errorf("%s after the load: %v, %+v", name, err, rep)
 		}
 	}
-	endLoad := r.load(200)
+	endLoad := r.load(100)
 	live.converged()
 	if out := cli("workflow", "update", "execute", "--workflow-id", pid, "--name", "pause"); !strings.Contains(out, `paused`) {
 		t.Errorf("pause says:\n%s", out)
@@ -94,7 +94,7 @@ func TestTemporalCLI(t *testing.T) {
 	cli("workflow", "update", "execute", "--workflow-id", pid, "--name", "resync-table", "--input", `{"tables": ["shop.orders"]}`)
 	live.awaitPhase(bound, contract.Streaming)
 	endLoad()
-	live.settled(sizes)
+	live.settled(sizes, shopTables)
 	if out := cli("workflow", "update", "execute", "--workflow-id", pid, "--name", "destroy", "--input", "{}"); !strings.Contains(out, "slot") {
 		t.Errorf("destroy says:\n%s", out)
 	}

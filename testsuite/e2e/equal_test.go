@@ -149,8 +149,11 @@ func (p *pipe) watch(column string, tables ...string) (stop func()) {
 		if err != nil {
 			p.r.t.Fatal(err)
 		}
+		if err := w.Sample(ctx); err != nil { // one at least, however soon the end
+			p.r.t.Fatal(err)
+		}
 		o := one{name, w, make(chan struct{})}
-		go func() { defer close(o.done); w.Run(ctx, 250*time.Millisecond) }()
+		go func() { defer close(o.done); w.Run(ctx, 700*time.Millisecond) }()
 		all = append(all, o)
 	}
 	return func() {

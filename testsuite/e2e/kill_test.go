@@ -86,6 +86,7 @@ func TestKillDuringBootstrap(t *testing.T) {
 	t.Parallel()
 	r, rnd := newRig(t), moments(t)
 	sizes := r.seedShop(0.02)
+	r.fast = true // the race detector says nothing in a process that is killed
 	f := r.fleet()
 	p := r.pipe(shopPipeline)
 	endLoad := r.load(100)
@@ -110,7 +111,7 @@ func TestKillDuringBootstrap(t *testing.T) {
 	}
 	p.awaitPhase(2*bound, contract.Streaming)
 	endLoad()
-	p.settled(sizes)
+	p.settled(sizes, shopTables)
 	endWatch()
 	endAudit()
 }
@@ -121,9 +122,10 @@ func TestKillDuringStreaming(t *testing.T) {
 	t.Parallel()
 	r, rnd := newRig(t), moments(t)
 	sizes := r.seedShop(0.005)
+	r.fast = true // the race detector says nothing in a process that is killed
 	f := r.fleet()
-	p := r.pipe(shopPipeline)
-	endLoad := r.load(300)
+	p := r.pipe(fewTables)
+	endLoad := r.load(100)
 	p.mustApply()
 	p.awaitPhase(bound, contract.Streaming)
 	endWatch := p.watch("version", counted...)
@@ -136,7 +138,7 @@ func TestKillDuringStreaming(t *testing.T) {
 		p.converged() // or the rounds would only ever hit workers that start
 	}
 	endLoad()
-	p.settled(sizes)
+	p.settled(sizes, fewTablesIs)
 	endWatch()
 	endAudit()
 	for _, w := range f.by {

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -42,29 +43,40 @@ func ownStack(t *testing.T) {
 	if os.Getenv(stack.EnvRequired) != "" { // where everything is required, the real thing is, too
 		kafka = "apache"
 	}
-	run := func(ctx context.Context, args ...string) error {
-		out, err := exec.CommandContext(ctx, program, args...).CombinedOutput()
-		if err != nil {
-			return fmt.Errorf("devstack %s: %w\n%s", args[0], err, out)
-		}
-		return nil
+	env, log := filepath.Join(data, "env"), filepath.Join(data, "up.log")
+	out, err := os.Create(log)
+	if err != nil {
+		t.Fatal(err)
 	}
+	cmd := exec.Command(program, "up", "--data", data, "--env-file", env, "--kafka", kafka, "--ports-base", fmt.Sprint(freeBlock(t)))
+	cmd.Stdout, cmd.Stderr = out, out
+	// Ends, with all servers, when the test does, however that happens.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	_ = out.Close()
+	ended := make(chan struct{})
+	go func() { _ = cmd.Wait(); close(ended) }()
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		defer cancel()
-		if err := run(ctx, "down", "--data", data); err != nil {
-			t.Error(err)
-		}
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		<-ended
 		if t.Failed() {
 			t.Logf("logs of the servers: %s/logs", data)
 		} else {
 			_ = os.RemoveAll(data)
 		}
 	})
-	env := filepath.Join(data, "env")
-	if err := run(t.Context(), "up", "--data", data, "--detach", "--env-file", env, "--kafka", kafka, "--ports-base", fmt.Sprint(freeBlock(t))); err != nil {
-		t.Fatal(err)
-	}
+	until(t, bound, "the servers are up", func(context.Context) error {
+		select {
+		case <-ended:
+			b, _ := os.ReadFile(log)
+			t.Fatalf("devstack ended:\n%s", b)
+		default:
+		}
+		_, err := os.Stat(env)
+		return err
+	})
 	b, err := os.ReadFile(env)
 	if err != nil {
 		t.Fatal(err)
@@ -104,11 +116,12 @@ func TestServersRestart(t *testing.T) {
 	ownStack(t)
 	ctl := stack.Control(t)
 	r, rnd := newRig(t), moments(t)
+	r.fast = true // as the others run with the race detector
 	sizes := r.seedShop(0.005)
 	r.start(contract.Control, contract.Capture)
 	r.start(contract.Snapshot, contract.Deliver)
 	p := r.pipe(shopPipeline)
-	endLoad := r.load(200)
+	endLoad := r.load(150)
 	p.mustApply()
 	p.awaitPhase(bound, contract.Streaming)
 	endWatch := p.watch("version", counted...)
@@ -163,7 +176,7 @@ func TestServersRestart(t *testing.T) {
 	}
 	p.awaitPhase(bound, contract.Streaming)
 	endLoad()
-	p.settled(sizes)
+	p.settled(sizes, shopTables)
 	endWatch()
 	endAudit()
 }

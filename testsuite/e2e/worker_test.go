@@ -3,11 +3,14 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -24,11 +27,19 @@ var (
 	fastBuild = sync.OnceValues(func() (string, error) { return build("worker", "../../worker") })
 )
 
+// parallel is how many tests may run beside each other.
+const parallel = 3
+
 func TestMain(m *testing.M) {
 	var err error
 	if buildDir, err = os.MkdirTemp("", "syncline-e2e-"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
+	}
+	flag.Parse()
+	if runtime.GOMAXPROCS(0) < parallel {
+		// These tests wait for timeouts most of their time.
+		_ = flag.Set("test.parallel", strconv.Itoa(parallel))
 	}
 	code := m.Run()
 	_ = os.RemoveAll(buildDir)
