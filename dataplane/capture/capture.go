@@ -7,7 +7,8 @@
 // Before it streams, capture compares where the source will begin with the last
 // progress record in the log: newer Postgres silently begins at the slot's
 // confirmed position, so a slot that somebody advanced would be a loss that
-// nobody sees. It reports CodeSlotAhead instead.
+// nobody sees. It reports CodeSlotAhead instead. The record also names the server
+// and its timeline, and a source that can tell (Identified) refuses another one.
 //
 // # Failure
 //
@@ -49,11 +50,24 @@ type Source interface {
 	Close() error
 }
 
+// Identified is a Source whose positions mean something on one server only: a
+// promoted standby or another cluster has positions that look alike and are not.
+type Identified interface {
+	// Expect makes Start refuse any other server; called before it. "" and 0 match all.
+	Expect(system string, timeline int32)
+	// System is the server that Start connected to.
+	System() (system string, timeline int32)
+}
+
 // Progress says that everything through LSN is in the log, below Offsets.
 type Progress struct {
-	Epoch   uint32             `json:"epoch"`
-	Through change.LSN         `json:"through"`
-	At      time.Time          `json:"at"`      // source clock
+	Epoch   uint32     `json:"epoch"`
+	Through change.LSN `json:"through"`
+	At      time.Time  `json:"at"` // source clock
+	// System and Timeline say whose positions these are; "" and 0 if the source cannot tell.
+	System   string `json:"system,omitempty"`
+	Timeline int32  `json:"timeline,omitempty"`
+
 	Offsets map[string][]int64 `json:"offsets"` // by table (TableID.String()), next offset per partition
 }
 

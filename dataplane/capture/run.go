@@ -107,6 +107,9 @@ type runner struct {
 	last    Progress // last written
 	started change.LSN
 	inLog   change.LSN // commits before it are in the log already, with these positions
+
+	system   string // that the source runs on
+	timeline int32
 }
 
 // start compares the source with the log, see the package comment.
@@ -124,9 +127,16 @@ func (r *runner) start(ctx context.Context) error {
 	if found && last.Through > safe { // of an earlier epoch too: it may still be the same slot
 		safe = last.Through
 	}
+	who, identified := r.src.(Identified)
+	if identified && resumed {
+		who.Expect(last.System, last.Timeline)
+	}
 	confirmed, err := r.src.Start(ctx)
 	if err != nil {
 		return err
+	}
+	if identified {
+		r.system, r.timeline = who.System()
 	}
 	if confirmed > safe {
 		return fault.Permanent(CodeSlotAhead, nil, "resync the tables: the changes in between are lost; find out who advanced the slot",
@@ -137,7 +147,7 @@ func (r *runner) start(ctx context.Context) error {
 		r.last, r.inLog = last, last.Through
 	} else {
 		// From now on this epoch has a record to compare with.
-		r.last = Progress{Epoch: r.o.Epoch, Through: confirmed, At: time.Now().UTC()}
+		r.last = Progress{Epoch: r.o.Epoch, Through: confirmed, At: time.Now().UTC(), System: r.system, Timeline: r.timeline}
 		if err := r.log.PutProgress(ctx, r.last); err != nil {
 			return fmt.Errorf("write the first progress record: %w", err)
 		}
@@ -219,7 +229,7 @@ func (r *runner) checkpoint(ctx context.Context) error {
 	n, logErr := r.log.Acked()
 	through, at := r.state.ack(n)
 	if through > r.last.Through {
-		p := Progress{Epoch: r.o.Epoch, Through: through, At: at}
+		p := Progress{Epoch: r.o.Epoch, Through: through, At: at, System: r.system, Timeline: r.timeline}
 		if err := r.log.PutProgress(ctx, p); err != nil {
 			return errors.Join(logErr, fmt.Errorf("write the progress record: %w", err))
 		}

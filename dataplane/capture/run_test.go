@@ -259,6 +259,62 @@ func TestSlotAheadIsReported(t *testing.T) {
 	}
 }
 
+// namedSource can tell which server it reads, and obeys when it is told which.
+type namedSource struct {
+	fakeSource
+	is, want       string
+	timeline, only int32
+}
+
+func (s *namedSource) Expect(system string, timeline int32) { s.want, s.only = system, timeline }
+func (s *namedSource) System() (string, int32)              { return s.is, s.timeline }
+func (s *namedSource) Start(ctx context.Context) (change.LSN, error) {
+	if s.want != "" && (s.want != s.is || s.only != s.timeline) {
+		return 0, fault.Permanent("Another", nil, "", "another server")
+	}
+	return s.fakeSource.Start(ctx)
+}
+
+// The log remembers whose positions it holds: a promoted standby, or another
+// cluster behind the same address, is not gone on from.
+func TestAnotherServerIsNotGoneOnFrom(t *testing.T) {
+	l := &fakeLog{auto: true}
+	run := func(is string, timeline int32, epoch uint32) error {
+		slot := change.LSN(50)
+		l.seq, l.acked = 0, 0
+		src := &namedSource{fakeSource: fakeSource{h: history{1}, slot: &slot, log: l, fail: errors.New("end")}, is: is, timeline: timeline}
+		o := fast
+		o.Epoch = epoch
+		return Run(context.Background(), src, l, o, Observer{})
+	}
+	if err := run("7", 1, 1); err == nil || err.Error() != "end" {
+		t.Fatal(err)
+	}
+	for _, p := range l.progress {
+		if p.System != "7" || p.Timeline != 1 {
+			t.Errorf("recorded %+v", p)
+		}
+	}
+	n := len(l.records)
+	for _, c := range []struct {
+		is       string
+		timeline int32
+	}{{"7", 2}, {"8", 1}} {
+		if err := run(c.is, c.timeline, 1); !fault.Is(err, "Another") {
+			t.Errorf("%+v: %v", c, err)
+		}
+	}
+	if len(l.records) != n {
+		t.Error("changes of another server were appended")
+	}
+	if err := run("7", 1, 1); err == nil || err.Error() != "end" {
+		t.Errorf("the same server: %v", err)
+	}
+	if err := run("7", 2, 2); err == nil || err.Error() != "end" {
+		t.Errorf("a new epoch, after a failover that was approved: %v", err)
+	}
+}
+
 func TestResentChangesAreNotAppendedTwice(t *testing.T) {
 	slot := change.LSN(50)
 	l := &fakeLog{auto: true, progress: []Progress{{Epoch: 1, Through: 210}}}

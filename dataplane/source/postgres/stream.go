@@ -81,7 +81,10 @@ type Stream struct {
 	stopWatch func() bool
 }
 
-var _ capture.Source = (*Stream)(nil)
+var (
+	_ capture.Source     = (*Stream)(nil)
+	_ capture.Identified = (*Stream)(nil)
+)
 
 // NewStream checks the options; it does not connect.
 func (s *Server) NewStream(o StreamOptions) (*Stream, error) {
@@ -224,6 +227,9 @@ func CompareSystem(wasID string, wasTimeline int32, id string, timeline int32) e
 	}
 	return nil
 }
+
+// Expect sets what an earlier start found, before Start.
+func (t *Stream) Expect(id string, timeline int32) { t.o.SystemID, t.o.Timeline = id, timeline }
 
 // System returns the identity of the cluster that Start connected to.
 func (t *Stream) System() (id string, timeline int32) { return t.system.SystemID, t.system.Timeline }
