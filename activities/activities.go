@@ -92,7 +92,13 @@ func (a *Activities) sink(ctx context.Context, name string, s pipeline.Sink) (si
 	case pipeline.SinkPostgres:
 		return pgsink.Open(pgsink.Config{DSN: dsn, Pipeline: name})
 	case pipeline.SinkClickHouse:
-		return chsink.Open(chsink.Config{DSN: dsn, Pipeline: name, Options: chsink.Options{Database: s.Schema}})
+		c := chsink.Config{DSN: dsn, Pipeline: name, Options: chsink.Options{Database: s.Schema}}
+		if s.TLS != nil {
+			if c.TLS, err = a.tls(ctx, s.TLS); err != nil {
+				return nil, err
+			}
+		}
+		return chsink.Open(c)
 	}
 	return nil, fault.Permanent("SinkType", nil, "use postgres or clickhouse", "sink %s is of type %q", s.Name, s.Type)
 }

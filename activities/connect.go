@@ -3,9 +3,11 @@ package activities
 import (
 	"cmp"
 	"context"
+	"maps"
 	"net"
 	"net/url"
 	"strconv"
+	"strings"
 
 	"syncline/pipeline"
 	"syncline/secrets"
@@ -30,6 +32,12 @@ func (a *Activities) dsn(ctx context.Context, p dsnParts) (string, error) {
 		return s.Reveal(), err
 	}
 	u := url.URL{Scheme: p.scheme, Host: net.JoinHostPort(p.host, strconv.Itoa(p.port)), Path: "/" + p.database, RawQuery: p.query.Encode()}
+	if strings.HasPrefix(p.host, "/") { // the folder of a Unix socket, which no URL takes as its host
+		u.Host = ""
+		q := url.Values{"host": {p.host}, "port": {strconv.Itoa(p.port)}}
+		maps.Copy(q, p.query)
+		u.RawQuery = q.Encode()
+	}
 	switch {
 	case !p.password.IsZero():
 		s, err := a.Secrets.Resolve(ctx, p.password)
@@ -64,6 +72,8 @@ func (a *Activities) sinkDSN(ctx context.Context, s pipeline.Sink) (string, erro
 	switch {
 	case s.Type == pipeline.SinkPostgres:
 		p.scheme, p.port, p.query = "postgres", cmp.Or(s.Port, 5432), postgresQuery(s.SSLMode, s.SSLRootCert)
+	case s.Protocol == "native" && s.TLS != nil: // the session's own configuration turns it on
+		p.scheme, p.port = "clickhouse", cmp.Or(s.Port, 9440)
 	case s.Protocol == "native":
 		p.scheme, p.port = "clickhouse", cmp.Or(s.Port, 9000)
 	case s.TLS != nil:

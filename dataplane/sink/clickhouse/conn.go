@@ -3,9 +3,11 @@ package clickhouse
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -47,16 +49,26 @@ func settings(given ch.Settings) ch.Settings {
 	return s
 }
 
-func openConn(dsn string, o *Options) (*conn, error) {
+func openConn(dsn string, secure *tls.Config, o *Options) (*conn, error) {
+	// The client library refuses https without this, as if the scheme did not say it.
+	if u, err := url.Parse(dsn); err == nil && u.Scheme == "https" && !u.Query().Has("secure") {
+		q := u.Query()
+		q.Set("secure", "true")
+		u.RawQuery = q.Encode()
+		dsn = u.String()
+	}
 	co, err := ch.ParseDSN(dsn)
 	scheme, _, _ := strings.Cut(dsn, "://")
 	if err != nil || !slices.Contains([]string{"http", "https", "clickhouse", "tcp"}, scheme) {
-		return nil, errors.New("use http://user:password@host:8123 or clickhouse://user:password@host:9000")
+		return nil, errors.New("use http(s)://user:password@host:8123 or clickhouse://user:password@host:9000")
 	}
 	c := &conn{http: co.Protocol == ch.HTTP, timeout: o.Timeout}
 	co.Settings = settings(co.Settings)
 	if !c.http {
 		delete(co.Settings, "wait_end_of_query") // of the HTTP interface alone
+	}
+	if secure != nil {
+		co.TLS = secure
 	}
 	if co.DialTimeout == 0 {
 		co.DialTimeout = 10 * time.Second

@@ -1,6 +1,7 @@
 package clickhouse
 
 import (
+	"crypto/tls"
 	"errors"
 	"time"
 
@@ -26,6 +27,7 @@ const (
 // password: it is never logged and never in an error.
 type Config struct {
 	DSN      string
+	TLS      *tls.Config // of either protocol; nil: as the DSN says
 	Pipeline string
 	Options  Options
 }
