@@ -42,8 +42,10 @@ by the workers when they connect.
 
 The last column says what a change does to a pipeline that runs: *live* takes
 effect at once, *restart-stream* interrupts capture and delivery for a moment,
-*needs-resync* takes effect with the next resync of the tables concerned, and
-*refused* needs another pipeline.
+*needs-resync* has to be loaded: an added sink is, and other such changes are taken
+up by tables that come; for tables that are in the pipeline they are refused until
+those are removed (` + "`starter remove-table … --drop-rows`" + `) and applied again. *refused*
+needs another pipeline.
 
 ` + pipeline.Reference() + `
 ## The worker's environment

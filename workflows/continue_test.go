@@ -45,6 +45,7 @@ func TestPipelineContinuesAsNew(t *testing.T) {
 	next.OnRequestCancelExternalWorkflow("default-test-namespace", contract.StreamID("shop"), "").Return(errors.New("not in this environment"))
 	var st contract.PipelineStatus
 	next.RegisterDelayedCallback(func() { st = statusOf(t, next) }, time.Minute)
+	apply := ask(next, 90*time.Second, contract.ApplyUpdate, shopSpec(t))
 	destroy := ask(next, 2*time.Minute, contract.DestroyUpdate, contract.DestroyInput{})
 	next.ExecuteWorkflow(Pipeline, in)
 	if st.Phase != contract.Streaming || len(st.Tables) != 2 {
@@ -57,6 +58,9 @@ func TestPipelineContinuesAsNew(t *testing.T) {
 		if again.count(c) != 0 {
 			t.Errorf("%q was asked for again", c)
 		}
+	}
+	if apply.err != nil || apply.result.(contract.ApplyResult).Created {
+		t.Errorf("a pipeline that has run for long is said to be new: %+v", apply)
 	}
 	if destroy.err != nil {
 		t.Errorf("destroy in the next run: %v", destroy.err)

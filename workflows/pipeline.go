@@ -20,7 +20,7 @@ func Pipeline(ctx workflow.Context, in contract.PipelineInput) error {
 	p := &entity{spec: in.Spec, lock: workflow.NewMutex(ctx)}
 	if in.Carried != nil {
 		p.state = *in.Carried
-		p.ready = true
+		p.ready, p.applied, p.failed = true, true, in.Carried.Failure
 	} else {
 		p.state = contract.PipelineState{Phase: contract.Preparing, Epoch: 1, LoadEpoch: 1, Since: workflow.Now(ctx)}
 	}
@@ -67,6 +67,7 @@ func Pipeline(ctx workflow.Context, in contract.PipelineInput) error {
 			}
 		default:
 			p.drain(ctx)
+			p.state.Failure = p.failed
 			return workflow.NewContinueAsNewError(ctx, Pipeline, contract.PipelineInput{Spec: p.spec, Carried: &p.state})
 		}
 	}

@@ -279,6 +279,116 @@ func TestApplyChangesWhatRuns(t *testing.T) {
 	}
 }
 
+// A sink that is added is prepared and loads every table, while what the others
+// have is left alone; one that is taken away is not waited for any more.
+func TestSinksComeAndGo(t *testing.T) {
+	w := newWorld()
+	env := environment(t, w)
+	more, less := shopSpec(t), shopSpec(t)
+	third := more.Sinks[0]
+	third.Name = "archive"
+	more.Sinks = append(more.Sinks, third)
+	less.Sinks = append(more.Sinks[1:2:2], third)
+	come := ask(env, time.Minute, contract.ApplyUpdate, more)
+	var with, end contract.PipelineStatus
+	env.RegisterDelayedCallback(func() { with = statusOf(t, env) }, 2*time.Minute)
+	gone := ask(env, 3*time.Minute, contract.ApplyUpdate, less)
+	env.RegisterDelayedCallback(func() { end = statusOf(t, env) }, 4*time.Minute)
+	ask(env, 5*time.Minute, contract.DestroyUpdate, contract.DestroyInput{})
+	env.ExecuteWorkflow(Pipeline, contract.PipelineInput{Spec: shopSpec(t)})
+	if come.err != nil || gone.err != nil {
+		t.Fatalf("come %+v, gone %+v", come, gone)
+	}
+	for _, c := range []string{"PrepareSink archive", "PlanChunks archive shop.orders", "FinishLoad archive shop.customers", "run deliver/archive/0"} {
+		if w.count(c) == 0 {
+			t.Errorf("%q was not asked for", c)
+		}
+	}
+	for _, c := range []string{"PrepareSink warehouse", "PlanChunks warehouse shop.orders", "FinishLoad analytics shop.orders"} {
+		if n := w.count(c); n != 1 {
+			t.Errorf("%q asked %d times", c, n)
+		}
+	}
+	if with.Phase != contract.Streaming || len(with.Tables[0].Sinks) != 3 || with.Tables[0].Sinks["archive"] != "streaming" {
+		t.Errorf("with the new sink: %+v", with)
+	}
+	if end.Phase != contract.Streaming || len(end.Tables[0].Sinks) != 2 || end.Tables[0].Sinks["warehouse"] != "" {
+		t.Errorf("without the old one: %+v", end)
+	}
+}
+
+// A sink that cannot be added leaves the pipeline as it was, running.
+func TestSinkThatCannotCome(t *testing.T) {
+	w := newWorld()
+	env := environment(t, w)
+	more := shopSpec(t)
+	third := more.Sinks[0]
+	third.Name = "archive"
+	more.Sinks = append(more.Sinks, third)
+	env.RegisterDelayedCallback(func() { w.fail[contract.PrepareSinkActivity] = permanent("SinkPrivilege") }, time.Minute)
+	come := ask(env, 2*time.Minute, contract.ApplyUpdate, more)
+	var end contract.PipelineStatus
+	env.RegisterDelayedCallback(func() { end = statusOf(t, env) }, 3*time.Minute)
+	ask(env, 4*time.Minute, contract.DestroyUpdate, contract.DestroyInput{})
+	env.ExecuteWorkflow(Pipeline, contract.PipelineInput{Spec: shopSpec(t)})
+	if come.err == nil || w.count("ForgetSink archive true") != 1 {
+		t.Errorf("%+v, %v", come, w.names())
+	}
+	if end.Phase != contract.Streaming || len(end.Spec.Sinks) != 2 || len(end.Tables[0].Sinks) != 2 {
+		t.Errorf("in the end %+v", end)
+	}
+}
+
+// What the source publishes of a table, and what it is at the sinks, is made when
+// it comes. A change that would be taken up by half is refused; the stream runs on.
+func TestTablesAreNotReshapedByHalf(t *testing.T) {
+	w := newWorld()
+	env := environment(t, w)
+	filtered, moved, elsewhere := shopSpec(t), shopSpec(t), shopSpec(t)
+	filtered.Tables.Options = []pipeline.TableOption{{Match: "shop.orders", Where: "id > 7"}}
+	moved.Sinks[1].Schema = "other"
+	elsewhere.Tables.Options = []pipeline.TableOption{{Match: "web.*", Where: "id > 7"}}
+	refused := []*reply{ask(env, time.Minute, contract.ApplyUpdate, filtered), ask(env, 2*time.Minute, contract.ApplyUpdate, moved)}
+	fine := ask(env, 3*time.Minute, contract.ApplyUpdate, elsewhere)
+	var end contract.PipelineStatus
+	env.RegisterDelayedCallback(func() { end = statusOf(t, env) }, 4*time.Minute)
+	ask(env, 5*time.Minute, contract.DestroyUpdate, contract.DestroyInput{})
+	env.ExecuteWorkflow(Pipeline, contract.PipelineInput{Spec: shopSpec(t)})
+	for i, r := range refused {
+		if r.err == nil || !strings.Contains(r.err.Error(), "cannot") || !strings.Contains(r.err.Error(), "fix:") {
+			t.Errorf("%d: %+v", i, r)
+		}
+	}
+	if fine.err != nil || end.Phase != contract.Streaming || len(end.Spec.Tables.Options) != 1 {
+		t.Errorf("options of a table that is not there: %+v, %+v", fine, end)
+	}
+}
+
+// A load that is tried again is tried where it failed, not where the table is
+// delivered, or gated, already.
+func TestOnlyWhatIsMissingIsLoaded(t *testing.T) {
+	w := newWorld()
+	w.once[contract.PlanChunksActivity] = []error{permanent("SinkPrivilege")}
+	env := environment(t, w)
+	resume := ask(env, time.Minute, contract.ResumeUpdate)
+	var end contract.PipelineStatus
+	env.RegisterDelayedCallback(func() { end = statusOf(t, env) }, 2*time.Minute)
+	ask(env, 3*time.Minute, contract.DestroyUpdate, contract.DestroyInput{})
+	env.ExecuteWorkflow(Pipeline, contract.PipelineInput{Spec: shopSpec(t)})
+	if resume.err != nil || end.Phase != contract.Streaming {
+		t.Errorf("resume %+v, then %+v", resume, end)
+	}
+	n := 0
+	for _, c := range w.names() {
+		if strings.HasPrefix(c, contract.PlanChunksActivity) {
+			n++
+		}
+	}
+	if n != 5 { // two tables to two sinks, and the one that failed again
+		t.Errorf("planned %d times: %v", n, w.names())
+	}
+}
+
 // A sink that is gone must not keep the slot, and with it the source's log: the
 // rest is removed, what is left is named, and destroy can be asked for again.
 func TestDestroyGoesPastADeadSink(t *testing.T) {

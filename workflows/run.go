@@ -31,8 +31,8 @@ func (p *entity) reconcile(ctx workflow.Context) error {
 		p.state.StreamOn = true
 	}
 	if len(p.state.Loading) == 0 {
-		if tables := p.loading(); len(tables) > 0 {
-			if _, err := p.bootstrap(ctx, tables, nil); err != nil {
+		for _, l := range p.loading() {
+			if _, err := p.bootstrap(ctx, l.tables, l.sinks); err != nil {
 				return err
 			}
 		}
@@ -41,14 +41,33 @@ func (p *entity) reconcile(ctx workflow.Context) error {
 	return nil
 }
 
-// loading returns the tables that some sink still has to load.
-func (p *entity) loading() (out []change.TableID) {
+// toLoad is some tables that the same sinks still have to load; no sinks: all.
+type toLoad struct {
+	tables []change.TableID
+	sinks  []string
+}
+
+// loading returns what is still to be loaded. A sink that has a table already,
+// or has gated it, must not be asked to load it.
+func (p *entity) loading() (out []toLoad) {
 	for _, t := range p.state.Tables {
+		var sinks []string
 		for _, s := range p.spec.Sinks {
-			if t.Sinks[s.Name] == sink.Loading && !slices.Contains(out, t.Table) {
-				out = append(out, t.Table)
+			if t.Sinks[s.Name] == sink.Loading {
+				sinks = append(sinks, s.Name)
 			}
 		}
+		switch len(sinks) {
+		case 0:
+			continue
+		case len(p.spec.Sinks):
+			sinks = nil
+		}
+		i := slices.IndexFunc(out, func(l toLoad) bool { return slices.Equal(l.sinks, sinks) })
+		if i < 0 {
+			i, out = len(out), append(out, toLoad{sinks: sinks})
+		}
+		out[i].tables = append(out[i].tables, t.Table)
 	}
 	return out
 }

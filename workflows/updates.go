@@ -2,6 +2,7 @@ package workflows
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -123,6 +124,9 @@ func (p *entity) change(ctx workflow.Context, spec pipeline.Spec) error {
 			go_ = append(go_, t.Table)
 		}
 	}
+	if no := p.reshaped(&spec, want); len(no) > 0 {
+		return refuse("%s", strings.Join(no, "; "))
+	}
 	p.stopWork(ctx)
 	defer func() { p.dirty = true }()
 	old := p.spec
@@ -133,11 +137,84 @@ func (p *entity) change(ctx workflow.Context, spec pipeline.Spec) error {
 			return err
 		}
 	}
-	if err := p.add(ctx, found, come); err != nil {
-		p.spec = old
+	undo, err := p.addSinks(ctx, &old)
+	if err == nil {
+		err = p.add(ctx, found, come)
+	}
+	if err != nil {
+		undo()
+		p.spec = old.WithTables(nil, go_) // they are gone all the same
 		return err
 	}
+	p.knowSinks()
 	return nil
+}
+
+// reshaped names what cannot change of tables that are in the pipeline: what the
+// source publishes of them, and what they are at the sinks, was made when they came.
+func (p *entity) reshaped(spec *pipeline.Spec, tables []change.TableID) (no []string) {
+	for _, t := range tables {
+		if p.table(t) == nil {
+			continue
+		}
+		was, is := p.spec.Options(t), spec.Options(t)
+		was.ChunkBytes, is.ChunkBytes = 0, 0
+		if !reflect.DeepEqual(was, is) {
+			no = append(no, fmt.Sprintf("options of table %s cannot change while it is in the pipeline (fix: starter remove-table %s %s --drop-rows, then apply again)", t, spec.Name, t))
+		}
+	}
+	for _, s := range spec.Sinks {
+		if old := p.spec.Sink(s.Name); old != nil && (old.Schema != s.Schema || old.Database != s.Database) {
+			no = append(no, fmt.Sprintf("sink %s cannot move to another database or schema (fix: declare a sink of another name)", s.Name))
+		}
+	}
+	return no
+}
+
+// addSinks makes the tables of the pipeline in the sinks that the old declaration
+// did not have. undo takes it back.
+func (p *entity) addSinks(ctx workflow.Context, old *pipeline.Spec) (undo func(), err error) {
+	spec, epoch := p.spec, p.state.LoadEpoch
+	var made []string
+	undo = func() {
+		for _, name := range made {
+			if err := workflow.ExecuteActivity(short(ctx, "remove the tables made in "+name, setupTries), contract.ForgetSinkActivity,
+				contract.SinkInput{Spec: spec, Sink: name, DropRows: true}).Get(ctx, nil); err != nil {
+				workflow.GetLogger(ctx).Warn("sink not cleaned up", "sink", name, "error", err)
+			}
+		}
+	}
+	all := make([]change.TableID, len(p.state.Tables))
+	for i := range p.state.Tables {
+		all[i] = p.state.Tables[i].Table
+	}
+	for _, sk := range spec.Sinks {
+		if old.Sink(sk.Name) != nil {
+			continue
+		}
+		made = append(made, sk.Name)
+		if err := workflow.ExecuteActivity(short(ctx, "prepare sink "+sk.Name, setupTries), contract.PrepareSinkActivity,
+			contract.SinkInput{Spec: spec, Sink: sk.Name, Tables: all, Epoch: epoch, Fresh: true}).Get(ctx, nil); err != nil {
+			return undo, err
+		}
+	}
+	return undo, nil
+}
+
+// knowSinks gives every table a state at each sink of the declaration, and at no
+// other: a sink that has come has it to load.
+func (p *entity) knowSinks() {
+	for i := range p.state.Tables {
+		was := p.state.Tables[i].Sinks
+		is := map[string]sink.State{}
+		for _, s := range p.spec.Sinks {
+			is[s.Name] = sink.Loading
+			if st, ok := was[s.Name]; ok {
+				is[s.Name] = st
+			}
+		}
+		p.state.Tables[i].Sinks = is
+	}
 }
 
 func (p *entity) mayPause(workflow.Context) error {
@@ -320,6 +397,9 @@ func (p *entity) remove(ctx workflow.Context, tables []change.TableID, drop bool
 	}
 	for _, sk := range p.spec.Sinks {
 		for _, t := range tables {
+			if st := p.table(t); st == nil || st.Sinks[sk.Name] == "" { // a sink that is about to come
+				continue
+			}
 			task := contract.TableTask{Endpoint: contract.Endpoint{Pipeline: p.spec.Name, Source: p.spec.Source, Sink: sk}, Table: t, DropRows: drop}
 			if err := workflow.ExecuteActivity(short(ctx, fmt.Sprintf("%s: remove %s", sk.Name, t), setupTries), contract.RemoveTableActivity, task).Get(ctx, nil); err != nil {
 				return err

@@ -118,6 +118,7 @@ type PipelineState struct {
 	Loading    []string         `json:"loading,omitempty"` // ids of bootstraps under way
 	StreamOn   bool             `json:"stream_on,omitempty"`
 	Since      time.Time        `json:"since"` // of the phase
+	Failure    *Failure         `json:"failure,omitempty"`
 }
 
 // TableStatus is one table in a status.
