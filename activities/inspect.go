@@ -136,6 +136,10 @@ func (a *Activities) inspectSource(ctx context.Context, spec *pipeline.Spec, r *
 	for _, c := range sel.collisions {
 		r.Source.Checks = append(r.Source.Checks, contract.Check{Name: "targets", Detail: fmt.Sprintf("tables %v would share %s of sink %s", c.Tables, c.Target, c.Sink), Fix: "give one of them another target"})
 	}
+	if inUse(i.Publication) && !r.Running {
+		r.Source.Checks = append(r.Source.Checks, failed("publication", publicationExists(spec.PublicationName())))
+		return schemas, sel
+	}
 	if err := srv.CheckPublication(ctx, spec.PublicationName(), publish); err != nil {
 		return fail("publication", err)
 	}

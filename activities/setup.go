@@ -105,6 +105,9 @@ func (a *Activities) Resolve(ctx context.Context, in contract.SetupInput) (out c
 	if in.Fresh && sel.inspection.Slot != nil {
 		return out, slotExists(in.Spec.SlotName())
 	}
+	if in.Fresh && inUse(sel.inspection.Publication) {
+		return out, publicationExists(in.Spec.PublicationName())
+	}
 	if len(sel.tables) == 0 {
 		return out, fault.Permanent(CodeNoTables, nil, "check tables.include; starter plan lists what it selects", "the declaration selects no table of the source")
 	}
@@ -216,6 +219,15 @@ func (a *Activities) CreateSlot(ctx context.Context, in contract.SetupInput) (ou
 func slotExists(name string) error {
 	return fault.Permanent("SlotExists", nil, "starter destroy the pipeline that owns it, drop the slot if nothing uses it, or set source.slot to another name",
 		"slot %s exists already", name)
+}
+
+// inUse reports whether somebody may read a publication: ours would replace its
+// tables now, and drop it in the end. One without tables may have been made for us.
+func inUse(p *source.PublicationInfo) bool { return p != nil && (p.AllTables || len(p.Tables) > 0) }
+
+func publicationExists(name string) error {
+	return fault.Permanent("PublicationExists", nil, "starter destroy the pipeline that owns it, drop the publication if nothing uses it, or set source.publication to another name",
+		"publication %s exists already, with tables", name)
 }
 
 // withSource opens the source for one step.

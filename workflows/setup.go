@@ -1,6 +1,7 @@
 package workflows
 
 import (
+	"errors"
 	"fmt"
 
 	"go.temporal.io/sdk/temporal"
@@ -66,12 +67,24 @@ func (p *entity) setup(ctx workflow.Context) error {
 // setupTries bounds a step of a setup: somebody is waiting for the answer.
 const setupTries = 4
 
+// refused reports whether a step certainly made nothing. After a lost connection,
+// a timeout or a cancellation, it may have made what nobody answered for: a slot
+// that nobody knows of keeps the source's log until its disk is full. The
+// first step has seen that neither slot nor publication was in use before.
+func refused(err error) bool {
+	var app *temporal.ApplicationError
+	return errors.As(err, &app) && app.NonRetryable()
+}
+
 func (p *entity) make(ctx workflow.Context, undos *[]undo) (step string, err error) {
 	in := contract.SetupInput{Spec: p.spec, Fresh: true}
 	down := contract.TeardownInput{Spec: p.spec}
 	do := func(name, activity string, input, output any) error {
 		step = name
-		return workflow.ExecuteActivity(short(ctx, name, setupTries), activity, input).Get(ctx, output)
+		// What is undone must not be made a moment later, by an attempt that was told to stop.
+		o := workflow.GetActivityOptions(short(ctx, name, setupTries))
+		o.WaitForCancellation = true
+		return workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, o), activity, input).Get(ctx, output)
 	}
 	later := func(what, activity string, input any) {
 		*undos = append(*undos, undo{what, func(ctx workflow.Context) error {
@@ -107,6 +120,9 @@ func (p *entity) make(ctx workflow.Context, undos *[]undo) (step string, err err
 	// the change, so a slot older than its publication cannot be read.
 	var pub contract.Made
 	if err := do("create the publication", contract.EnsurePublicationActivity, in, &pub); err != nil {
+		if !refused(err) {
+			later("drop the publication", contract.DropPublicationActivity, down)
+		}
 		return step, err
 	}
 	if pub.Created {
@@ -114,6 +130,9 @@ func (p *entity) make(ctx workflow.Context, undos *[]undo) (step string, err err
 	}
 	var slot contract.SlotMade
 	if err := do("create the slot", contract.CreateSlotActivity, in, &slot); err != nil {
+		if !refused(err) {
+			later("drop the slot", contract.DropSlotActivity, down)
+		}
 		return step, err
 	}
 	if slot.Created {

@@ -184,6 +184,11 @@ func TestFailedSetup(t *testing.T) {
 				defer r.exec("SELECT pg_drop_replication_slot('" + p.spec.SlotName() + "')")
 				made = append(made, "slot "+p.spec.SlotName())
 			}
+			if name == "publication exists" {
+				r.exec("CREATE PUBLICATION " + p.spec.PublicationName() + " FOR TABLE s.b")
+				defer r.exec("DROP PUBLICATION " + p.spec.PublicationName())
+				made = append(made, "publication "+p.spec.PublicationName())
+			}
 			_, err := p.apply()
 			if err == nil || !strings.Contains(err.Error(), want) {
 				t.Fatalf("apply: %v, want %q", err, want)
@@ -199,6 +204,7 @@ func TestFailedSetup(t *testing.T) {
 		})
 	}
 	fail("slot exists", "SlotExists", "  include: [s.*]\n")
+	fail("publication exists", "PublicationExists", "  include: [s.*]\n")
 	fail("no table", "selects no table", "  include: [nothing.*]\n")
 	fail("sink unreachable", "prepare sink ch", strings.Replace(declaration, `dsn: "env:E2E_CLICKHOUSE"`, "host: 127.0.0.1, port: 1, database: default, user: default", 1)+"  include: [s.*]\n")
 	fail("brokers unreachable", "create the topics", strings.Replace(declaration, "${BROKERS}", "127.0.0.1:1", 1)+"  include: [s.*]\n")
