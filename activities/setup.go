@@ -2,6 +2,7 @@ package activities
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync/atomic"
 
@@ -287,20 +288,57 @@ func (a *Activities) PrepareSink(ctx context.Context, in contract.SinkInput) (er
 	if err := sk.Init(ctx); err != nil {
 		return err
 	}
-	if in.Fresh && activity.GetInfo(ctx).Attempt == 1 {
+	var want []sink.Table
+	for _, s := range schemas {
+		i := slices.IndexFunc(sel.tables, func(t pipeline.Selected) bool { return t.Table == s.Table })
+		want = append(want, sink.Table{
+			ID: s.Table, State: sink.Loading, Partitions: in.Spec.Kafka.Partitions, Epoch: in.Epoch, Schema: s, Options: target(&in.Spec, &sel.tables[i], &conf),
+		})
+	}
+	if in.Fresh {
 		// What an earlier one-off load left behind is not this one's progress.
-		if err := sk.Forget(ctx); err != nil {
+		old, err := true, error(nil)
+		if activity.GetInfo(ctx).Attempt > 1 {
+			old, err = leftBehind(ctx, sk, want)
+		}
+		if err == nil && old {
+			err = sk.Forget(ctx)
+		}
+		if err != nil {
 			return err
 		}
 	}
-	for _, s := range schemas {
-		i := slices.IndexFunc(sel.tables, func(t pipeline.Selected) bool { return t.Table == s.Table })
-		activity.RecordHeartbeat(ctx, s.Table.String())
-		if err := sk.AddTable(ctx, sink.Table{
-			ID: s.Table, State: sink.Loading, Partitions: in.Spec.Kafka.Partitions, Epoch: in.Epoch, Schema: s, Options: target(&in.Spec, &sel.tables[i], &conf),
-		}); err != nil {
+	for _, t := range want {
+		activity.RecordHeartbeat(ctx, t.ID.String())
+		if err := sk.AddTable(ctx, t); err != nil {
 			return err
 		}
 	}
 	return nil
 }
+
+// leftBehind reports whether a ledger holds anything but what an earlier attempt
+// at just these tables may have put there, which is to be kept: it tells the
+// tables that it made from those that a user had. That an attempt is not the first
+// does not tell: the one before may have failed before it came to look.
+func leftBehind(ctx context.Context, sk sink.Sink, want []sink.Table) (bool, error) {
+	marks, err := sk.Watermarks(ctx)
+	if err != nil || len(marks) > 0 {
+		return true, err
+	}
+	have, err := sk.Tables(ctx)
+	if err != nil {
+		return true, err
+	}
+	for _, h := range have {
+		i := slices.IndexFunc(want, func(t sink.Table) bool { return t.ID == h.ID })
+		if i < 0 || h.State != sink.Loading || h.Chunks > 0 || h.Done > 0 || h.Partitions != want[i].Partitions || h.Epoch != want[i].Epoch ||
+			h.Schema == nil || h.Schema.Version() != want[i].Schema.Version() || boundTo(h.Options) != boundTo(want[i].Options) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// boundTo makes options comparable: one list among them may be nil or empty.
+func boundTo(o sink.TableOptions) string { return fmt.Sprintf("%+v", o) }
