@@ -2,7 +2,7 @@ package activities
 
 import (
 	"context"
-	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -19,13 +19,18 @@ import (
 )
 
 // Capture moves committed changes from the slot to Kafka until it is cancelled.
-func (a *Activities) Capture(ctx context.Context, in contract.CaptureInput) error {
+func (a *Activities) Capture(ctx context.Context, in contract.CaptureInput) (err error) {
 	info := activity.GetInfo(ctx)
 	log := a.logger(ctx, in.Spec.Name)
 	metrics := a.Metrics.Capture(in.Spec.Name)
 	defer metrics.Close()
-	loop := fmt.Sprintf("capture/%s#%d", in.Spec.Name, info.Attempt)
-	defer a.Health.Expect(loop, stalled)()
+	loop := "capture/" + in.Spec.Name
+	done := a.Health.Expect(loop, stalled)
+	defer func() {
+		done(goesOn(ctx, err))
+		a.retried(ctx, in.Spec.Name, err)
+	}()
+	var moves progress
 	var last atomic.Pointer[contract.CaptureProgress]
 	last.Store(&contract.CaptureProgress{Worker: a.Worker, Attempt: info.Attempt, At: time.Now()})
 
@@ -59,7 +64,15 @@ func (a *Activities) Capture(ctx context.Context, in contract.CaptureInput) erro
 			return err
 		}
 		defer stream.Close()
+		watch, stop := context.WithCancel(ctx)
+		var watching sync.WaitGroup
+		watching.Go(func() { watchSlot(watch, srv, in.Spec.SlotName(), metrics, log) })
+		defer func() { // before the gauges are taken back
+			stop()
+			watching.Wait()
+		}()
 		rate := newRate()
+		var written capture.Status // as of the last look
 		counted := &countedLog{Log: records, m: metrics, pending: map[countKey]int{}}
 		defer counted.flush()
 		return capture.Run(ctx, stream, counted, capture.Options{
@@ -73,7 +86,12 @@ func (a *Activities) Capture(ctx context.Context, in contract.CaptureInput) erro
 			},
 			Status: func(s capture.Status) {
 				metrics.Lag(s.LagBytes())
-				a.Health.Progress(loop, s.Acked.String())
+				acked := s.Changes - s.InFlight
+				metrics.Written(int(acked-written.Changes), int(s.Bytes-written.Bytes))
+				written.Changes, written.Bytes = acked, s.Bytes
+				if moves.made(s.InFlight == 0, acked, uint64(s.Acked)) {
+					a.Health.Progress(loop, s.Acked.String())
+				}
 				last.Store(&contract.CaptureProgress{
 					Worker: a.Worker, Attempt: info.Attempt, Read: s.Through, Through: s.Acked, Confirmed: s.Acked,
 					Changes: int64(s.Changes), Bytes: int64(s.Bytes), Rate: rate.at(time.Now(), s.Changes), LagBytes: int64(s.LagBytes()),
@@ -82,6 +100,27 @@ func (a *Activities) Capture(ctx context.Context, in contract.CaptureInput) erro
 			},
 		})
 	})
+}
+
+// watchSlot shows how much log the source keeps for the slot, and warns while
+// there is time: an invalidated slot means that everything is loaded again.
+func watchSlot(ctx context.Context, srv *source.Server, name string, m *observe.Capture, log *zap.Logger) {
+	status := ""
+	for {
+		if i, err := srv.Slot(ctx, name); err == nil {
+			m.SlotRetained(uint64(max(i.RetainedBytes, 0)))
+			if i.WALStatus != status && (i.WALStatus == "unreserved" || i.WALStatus == "lost") {
+				log.Warn("the source is about to remove log that the slot needs: raise max_slot_wal_keep_size",
+					zap.String("wal_status", i.WALStatus), zap.Int64("retained_bytes", i.RetainedBytes), zap.Int64("safe_bytes", i.SafeBytes))
+			}
+			status = i.WALStatus
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(5 * time.Second):
+		}
+	}
 }
 
 func writerOptions(spec *pipeline.Spec) (kafka.WriterOptions, error) {

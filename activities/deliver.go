@@ -9,6 +9,7 @@ import (
 
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/temporal"
 	"go.uber.org/zap"
 
 	"syncline/activities/contract"
@@ -22,21 +23,55 @@ import (
 	"syncline/secrets"
 )
 
-// stalled is how long a loop may show no sign of life before /healthz is red.
+// stalled is how long a loop may get nowhere, with work to do, before /healthz is red.
 const stalled = 30 * time.Second
 
+// progress tells steps forward from signs of life: a loop whose other end does
+// not answer goes on looking.
+type progress struct {
+	seen     bool
+	at, with uint64
+}
+
+// made notes where a loop is, in two counts, and reports whether it got on since
+// the last time or has nothing to do.
+func (p *progress) made(idle bool, at, with uint64) bool {
+	moved := !p.seen || at != p.at || with != p.with
+	p.seen, p.at, p.with = true, at, with
+	return idle || moved
+}
+
+// goesOn reports whether another attempt follows on one that ended so.
+func goesOn(ctx context.Context, err error) bool {
+	var app *temporal.ApplicationError
+	return ctx.Err() == nil && errors.As(err, &app) && !app.NonRetryable() && app.Type() != contract.WorkerStoppedError && app.Type() != string(sink.CodeFenced)
+}
+
+// retried counts an attempt that is followed by another.
+func (a *Activities) retried(ctx context.Context, pipeline string, err error) {
+	var app *temporal.ApplicationError
+	if goesOn(ctx, err) && errors.As(err, &app) {
+		a.Metrics.Retried(pipeline, app.Type())
+	}
+}
+
 // Deliver runs one lane of one sink until it is cancelled.
-func (a *Activities) Deliver(ctx context.Context, in contract.DeliverInput) error {
+func (a *Activities) Deliver(ctx context.Context, in contract.DeliverInput) (err error) {
 	info := activity.GetInfo(ctx)
 	log := a.logger(ctx, in.Spec.Name).With(zap.String("sink", in.Sink), zap.Int("lane", in.Lane))
 	metrics := a.Metrics.Deliver(in.Spec.Name, in.Sink, in.Lane)
 	defer metrics.Close()
-	loop := fmt.Sprintf("deliver/%s/%s/%d#%d", in.Spec.Name, in.Sink, in.Lane, info.Attempt)
-	defer a.Health.Expect(loop, stalled)()
+	loop := fmt.Sprintf("deliver/%s/%s/%d", in.Spec.Name, in.Sink, in.Lane)
+	done := a.Health.Expect(loop, stalled)
+	defer func() {
+		done(goesOn(ctx, err))
+		a.retried(ctx, in.Spec.Name, err)
+	}()
+	var moves progress
 	var last atomic.Pointer[contract.DeliverProgress]
 	last.Store(&contract.DeliverProgress{Worker: a.Worker, Attempt: info.Attempt, At: time.Now()})
 
-	err := long(ctx, func() any { return last.Load() }, func(ctx context.Context) error {
+	err = long(ctx, func() any { return last.Load() }, func(ctx context.Context) error {
 		conf, err := findSink(&in.Spec, in.Sink)
 		if err != nil {
 			return err
@@ -80,7 +115,9 @@ func (a *Activities) Deliver(ctx context.Context, in contract.DeliverInput) erro
 		}
 		obs.Status = func(s deliver.Status) {
 			metrics.Backlog(s.Backlog)
-			a.Health.Progress(loop, s.Through.String())
+			if moves.made(s.Backlog == 0, uint64(s.Changes+s.Duplicates+s.Contained+s.Dead), uint64(s.Oldest.Commit)) {
+				a.Health.Progress(loop, s.Oldest.String())
+			}
 			last.Store(&contract.DeliverProgress{
 				Worker: a.Worker, Attempt: info.Attempt, Token: s.Token, Partitions: len(s.Tables), Applied: s.Changes,
 				Duplicates: s.Duplicates, Skipped: s.Contained, Dead: s.Dead, Rate: s.Rate, LagP50: s.P50 / 1000, LagP99: s.P99 / 1000,

@@ -73,6 +73,7 @@ func run(ctx context.Context, c config.Config, identity string, log *zap.Logger)
 		}
 		running = append(running, w)
 	}
+	go watchTemporal(ctx, tc, health, 10*time.Second, 45*time.Second)
 	health.Ready()
 	log.Info("worker runs", zap.Any("roles", c.Roles), zap.String("temporal", c.TemporalAddress), zap.String("metrics", "http://"+server.Addr()+"/metrics"))
 	<-ctx.Done()
@@ -80,6 +81,27 @@ func run(ctx context.Context, c config.Config, identity string, log *zap.Logger)
 	log.Info("worker stops: activities flush and hand over", zap.Duration("within", c.ShutdownTimeout))
 	stopAll(running)
 	return nil
+}
+
+// watchTemporal makes /healthz red while Temporal does not answer: activities end
+// then, and a worker without any would look idle.
+func watchTemporal(ctx context.Context, tc interface {
+	CheckHealth(context.Context, *client.CheckHealthRequest) (*client.CheckHealthResponse, error)
+}, health *observe.Health, every, within time.Duration) {
+	const name = "temporal"
+	defer health.Expect(name, within)(false)
+	for {
+		look, cancel := context.WithTimeout(ctx, every)
+		if _, err := tc.CheckHealth(look, &client.CheckHealthRequest{}); err == nil {
+			health.Progress(name, "")
+		}
+		cancel()
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(every):
+		}
+	}
 }
 
 // stopAll stops the roles at the same time: each waits for its own activities.

@@ -12,8 +12,8 @@
 //     bounded; what exceeds the bound is counted under "_other".
 //   - Health knows the loops that run in this process and how long each may take
 //     between two signs of progress. A loop that overstays makes /healthz red
-//     until it progresses or ends. An idle loop progresses too: it has looked and
-//     found nothing. Readiness is a separate matter: /readyz is red while the
+//     until it progresses or ends, and its attempts count as one: what fails again
+//     and again does not progress. An idle loop does: it has looked and found nothing. Readiness is a separate matter: /readyz is red while the
 //     worker starts and from the moment it drains.
 //   - Server serves /metrics, /healthz, /readyz and, if asked to, /debug/pprof/.
 package observe

@@ -22,7 +22,11 @@ type loop struct {
 	within   time.Duration
 	last     time.Time
 	position string
+	failed   time.Time // when it ended with an error; zero while it runs
 }
+
+// between is how long a loop that failed still counts: another attempt is due.
+const between = 5 * time.Second
 
 // Stalled describes a loop that is overdue. It is part of /healthz's answer.
 type Stalled struct {
@@ -40,18 +44,26 @@ func NewHealth() *Health {
 }
 
 // Expect registers a loop that must progress at least once within each such
-// span, beginning now. The name must tell attempts apart where a later one may
-// start beside an earlier one; if it does not, the later one owns it. Call done
-// when the loop ends, for whatever reason.
-func (h *Health) Expect(name string, within time.Duration) (done func()) {
+// span, beginning now; or, if the attempt before it failed here lately, since that
+// one's last progress: a loop that fails again and again does not progress. A
+// later loop of the same name owns it. Call done when the loop ends, and say
+// whether it failed, so that another attempt is due.
+func (h *Health) Expect(name string, within time.Duration) (done func(failed bool)) {
 	l := &loop{within: within, last: h.now()}
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if old := h.loops[name]; old != nil && !old.failed.IsZero() && l.last.Sub(old.failed) < within {
+		l.last, l.position = old.last, old.position
+	}
 	h.loops[name] = l
-	return func() {
+	return func(failed bool) {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		if h.loops[name] == l {
+		switch {
+		case h.loops[name] != l:
+		case failed:
+			l.failed = h.now()
+		default:
 			delete(h.loops, name)
 		}
 	}
@@ -63,7 +75,7 @@ func (h *Health) Expect(name string, within time.Duration) (done func()) {
 func (h *Health) Progress(name, position string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if l := h.loops[name]; l != nil {
+	if l := h.loops[name]; l != nil && l.failed.IsZero() {
 		l.last = h.now()
 		if position != "" {
 			l.position = position
@@ -78,6 +90,12 @@ func (h *Health) Stalled() []Stalled {
 	now := h.now()
 	var out []Stalled
 	for name, l := range h.loops {
+		if ended := now.Sub(l.failed); !l.failed.IsZero() && ended > between {
+			if ended > l.within { // nobody goes on with it here
+				delete(h.loops, name)
+			}
+			continue
+		}
 		idle := now.Sub(l.last)
 		if idle <= l.within {
 			continue
@@ -100,7 +118,13 @@ func (h *Health) Stalled() []Stalled {
 func (h *Health) Loops() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return len(h.loops)
+	n := 0
+	for _, l := range h.loops {
+		if l.failed.IsZero() {
+			n++
+		}
+	}
+	return n
 }
 
 // Ready says that the worker polls its task queues.

@@ -64,10 +64,55 @@ func TestHealthMeansProgress(t *testing.T) {
 
 	// An attempt that ends late must not end the watch over its successor.
 	h.Expect("capture shop", 30*time.Second)
-	doneCapture()
+	doneCapture(true)
 	now = now.Add(time.Minute)
 	if _, a := get(t, srv, "/healthz"); len(a.Stalled) != 2 {
 		t.Errorf("the successor is not watched: %+v", a)
+	}
+}
+
+// Attempts that fail one after the other are one loop that does not progress.
+func TestFailingAgainAndAgainIsNotHealth(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	h := NewHealth()
+	h.now = func() time.Time { return now }
+	attempt := func(took time.Duration, progress, failed bool) {
+		done := h.Expect("capture shop", 30*time.Second)
+		now = now.Add(took)
+		if progress {
+			h.Progress("capture shop", "0/1")
+		}
+		done(failed)
+		now = now.Add(300 * time.Millisecond)
+	}
+	red := func() bool { return len(h.Stalled()) > 0 }
+	for range 10 {
+		attempt(2*time.Second, false, true)
+	}
+	if red() {
+		t.Error("red before its time")
+	}
+	for range 10 {
+		attempt(2*time.Second, false, true)
+	}
+	if !red() || h.Loops() != 0 {
+		t.Errorf("green after 46 s of failures, or %d loops run", h.Loops())
+	}
+	attempt(2*time.Second, true, true)
+	if red() {
+		t.Error("red after progress")
+	}
+	// Another worker takes over, or the loop is told to stop: nothing is due here.
+	now = now.Add(time.Minute)
+	if red() {
+		t.Error("red for what another worker does")
+	}
+	for range 20 {
+		attempt(2*time.Second, false, true)
+	}
+	attempt(time.Second, false, false)
+	if red() {
+		t.Error("red after a clean end")
 	}
 }
 

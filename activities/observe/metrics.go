@@ -59,7 +59,7 @@ func NewMetrics(buildID string) *Metrics {
 		captureLag:   gauge("capture_lag_bytes", "Bytes of the source's log between its end and what Kafka has acknowledged.", "pipeline"),
 		slotRetained: gauge("slot_retained_bytes", "Bytes of log that the source keeps for the replication slot.", "pipeline"),
 		kafkaRecords: counter("kafka_records_written_total", "Records that Kafka acknowledged with all in-sync replicas.", "pipeline"),
-		kafkaBytes:   counter("kafka_bytes_written_total", "Bytes of keys and values that Kafka acknowledged, before compression.", "pipeline"),
+		kafkaBytes:   counter("kafka_bytes_written_total", "Bytes of the values that were handed to Kafka, before compression.", "pipeline"),
 
 		applied:        counter("changes_applied_total", "Changes committed to the sink.", "pipeline", "sink", "table", "op"),
 		duplicates:     counter("duplicates_dropped_total", "Changes that the sink's watermark already covered.", "pipeline", "sink", "table"),
@@ -116,7 +116,7 @@ func (c *Capture) Changes(table, op string, n int) {
 	c.m.captured.WithLabelValues(c.pipeline, c.m.table(c.pipeline, table), c.m.operations.value(op)).Add(float64(n))
 }
 
-// Written counts what Kafka acknowledged.
+// Written counts records that Kafka acknowledged, and bytes that it was given.
 func (c *Capture) Written(records, bytes int) {
 	c.m.kafkaRecords.WithLabelValues(c.pipeline).Add(float64(records))
 	c.m.kafkaBytes.WithLabelValues(c.pipeline).Add(float64(bytes))
