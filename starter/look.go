@@ -63,7 +63,7 @@ says so and tries again.`,
 		},
 	}
 	cmd.Flags().BoolVar(&watch, "watch", false, "go on until interrupted; with --json one object a line")
-	cmd.Flags().DurationVar(&every, "every", every, "how often to look with --watch")
+	cmd.Flags().Var(span{&every, 100 * time.Millisecond}, "every", "how often to look with --watch")
 	return cmd
 }
 

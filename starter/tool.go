@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"strings"
 	"time"
@@ -170,12 +171,41 @@ func args(lo, hi int, what string) cobra.PositionalArgs {
 
 // timeoutFlag adds --timeout, which bounds how long a command waits for its answer.
 func timeoutFlag(cmd *cobra.Command, wait *time.Duration, what string) {
-	cmd.Flags().DurationVar(wait, "timeout", *wait, "how long to wait for "+what)
+	cmd.Flags().Var(span{wait, time.Second}, "timeout", "how long to wait for "+what)
+}
+
+// span is a duration flag that must be above zero: a wait of nothing would fail
+// for a reason that nobody gave, and a look without a pause would burden Temporal.
+type span struct {
+	d   *time.Duration
+	low time.Duration
+}
+
+func (s span) String() string {
+	if s.d == nil {
+		return ""
+	}
+	return s.d.String()
+}
+func (span) Type() string { return "duration" }
+func (s span) Set(v string) error {
+	d, err := time.ParseDuration(v)
+	if err != nil {
+		return errors.New("want a duration such as 30s or 5m")
+	}
+	if d < s.low {
+		return fmt.Errorf("want at least %s", s.low)
+	}
+	*s.d = d
+	return nil
 }
 
 func (t *tool) dial(ctx context.Context) (client.Client, error) {
 	if t.client != nil {
 		return t.client, nil
+	}
+	if _, _, err := net.SplitHostPort(t.address); err != nil {
+		return nil, invalid("--address is %q, not host:port (fix: name Temporal's frontend, such as 127.0.0.1:7233, with --address or SYNCLINE_TEMPORAL_ADDRESS)", t.address)
 	}
 	ctx, cancel := context.WithTimeout(ctx, t.dialBound)
 	defer cancel()

@@ -88,16 +88,23 @@ func run(ctx context.Context, c config.Config, identity string, log *zap.Logger)
 func watchTemporal(ctx context.Context, tc interface {
 	CheckHealth(context.Context, *client.CheckHealthRequest) (*client.CheckHealthResponse, error)
 }, health *observe.Health, every, within time.Duration) {
-	const name = "temporal"
-	defer health.Expect(name, within)(false)
+	var done func(failed bool) // while it does not answer
 	for {
 		look, cancel := context.WithTimeout(ctx, every)
-		if _, err := tc.CheckHealth(look, &client.CheckHealthRequest{}); err == nil {
-			health.Progress(name, "")
-		}
+		_, err := tc.CheckHealth(look, &client.CheckHealthRequest{})
 		cancel()
+		switch {
+		case err != nil && done == nil:
+			done = health.Expect("temporal", within)
+		case err == nil && done != nil:
+			done(false)
+			done = nil
+		}
 		select {
 		case <-ctx.Done():
+			if done != nil {
+				done(false)
+			}
 			return
 		case <-time.After(every):
 		}

@@ -39,11 +39,12 @@ func TestHealthWithoutTemporal(t *testing.T) {
 			}
 		}
 	}
-	until("watched", func() bool { return h.Loops() == 1 })
 	f.down.Store(true)
 	until("red while Temporal is away", func() bool { return len(h.Stalled()) == 1 })
 	f.down.Store(false)
 	until("green again", func() bool { return len(h.Stalled()) == 0 })
+	f.down.Store(true)
+	until("watched again", func() bool { return h.Loops() == 1 })
 	cancel()
 	<-ended
 	if h.Loops() != 0 {
