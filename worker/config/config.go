@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"sort"
 	"strings"
@@ -94,10 +95,14 @@ var notOurs = []string{
 	"SYNCLINE_TEMPORAL_CLI", "SYNCLINE_DEVSTACK_SOCKET", "SYNCLINE_PG_BINDIR", "SYNCLINE_CACHE", "SYNCLINE_STACK",
 }
 
+// links is what Kubernetes sets in every container for each Service, by default:
+// one named syncline must not keep the workers from starting.
+var links = regexp.MustCompile(`(_SERVICE_HOST|_SERVICE_PORT(_[A-Z0-9_]+)?|_PORT(_[0-9]+_(TCP|UDP|SCTP)(_PROTO|_PORT|_ADDR)?)?)$`)
+
 func unknown(env map[string]string) []error {
 	var names []string
 	for name := range env {
-		if strings.HasPrefix(name, "SYNCLINE_") && !slices.Contains(notOurs, name) && !slices.ContainsFunc(settings, func(s Setting) bool { return s.Name == name }) {
+		if strings.HasPrefix(name, "SYNCLINE_") && !links.MatchString(name) && !slices.Contains(notOurs, name) && !slices.ContainsFunc(settings, func(s Setting) bool { return s.Name == name }) {
 			names = append(names, name)
 		}
 	}

@@ -89,6 +89,22 @@ func TestAllMistakesAtOnce(t *testing.T) {
 	}
 }
 
+// Kubernetes tells every container of a Service named syncline, unasked.
+func TestServiceLinksAreNoMistakes(t *testing.T) {
+	_, err := Load([]string{
+		"SYNCLINE_SERVICE_HOST=10.0.0.1", "SYNCLINE_SERVICE_PORT=9464", "SYNCLINE_SERVICE_PORT_METRICS=9464", "SYNCLINE_PORT=tcp://10.0.0.1:9464",
+		"SYNCLINE_PORT_9464_TCP=tcp://10.0.0.1:9464", "SYNCLINE_PORT_9464_TCP_PROTO=tcp", "SYNCLINE_WORKER_PORT_9464_TCP_ADDR=10.0.0.1",
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	for _, s := range Settings() {
+		if links.MatchString(s.Name) {
+			t.Errorf("%s is taken for one of them", s.Name)
+		}
+	}
+}
+
 func TestRolesTwiceAndEmpty(t *testing.T) {
 	for _, v := range []string{"deliver,deliver", "deliver,", ","} {
 		if _, err := Load([]string{"SYNCLINE_ROLES=" + v}); err == nil {
