@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"errors"
+	"net"
 	"sync/atomic"
 	"time"
 
@@ -108,6 +109,8 @@ func sessionDefaults(c *pgx.ConnConfig, pipeline string) {
 	if c.ConnectTimeout == 0 {
 		c.ConnectTimeout = 10 * time.Second
 	}
+	// A server that vanished without a word is missed within a minute, not an hour.
+	c.DialFunc = (&net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 6}}).DialContext
 }
 
 // laneDefaults pins the plans of a lane's statements: each joins an array to a

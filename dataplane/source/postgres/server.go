@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"strings"
 	"time"
 
@@ -84,6 +85,9 @@ func appName(pipeline, role string) string {
 // that snapshot, stream and catalog agree whatever the role's defaults are.
 func prepareConfig(c *pgconn.Config, o ServerOptions, role string) {
 	c.ConnectTimeout = o.ConnectTimeout
+	// A server that vanished without a word is missed within a minute: a copy that
+	// waits for its next byte has no other bound, and the driver's own is an hour.
+	c.DialFunc = (&net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 6}}).DialContext
 	for k, v := range map[string]string{
 		"application_name":                    appName(o.Pipeline, role),
 		"client_encoding":                     "UTF8",
