@@ -250,6 +250,32 @@ func (a *Admin) DeleteTopics(ctx context.Context, tables ...change.TableID) erro
 		}
 		return nil
 	})
-	a.c.renew()
-	return classify(ctx, err, "delete topics")
+	if err != nil {
+		a.c.renew()
+		return classify(ctx, err, "delete topics")
+	}
+	return a.awaitGone(ctx, names)
+}
+
+// awaitGone waits until the brokers, which learn of a deletion a moment later, no
+// longer list the topics: whoever makes them anew would take them to be there.
+func (a *Admin) awaitGone(ctx context.Context, names []string) error {
+	end := time.Now().Add(2 * a.c.opts.RequestTimeout)
+	for wait := 10 * time.Millisecond; ; wait = min(2*wait, 500*time.Millisecond) {
+		a.c.renew()
+		have, err := a.all(ctx)
+		if err != nil {
+			return err
+		}
+		i := slices.IndexFunc(names, func(n string) bool { _, ok := have[n]; return ok })
+		if i < 0 {
+			return nil
+		}
+		if time.Now().After(end) {
+			return fault.Transient(CodeRefused, nil, "topic %s is deleted, and the brokers still list it", names[i])
+		}
+		if !sleep(ctx, wait) {
+			return classify(ctx, ctx.Err(), "delete topics")
+		}
+	}
 }
