@@ -27,6 +27,9 @@ var (
 	fastBuild = sync.OnceValues(func() (string, error) { return build("worker", "../../worker") })
 )
 
+// built names the variables that tell where a program is that was built already.
+var built = map[string]string{"worker-race": "E2E_WORKER", "worker": "E2E_WORKER_FAST"}
+
 // parallel is how many tests may run beside each other.
 const parallel = 3
 
@@ -51,7 +54,7 @@ func TestMain(m *testing.M) {
 }
 
 func build(name string, args ...string) (string, error) {
-	if p := os.Getenv("E2E_WORKER"); p != "" && name == "worker-race" {
+	if p := os.Getenv(built[name]); p != "" {
 		return p, nil
 	}
 	path := filepath.Join(buildDir, name)
