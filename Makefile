@@ -9,11 +9,19 @@ DATA  := .data
 # are never taken from a cache.
 GOTEST := go test -race -count=1 -timeout 40m
 
-# How often each worker role is killed in each phase by the end-to-end tests; at
-# night: make test E2E_KILLS=20
+# The other versions of Postgres that are claimed need less around them.
+PG_STACK   := --kafka embedded --fsync=false
+SOAK_KILLS ?= 20
+
+# How often each worker role is killed in each phase by the end-to-end tests; make
+# soak does it twenty times.
 export E2E_KILLS ?= 1
 
-.PHONY: demo demo-once test lint unit e2e bench build devstack stack down clean
+# The programs that the end-to-end tests run, built before any test waits for them.
+export E2E_WORKER      := $(CURDIR)/$(BUILD)/worker-race
+export E2E_WORKER_FAST := $(CURDIR)/$(BUILD)/worker
+
+.PHONY: demo demo-once test test-postgres soak lint unit bench build workers devstack stack down clean
 
 ## demo: a pipeline from one Postgres into another and into ClickHouse, until Ctrl-C
 demo: build
@@ -27,14 +35,28 @@ build: devstack
 	@mkdir -p $(BUILD)
 	@go build -o $(BUILD)/ ./worker ./starter ./testsuite/demo
 
+workers: build
+	@go build -race -o $(BUILD)/worker-race ./worker
+
 devstack:
 	@mkdir -p $(BUILD)
 	@cd devstack && go build -o ../$(BUILD)/devstack .
 
 ## test: linters, unit, property, replay, integration and end-to-end tests, on real servers
-test: lint build
+test: lint workers
 	@cd devstack && go vet ./... && go test ./...
 	@testsuite/with-stack $(GOTEST) ./...
+	@$(MAKE) --no-print-directory test-postgres
+
+## test-postgres: what depends on Postgres, on the newest version and the one between
+test-postgres: workers
+	@STACK_FLAGS="$(PG_STACK) --postgres 17" testsuite/with-stack $(SHELL) -c \
+		'$(GOTEST) ./dataplane/source/postgres ./dataplane/sink/postgres && $(GOTEST) -run "^TestTypes$$" ./testsuite/e2e'
+	@STACK_FLAGS="$(PG_STACK) --postgres 16" testsuite/with-stack $(GOTEST) ./dataplane/source/postgres
+
+## soak: workers of each role killed twenty times in each phase, at random moments
+soak: workers
+	@E2E_KILLS=$(SOAK_KILLS) testsuite/with-stack go test -race -count=1 -timeout 3h -v -run '^Test(Kill|Zombie)' ./testsuite/e2e
 
 ## lint: gofmt, vet, staticcheck, errcheck, workflowcheck
 lint:

@@ -58,6 +58,9 @@ func (a *Activities) hold(ctx context.Context, srv *source.Server, in contract.H
 	defer ex.Close()
 	g := contract.Generation{N: n, Name: ex.Name, Snapshot: ex.Snapshot, LSN: ex.LSN}
 	if err := a.Client.SignalWorkflow(ctx, in.Workflow, "", contract.GenerationSignal, g); err != nil {
+		if ended := fault.Ended(ctx, "TemporalUnreachable", "tell the load's workflow of its snapshot"); ended != nil {
+			return ended
+		}
 		return fault.Transient("TemporalUnreachable", err, "tell workflow %s of its snapshot", in.Workflow)
 	}
 	log.Info("snapshot exported", zap.Int("generation", n), zap.Stringer("lsn", ex.LSN))

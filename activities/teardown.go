@@ -11,14 +11,16 @@ import (
 // DropSlot removes the slot, so that the source may recycle its log.
 func (a *Activities) DropSlot(ctx context.Context, in contract.TeardownInput) (err error) {
 	defer func() { err = ended(ctx, err) }()
-	return a.withSource(ctx, &in.Spec, func(srv *source.Server) error { return srv.DropSlot(ctx, in.Spec.SlotName()) })
+	return a.withSource(ctx, &in.Spec, func(srv *source.Server) error {
+		return beating(ctx, func(ctx context.Context) error { return srv.DropSlot(ctx, in.Spec.SlotName()) })
+	})
 }
 
 // DropPublication removes the publication.
 func (a *Activities) DropPublication(ctx context.Context, in contract.TeardownInput) (err error) {
 	defer func() { err = ended(ctx, err) }()
 	return a.withSource(ctx, &in.Spec, func(srv *source.Server) error {
-		return srv.DropPublication(ctx, in.Spec.PublicationName())
+		return beating(ctx, func(ctx context.Context) error { return srv.DropPublication(ctx, in.Spec.PublicationName()) })
 	})
 }
 
@@ -30,7 +32,7 @@ func (a *Activities) DeleteTopics(ctx context.Context, in contract.TeardownInput
 		return err
 	}
 	defer admin.Close()
-	return admin.DeleteTopics(ctx)
+	return beating(ctx, func(ctx context.Context) error { return admin.DeleteTopics(ctx) })
 }
 
 // ForgetSink removes the pipeline from the sink's ledger, and with DropRows the
@@ -46,24 +48,26 @@ func (a *Activities) ForgetSink(ctx context.Context, in contract.SinkInput) (err
 		return err
 	}
 	defer sk.Close()
-	if err := sk.Init(ctx); err != nil {
-		return err
-	}
-	if in.DropRows {
-		tables, err := sk.Tables(ctx)
-		if err != nil {
+	return beating(ctx, func(ctx context.Context) error {
+		if err := sk.Init(ctx); err != nil {
 			return err
 		}
-		for _, t := range tables {
-			if err := sk.RemoveTable(ctx, t.ID, true); err != nil {
+		if in.DropRows {
+			tables, err := sk.Tables(ctx)
+			if err != nil {
 				return err
 			}
+			for _, t := range tables {
+				if err := sk.RemoveTable(ctx, t.ID, true); err != nil {
+					return err
+				}
+			}
 		}
-	}
-	if a.Metrics != nil {
-		a.Metrics.Forget(in.Spec.Name)
-	}
-	return sk.Forget(ctx)
+		if a.Metrics != nil {
+			a.Metrics.Forget(in.Spec.Name)
+		}
+		return sk.Forget(ctx)
+	})
 }
 
 // ResetTable empties a table at a sink for another load.

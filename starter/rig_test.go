@@ -53,6 +53,10 @@ type call struct {
 	edit     func(*tool)
 }
 
+// patience bounds one invocation: a machine that does much else may take ten
+// seconds for a workflow task, and a steering command takes many of them.
+const patience = 3 * time.Minute
+
 func (c call) run(t *testing.T) result {
 	t.Helper()
 	var out, errs bytes.Buffer
@@ -62,7 +66,7 @@ func (c call) run(t *testing.T) result {
 		getenv: func(n string) string { return c.env[n] }, lookup: lookup,
 		terminal: c.terminal, errTerminal: c.terminal, interactive: c.terminal,
 		size:      func() (int, int) { return 100, 40 },
-		dialBound: 5 * time.Second, workerBound: 200 * time.Millisecond,
+		dialBound: patience, workerBound: patience,
 	}
 	if c.edit != nil {
 		c.edit(tl)
@@ -70,7 +74,7 @@ func (c call) run(t *testing.T) result {
 	ctx := c.ctx
 	if ctx == nil {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(context.Background(), time.Minute)
+		ctx, cancel = context.WithTimeout(context.Background(), patience)
 		defer cancel()
 	}
 	code := run(ctx, tl, c.args)
@@ -143,6 +147,7 @@ tables: ["shop.*"]
 type fakes struct {
 	mu     sync.Mutex
 	fail   map[string]error
+	gates  map[string]chan struct{} // an activity waits until its gate is closed
 	calls  []string
 	report contract.Report
 }
@@ -153,7 +158,21 @@ func (f *fakes) set(name string, err error) {
 	f.fail[name] = err
 }
 
+func (f *fakes) gate(name string) (open func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	ch := make(chan struct{})
+	f.gates[name] = ch
+	return sync.OnceFunc(func() { close(ch) })
+}
+
 func (f *fakes) did(name string, of any) error {
+	f.mu.Lock()
+	gate := f.gates[name]
+	f.mu.Unlock()
+	if gate != nil {
+		<-gate
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.calls = append(f.calls, fmt.Sprint(name, " ", of))
@@ -252,7 +271,7 @@ type server struct {
 
 func newServer(t *testing.T) *server {
 	t.Helper()
-	s := &server{t: t, prefix: stack.Name(t), fakes: &fakes{fail: map[string]error{}}}
+	s := &server{t: t, prefix: stack.Name(t), fakes: &fakes{fail: map[string]error{}, gates: map[string]chan struct{}{}}}
 	address := stack.Temporal(t)
 	s.name = strings.ReplaceAll(s.prefix, "_", "-")
 	s.file = write(t, "shop.yaml", declaration(s.name))
@@ -290,13 +309,13 @@ func (s *server) workers() {
 
 func (s *server) starter(args ...string) result {
 	s.t.Helper()
-	return call{args: args, env: s.env, edit: func(tl *tool) { tl.workerBound = 10 * time.Second }}.run(s.t)
+	return call{args: args, env: s.env}.run(s.t)
 }
 
 // until runs a command until its result satisfies ok.
 func (s *server) until(what string, ok func(result) bool, args ...string) result {
 	s.t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(patience)
 	for {
 		r := s.starter(args...)
 		if ok(r) {

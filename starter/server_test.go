@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/temporal"
 
 	"syncline/activities/contract"
@@ -42,10 +43,11 @@ func golden(t *testing.T, file, got string) {
 // nothing is left waiting there for a worker that may come.
 func TestNoWorker(t *testing.T) {
 	s := newServer(t)
+	soon := func(tl *tool) { tl.workerBound = 200 * time.Millisecond }
 	for _, args := range [][]string{{"plan", s.file}, {"apply", s.file}, {"snapshot", s.file}} {
-		r := call{args: args, env: s.env}.run(t).exits(exitUnreachable).says("no worker takes work from task queue "+s.prefix+"-control", "fix: start one with the role control")
+		r := call{args: args, env: s.env, edit: soon}.run(t).exits(exitUnreachable).says("no worker takes work from task queue "+s.prefix+"-control", "fix: start one with the role control")
 		var f failure
-		call{args: append(args, "--json"), env: s.env}.run(t).exits(exitUnreachable).object(&f)
+		call{args: append(args, "--json"), env: s.env, edit: soon}.run(t).exits(exitUnreachable).object(&f)
 		_ = r
 	}
 	starter(t, "status", "x", "--address", s.env["SYNCLINE_TEMPORAL_ADDRESS"], "--namespace", "nowhere").
@@ -172,12 +174,55 @@ func TestSetupFails(t *testing.T) {
 	}
 }
 
+// A destroy whose wait is over goes on, says so, and is joined by the next one.
+func TestDestroyIsJoined(t *testing.T) {
+	s := newServer(t)
+	s.workers()
+	s.starter("apply", s.file).exits(exitOK)
+	open := s.fakes.gate(contract.ForgetSinkActivity)
+	defer open()
+	s.until("a wait that is over", func(r result) bool {
+		return strings.Contains(r.err, "destroy of pipeline "+s.name+" is under way, and not done yet")
+	}, "destroy", s.name, "--yes", "--timeout", "3s").exits(exitFailed).says("the same command waits for its outcome again", "starter status "+s.name)
+	s.starter("status", s.name).exits(exitOK).says("destroying")
+	s.starter("destroy", s.name, "--yes", "--drop-rows").exits(exitFailed).says("Refused: ", "is being destroyed already, and the tables at its sinks stay")
+	s.starter("pause", s.name).exits(exitFailed).says("Refused: ")
+	before := s.accepted()
+	joined := make(chan result, 1)
+	go func() { joined <- s.starter("destroy", s.name, "--yes") }()
+	for deadline := time.Now().Add(patience); s.accepted() == before; {
+		if time.Now().After(deadline) {
+			t.Fatal("the second destroy was not taken in")
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	open()
+	(<-joined).exits(exitOK).says("removed slot", "removed ledger of warehouse", "removed ledger of analytics", "the tables at the sinks stay")
+	s.starter("destroy", s.name, "--yes").exits(exitFailed).says("has ended (completed)")
+}
+
+// accepted counts the updates that the pipeline has taken in.
+func (s *server) accepted() (n int) {
+	s.t.Helper()
+	it := s.c.GetWorkflowHistory(s.t.Context(), contract.PipelineID(s.name), "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
+	for it.HasNext() {
+		ev, err := it.Next()
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		if ev.GetEventType() == enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_UPDATE_ACCEPTED {
+			n++
+		}
+	}
+	return n
+}
+
 func TestPlanOutput(t *testing.T) {
 	s := newServer(t)
 	s.workers()
 	s.fakes.report = sampleReport
 	plan := func(terminal bool) result {
-		r := call{args: []string{"plan", s.file}, env: s.env, terminal: terminal, edit: func(tl *tool) { tl.workerBound = 10 * time.Second }}.run(t)
+		r := call{args: []string{"plan", s.file}, env: s.env, terminal: terminal}.run(t)
 		r.out = strings.ReplaceAll(strings.ReplaceAll(r.out, s.file, "shop.yaml"), s.name, "shop")
 		return r
 	}

@@ -21,14 +21,15 @@ import (
 	"syncline/starter/view"
 )
 
-// update calls an update of a pipeline and waits for its answer.
+// update calls an update of a pipeline and waits for its answer. One that was
+// taken in but is not answered in time goes on: that is said, and how to see more.
 func (t *tool) update(ctx context.Context, name, update string, arg, result any) error {
 	c, err := t.find(ctx, name)
 	if err != nil {
 		return err
 	}
 	o := client.UpdateWorkflowOptions{
-		WorkflowID: contract.PipelineID(name), UpdateName: update, WaitForStage: client.WorkflowUpdateStageCompleted,
+		WorkflowID: contract.PipelineID(name), UpdateName: update, WaitForStage: client.WorkflowUpdateStageAccepted,
 	}
 	if arg != nil {
 		o.Args = []any{arg}
@@ -37,7 +38,16 @@ func (t *tool) update(ctx context.Context, name, update string, arg, result any)
 	if err != nil {
 		return err
 	}
-	return h.Get(ctx, result)
+	err = h.Get(ctx, result)
+	var answer *temporal.ApplicationError
+	if err == nil || errors.As(err, &answer) || !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return err
+	}
+	fix := "starter status " + name + " shows what it is at"
+	if update == contract.DestroyUpdate {
+		fix = "the same command waits for its outcome again; " + fix
+	}
+	return failed("%s of pipeline %s is under way, and not done yet (fix: %s)", update, name, fix)
 }
 
 func (t *tool) applyCommand() *cobra.Command {
@@ -194,7 +204,9 @@ func (t *tool) destroyCommand() *cobra.Command {
 		Long: `destroy ends a pipeline and removes what it made: slot and publication at the
 source, its topics, and its ledger at the sinks. The tables at the sinks stay,
 unless --drop-rows is given, which drops those that Syncline made. It asks for
-the pipeline's name first; scripts say --yes.`,
+the pipeline's name first; scripts say --yes. What cannot be reached is tried for
+some minutes, left, and named; destroy can then be asked for again. While one is
+under way, another waits for the same outcome.`,
 		Args: args(1, 1, "one pipeline name"),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			if !yes && (!t.interactive || t.json) {

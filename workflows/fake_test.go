@@ -34,6 +34,7 @@ type world struct {
 	// outlived: the stream returns without a word, for a test whose pipeline ends
 	// while its stream goes on; the environment waits for every child.
 	outlived bool
+	before   func(activity string)
 	hold     bool // the snapshot's holder stays until it is cancelled, as on a real server
 }
 
@@ -43,6 +44,9 @@ func newWorld() *world {
 }
 
 func (w *world) called(name string, arg any) error {
+	if w.before != nil {
+		w.before(name)
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.calls = append(w.calls, fmt.Sprintf("%s %v", name, arg))

@@ -44,6 +44,20 @@ func short(ctx workflow.Context, summary string, attempts int32) workflow.Contex
 	})
 }
 
+// removeBound is how long one thing that is to be removed is tried for. What a
+// destroy does one after the other (stopBound, slot, publication) fits into the
+// starter's ten minutes twice.
+const removeBound = 90 * time.Second
+
+// removing is short, with a bound on all attempts together: somebody waits for the
+// answer, and an end that cannot be reached may let each attempt run into its timeout.
+func removing(ctx workflow.Context, summary string) workflow.Context {
+	ctx = short(ctx, summary, setupTries)
+	o := workflow.GetActivityOptions(ctx)
+	o.StartToCloseTimeout, o.ScheduleToCloseTimeout = removeBound, removeBound
+	return workflow.WithActivityOptions(ctx, o)
+}
+
 // long is for activities that run until cancelled. The retry interval does not
 // grow: an attempt that dies after a week must be replaced as fast as the first,
 // and attempts that fail say themselves how long to wait.

@@ -44,7 +44,8 @@ func Pipeline(ctx workflow.Context, in contract.PipelineInput) error {
 		}
 		p.ready = true
 	}
-	if err := p.reconcile(ctx); err != nil {
+	p.alone = workflow.GetVersion(ctx, "one-at-a-time", workflow.DefaultVersion, 1) >= 1
+	if err := p.start(ctx); err != nil {
 		return err
 	}
 	for {
@@ -62,7 +63,7 @@ func Pipeline(ctx workflow.Context, in contract.PipelineInput) error {
 			return nil
 		case p.dirty:
 			p.dirty = false
-			if err := p.reconcile(ctx); err != nil {
+			if err := p.start(ctx); err != nil {
 				return err
 			}
 		default:
@@ -84,6 +85,11 @@ type entity struct {
 	applied bool // the first apply has been answered
 	ended   bool // destroyed
 	dirty   bool // reconcile has work to do
+
+	// alone: what runs is started while no update runs, and a destroy is joined, not
+	// refused. Runs that an older release began go on as they were recorded.
+	alone    bool
+	removing *removal // the last destroy
 }
 
 func (p *entity) status() contract.PipelineStatus {

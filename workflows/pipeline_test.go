@@ -1,12 +1,16 @@
 package workflows
 
 import (
+	"context"
 	"errors"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/testsuite"
 
@@ -21,11 +25,18 @@ type reply struct {
 	err      error
 	result   any
 	complete bool
+	asked    bool
+	on       func() // once complete
 }
 
-func (r *reply) Accept()                   {}
-func (r *reply) Reject(err error)          { r.refused = err }
-func (r *reply) Complete(res any, e error) { r.result, r.err, r.complete = res, e, true }
+func (r *reply) Accept()          {}
+func (r *reply) Reject(err error) { r.refused = err }
+func (r *reply) Complete(res any, e error) {
+	r.result, r.err, r.complete = res, e, true
+	if r.on != nil {
+		r.on()
+	}
+}
 
 func ask(env *testsuite.TestWorkflowEnvironment, after time.Duration, update string, args ...any) *reply {
 	r := &reply{}
@@ -417,6 +428,138 @@ func TestDestroyGoesPastADeadSink(t *testing.T) {
 	}
 	if w.count("DropSlot ") != 2 || second.err != nil {
 		t.Errorf("second destroy: %+v, %v", second, w.names())
+	}
+}
+
+// Ends that cannot be reached cost a bounded time together, however many they are
+// and however long each attempt lasts: the starter waits for ten minutes.
+func TestDestroyAnswersInBoundedTime(t *testing.T) {
+	w := newWorld()
+	for _, a := range []string{contract.DropSlotActivity, contract.DropPublicationActivity, contract.DeleteTopicsActivity, contract.ForgetSinkActivity} {
+		w.fail[a] = temporal.NewApplicationError("SinkUnreachable: no route", "SinkUnreachable")
+	}
+	env := environment(t, w)
+	var removed []string
+	env.SetOnActivityStartedListener(func(i *activity.Info, _ context.Context, _ converter.EncodedValues) {
+		switch i.ActivityType.Name {
+		case contract.DropSlotActivity, contract.DropPublicationActivity, contract.DeleteTopicsActivity, contract.ForgetSinkActivity:
+			removed = append(removed, i.ActivityType.Name)
+			if bound := i.ScheduledTime.Add(removeBound); i.Deadline.After(bound) {
+				t.Errorf("%s may go on until %s, want %s at most", i.ActivityType.Name, i.Deadline, bound)
+			}
+		}
+	})
+	var asked, answered time.Time
+	r := &reply{on: func() { answered = env.Now() }}
+	env.RegisterDelayedCallback(func() {
+		asked = env.Now()
+		env.UpdateWorkflow(contract.DestroyUpdate, "d", r, contract.DestroyInput{})
+	}, time.Minute)
+	env.RegisterDelayedCallback(func() {
+		w.mu.Lock()
+		clear(w.fail)
+		w.mu.Unlock()
+	}, time.Hour)
+	ask(env, time.Hour+time.Second, contract.DestroyUpdate, contract.DestroyInput{})
+	env.ExecuteWorkflow(Pipeline, contract.PipelineInput{Spec: shopSpec(t)})
+	var app *temporal.ApplicationError
+	if !errors.As(r.err, &app) || app.Type() != contract.DestroyIncompleteError {
+		t.Fatalf("destroy: %+v", r)
+	}
+	for _, what := range []string{"slot ", "publication ", "topics: ", "ledger of warehouse: ", "ledger of analytics: "} {
+		if !strings.Contains(app.Message(), what) {
+			t.Errorf("%q is not named: %s", what, app.Message())
+		}
+	}
+	if took := answered.Sub(asked); took > 2*removeBound || len(removed) < 5 {
+		t.Errorf("answered after %s: %v", took, removed)
+	}
+}
+
+// A destroy that is under way is joined: whoever asks again, because the wait was
+// over, gets its outcome. What asks for another outcome is refused.
+func TestDestroyIsJoined(t *testing.T) {
+	for name, fails := range map[string]error{"done": nil, "incomplete": permanent("SinkPrivilege")} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld()
+			if fails != nil {
+				w.once[contract.ForgetSinkActivity] = []error{fails}
+			}
+			env := environment(t, w)
+			begun := make(chan struct{})
+			w.before = func(activity string) {
+				if activity == contract.DropSlotActivity {
+					select {
+					case <-begun:
+					case <-time.After(2 * time.Second):
+						t.Error("the second destroy did not come while the first was under way")
+					}
+				}
+			}
+			first := &reply{}
+			second, other, paused := &reply{}, &reply{}, &reply{}
+			env.RegisterDelayedCallback(func() { env.UpdateWorkflow(contract.DestroyUpdate, "1", first, contract.DestroyInput{}) }, time.Minute)
+			env.SetOnActivityStartedListener(func(i *activity.Info, _ context.Context, _ converter.EncodedValues) {
+				if i.ActivityType.Name == contract.DropSlotActivity && !second.asked {
+					second.asked = true
+					env.UpdateWorkflow(contract.DestroyUpdate, "2", second, contract.DestroyInput{})
+					env.UpdateWorkflow(contract.DestroyUpdate, "3", other, contract.DestroyInput{DropRows: true})
+					env.UpdateWorkflow(contract.PauseUpdate, "4", paused)
+					close(begun)
+				}
+			})
+			if fails != nil {
+				ask(env, time.Hour, contract.DestroyUpdate, contract.DestroyInput{})
+			}
+			env.ExecuteWorkflow(Pipeline, contract.PipelineInput{Spec: shopSpec(t)})
+			if err := env.GetWorkflowError(); err != nil {
+				t.Fatal(err)
+			}
+			if other.refused == nil || !strings.Contains(other.refused.Error(), "the tables at its sinks stay") || paused.refused == nil {
+				t.Errorf("not refused: %+v, %+v", other, paused)
+			}
+			if !second.complete || second.refused != nil {
+				t.Fatalf("second destroy: %+v", second)
+			}
+			runs := 1
+			if fails != nil {
+				runs = 2 // the one an hour later
+				if first.err == nil || second.err == nil || first.err.Error() != second.err.Error() {
+					t.Errorf("outcomes %v and %v", first.err, second.err)
+				}
+			} else if first.err != nil || second.err != nil || !reflect.DeepEqual(first.result, second.result) || len(second.result.(contract.DestroyResult).Removed) != 5 {
+				t.Errorf("outcomes %+v and %+v", first, second)
+			}
+			if n := w.count("DropSlot "); n != runs {
+				t.Errorf("the slot was dropped %d times", n)
+			}
+		})
+	}
+}
+
+// Whoever stops a pipeline the moment it is set up stops its load too, although
+// that is only just being started.
+func TestDestroyRightAfterTheSetup(t *testing.T) {
+	w := newWorld()
+	w.hold = true
+	env := environment(t, w)
+	w.signal = nil // no generation: a load that is not cancelled never ends
+	var answered, applied time.Time
+	destroy := &reply{on: func() { answered = env.Now() }}
+	apply := &reply{on: func() {
+		applied = env.Now()
+		env.UpdateWorkflow(contract.DestroyUpdate, "d", destroy, contract.DestroyInput{})
+	}}
+	env.RegisterDelayedCallback(func() { env.UpdateWorkflow(contract.ApplyUpdate, "a", apply, shopSpec(t)) }, 0)
+	env.ExecuteWorkflow(Pipeline, contract.PipelineInput{Spec: shopSpec(t)})
+	if err := env.GetWorkflowError(); err != nil || destroy.err != nil || destroy.refused != nil {
+		t.Fatalf("%v, %+v", err, destroy)
+	}
+	if took := answered.Sub(applied); took > stopBound/2 {
+		t.Errorf("work was waited for, not stopped: %s", took)
+	}
+	if w.count("run capture") > 1 {
+		t.Errorf("streamed after the end: %v", w.names())
 	}
 }
 

@@ -14,6 +14,18 @@ import (
 	"syncline/dataplane/sink"
 )
 
+// start is reconcile while no update runs: a child that starts while an update
+// stops all work would be missed by it, and run on.
+func (p *entity) start(ctx workflow.Context) error {
+	if p.alone {
+		if err := p.lock.Lock(ctx); err != nil {
+			return err
+		}
+		defer p.lock.Unlock()
+	}
+	return p.reconcile(ctx)
+}
+
 // reconcile starts what should run and does not: the stream, and a bootstrap for
 // tables that are loading.
 func (p *entity) reconcile(ctx workflow.Context) error {
@@ -75,11 +87,17 @@ func (p *entity) loading() (out []toLoad) {
 func (p *entity) bootstrap(ctx workflow.Context, tables []change.TableID, sinks []string) (string, error) {
 	p.state.Bootstraps++
 	id := fmt.Sprintf("bootstrap/%s/%d", p.spec.Name, p.state.Bootstraps)
+	if p.alone { // noted before it begins: it may end before its start is seen
+		p.state.Loading = append(p.state.Loading, id)
+	}
 	err := p.child(ctx, id, fmt.Sprintf("loads %d tables", len(tables)), Bootstrap, contract.BootstrapInput{
 		Spec: p.spec, Tables: tables, Sinks: sinks, Parent: workflow.GetInfo(ctx).WorkflowExecution.ID,
 	})
-	if err == nil {
+	if err == nil && !p.alone {
 		p.state.Loading = append(p.state.Loading, id)
+	}
+	if err != nil && p.alone {
+		p.state.Loading = slices.DeleteFunc(p.state.Loading, func(x string) bool { return x == id })
 	}
 	return id, err
 }

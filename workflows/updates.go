@@ -451,39 +451,3 @@ func (p *entity) resyncTable(ctx workflow.Context, in contract.TablesInput) (res
 	})
 	return res, err
 }
-
-func (p *entity) mayDestroy(workflow.Context, contract.DestroyInput) error { return p.alive() }
-
-// destroy goes on past what it cannot reach and reports it, so that a dead sink
-// cannot keep a slot, and with it the source's log, for ever.
-func (p *entity) destroy(ctx workflow.Context, in contract.DestroyInput) (res contract.DestroyResult, err error) {
-	err = p.exclusive(ctx, func() error {
-		p.phase(ctx, contract.Destroying)
-		p.stopWork(ctx)
-		var left []string
-		do := func(what, activity string, input any) {
-			if err := workflow.ExecuteActivity(short(ctx, what, setupTries), activity, input).Get(ctx, nil); err != nil {
-				left = append(left, fmt.Sprintf("%s: %s", what, failure(err, "").Message))
-				return
-			}
-			res.Removed = append(res.Removed, what)
-		}
-		down := contract.TeardownInput{Spec: p.spec}
-		do("slot "+p.spec.SlotName(), contract.DropSlotActivity, down)
-		do("publication "+p.spec.PublicationName(), contract.DropPublicationActivity, down)
-		do("topics", contract.DeleteTopicsActivity, down)
-		for _, sk := range p.spec.Sinks {
-			do("ledger of "+sk.Name, contract.ForgetSinkActivity, contract.SinkInput{Spec: p.spec, Sink: sk.Name, DropRows: in.DropRows})
-		}
-		if len(left) > 0 {
-			p.failed = &contract.Failure{Code: "DestroyIncomplete", Message: strings.Join(left, "; ")}
-			p.state.Paused = true // nothing is started again; destroy can be asked for again
-			p.phase(ctx, contract.Paused)
-			return temporal.NewNonRetryableApplicationError("not removed: "+p.failed.Message, p.failed.Code, nil)
-		}
-		p.phase(ctx, contract.Destroyed)
-		p.ended = true
-		return nil
-	})
-	return res, err
-}

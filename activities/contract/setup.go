@@ -34,10 +34,12 @@ const (
 
 // Error types that workflows look at; every other type is a fault's code.
 const (
-	SetupFailedError   = "SetupFailed"
-	SnapshotGoneError  = "SnapshotGone"
-	RefusedError       = "Refused"
-	WorkerStoppedError = "WorkerStopped" // the attempt ended with its worker: try elsewhere at once
+	SetupFailedError  = "SetupFailed"
+	SnapshotGoneError = "SnapshotGone"
+	RefusedError      = "Refused"
+	// DestroyIncompleteError: destroy could not remove everything, and says what is left.
+	DestroyIncompleteError = "DestroyIncomplete"
+	WorkerStoppedError     = "WorkerStopped" // the attempt ended with its worker: try elsewhere at once
 )
 
 // SetupInput is the input of the activities that make and check what a pipeline needs.

@@ -65,6 +65,22 @@ func CodeOf(err error) Code {
 // Is reports whether err's chain holds a fault with this code.
 func Is(err error, code Code) bool { return errors.Is(err, &Error{Code: code}) }
 
+// Ended returns nil while ctx lasts. Afterwards it returns ctx's error, which came
+// up while doing what: as it is if somebody cancelled, and as code, a condition
+// that may go away, if time ran out. Whoever names a driver's errors asks it
+// first: a call that is given up shows as a cancelled query, a closed connection
+// or a timeout of its socket, and none of these says anything of the server.
+func Ended(ctx context.Context, code Code, what string) error {
+	err := ctx.Err()
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, context.Canceled):
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return Transient(code, err, "%s: no answer in time", what)
+}
+
 // Retryable reports whether trying again can help. Cancellation is not a
 // failure to be retried; unknown errors are.
 func Retryable(err error) bool {

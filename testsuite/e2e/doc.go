@@ -9,8 +9,9 @@
 // it saw last when that does not come. Random moments come from a seed that is
 // logged and can be given again:
 //
-//	E2E_SEED    seed of all random moments; default: of the clock
-//	E2E_KILLS   how often each role is killed in each phase; default 3, nightly 20
-//	E2E_WORKER  path of a built worker to use instead of building one
-//	E2E_KEEP    keep the logs of tests that pass, too
+//	E2E_SEED         seed of all random moments; default: of the clock
+//	E2E_KILLS        how often each role is killed in each phase; default 3, in CI 1, make soak 20
+//	E2E_WORKER       path of a worker with the race detector, instead of building one
+//	E2E_WORKER_FAST  the same, without the race detector
+//	E2E_KEEP         keep the logs of tests that pass, too
 package e2e

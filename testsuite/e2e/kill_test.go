@@ -86,7 +86,7 @@ func TestKillDuringBootstrap(t *testing.T) {
 	t.Parallel()
 	r, rnd := newRig(t), moments(t)
 	sizes := r.seedShop(0.02)
-	r.fast = true // the race detector says nothing in a process that is killed
+	r.fast = true
 	f := r.fleet()
 	p := r.pipe(shopPipeline)
 	endLoad := r.load(100)
@@ -122,7 +122,7 @@ func TestKillDuringStreaming(t *testing.T) {
 	t.Parallel()
 	r, rnd := newRig(t), moments(t)
 	sizes := r.seedShop(0.005)
-	r.fast = true // the race detector says nothing in a process that is killed
+	r.fast = true
 	f := r.fleet()
 	p := r.pipe(fewTables)
 	endLoad := r.load(100)

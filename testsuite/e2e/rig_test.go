@@ -34,9 +34,12 @@ import (
 
 // rig is the surroundings of one test: databases, workers and pipelines.
 type rig struct {
-	t                         testing.TB
-	dir                       string // logs
-	fast                      bool   // workers without the race detector
+	t   testing.TB
+	dir string // logs
+	// fast: workers without the race detector. Processes that are killed and started
+	// all the time would, on two cores, mostly show how long a start with it takes;
+	// races are looked for by all other tests.
+	fast                      bool
 	temporal, queue           string
 	brokers                   []string
 	source, sinkDSN, clickURL string
@@ -86,8 +89,12 @@ func (r *rig) close() {
 		if w.running() {
 			_ = w.cmd.Process.Kill()
 			<-w.ended
-		} else if w.code != nil && strings.Contains(w.code.Error(), "exit status 66") {
-			r.t.Errorf("worker %s: the race detector found something: %s", w.name, w.log)
+		} else if !w.asked {
+			r.t.Errorf("worker %s ended by itself: %v: %s", w.name, w.code, w.log)
+		}
+		// However it ended: one that was killed may have been at its report.
+		if report := w.race(); report != "" {
+			r.t.Errorf("worker %s: the race detector found something: %s\n%s", w.name, w.log, report)
 		}
 	}
 	for _, p := range r.pipes {

@@ -27,10 +27,17 @@ var (
 	fastBuild = sync.OnceValues(func() (string, error) { return build("worker", "../../worker") })
 )
 
+// built names the variables that tell where a program is that was built already.
+var built = map[string]string{"worker-race": "E2E_WORKER", "worker": "E2E_WORKER_FAST"}
+
 // parallel is how many tests may run beside each other.
 const parallel = 3
 
 func TestMain(m *testing.M) {
+	if os.Getenv(racyProcess) != "" {
+		race()
+		os.Exit(0)
+	}
 	var err error
 	if buildDir, err = os.MkdirTemp("", "syncline-e2e-"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -47,7 +54,7 @@ func TestMain(m *testing.M) {
 }
 
 func build(name string, args ...string) (string, error) {
-	if p := os.Getenv("E2E_WORKER"); p != "" && name == "worker-race" {
+	if p := os.Getenv(built[name]); p != "" {
 		return p, nil
 	}
 	path := filepath.Join(buildDir, name)
@@ -66,6 +73,7 @@ type worker struct {
 	cmd   *exec.Cmd
 	ended chan struct{}
 	code  error // once ended
+	asked bool  // to end
 }
 
 // start runs a worker with the roles, all if none is named, and waits until it is ready.
@@ -181,6 +189,7 @@ func (w *worker) ready() {
 
 func (w *worker) signal(s syscall.Signal) {
 	w.t.Helper()
+	w.asked = w.asked || s == syscall.SIGKILL || s == syscall.SIGTERM
 	if err := w.cmd.Process.Signal(s); err != nil {
 		w.t.Fatalf("worker %s: %v: %v", w.name, s, err)
 	}
@@ -209,6 +218,55 @@ func (w *worker) stop() {
 		w.t.Errorf("worker %s does not end after SIGTERM", w.name)
 		w.kill()
 	}
+}
+
+// raceMark begins a report of the race detector.
+const raceMark = "WARNING: DATA RACE"
+
+// TestRaceReportsAreSeen: what the rig looks for is what the detector writes.
+func TestRaceReportsAreSeen(t *testing.T) {
+	if !raceEnabled {
+		t.Skip("built without the race detector")
+	}
+	w := &worker{t: t, log: filepath.Join(t.TempDir(), "log")}
+	f, err := os.Create(w.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(os.Args[0], "-test.run=^$")
+	cmd.Env = append(os.Environ(), racyProcess+"=1", "GORACE=halt_on_error=1 exitcode=66")
+	cmd.Stderr = f
+	if err := cmd.Run(); err == nil || w.race() == "" {
+		t.Errorf("a process with a race ended with %v and was not noticed", err)
+	}
+	if err := f.Truncate(0); err != nil || w.race() != "" {
+		t.Errorf("a race in an empty log: %v", err)
+	}
+}
+
+// racyProcess makes the test binary race, and nothing else.
+const racyProcess = "E2E_RACY_PROCESS"
+
+func race() {
+	n, done := 0, make(chan struct{})
+	go func() { n++; close(done) }()
+	n++
+	<-done
+}
+
+// race returns how a report of the race detector in the worker's log begins.
+func (w *worker) race() string {
+	w.t.Helper()
+	b, err := os.ReadFile(w.log)
+	if err != nil {
+		w.t.Errorf("log of worker %s: %v", w.name, err)
+	}
+	_, report, found := bytes.Cut(b, []byte(raceMark))
+	if !found {
+		return ""
+	}
+	lines := strings.SplitN(raceMark+string(report), "\n", 41)
+	return strings.Join(lines[:min(len(lines), 40)], "\n")
 }
 
 func (w *worker) running() bool {

@@ -174,6 +174,9 @@ func (x *session) setAside(ctx context.Context, dead []sink.DeadLetter) (int64, 
 	sent, err := x.insert(ctx, x.ledger("dead_letters"), n, []part{same("pipeline", x.pipeline, n), strs("tab", tabs...), numbers("part", 4, parts...),
 		signed("offset", offsets...), strs("pos", poss...), strs("key", keys...), dict("code", codes...), strs("reason", reasons...),
 		strs("payload", payloads...), numbers("ver", 8, vers...)})
+	if errors.Is(err, context.Canceled) {
+		return 0, err
+	}
 	if err != nil {
 		return 0, fault.Transient(fault.CodeOf(err), err, "set %d changes aside", n)
 	}

@@ -140,7 +140,7 @@ func (c *conn) exec(ctx context.Context, what, query string) (written, error) {
 	var w written
 	ctx, cancel := c.context(ctx, &w)
 	defer cancel()
-	return w, wrap(c.pool.Exec(ctx, query), what)
+	return w, wrap(ctx, c.pool.Exec(ctx, query), what)
 }
 
 // query calls row for each row of the answer.
@@ -149,15 +149,15 @@ func (c *conn) query(ctx context.Context, what, query string, row func(scan func
 	defer cancel()
 	rows, err := c.pool.Query(ctx, query)
 	if err != nil {
-		return wrap(err, what)
+		return wrap(ctx, err, what)
 	}
 	defer func() { _ = rows.Close() }()
 	for rows.Next() {
 		if err := row(rows.Scan); err != nil {
-			return wrap(err, what)
+			return wrap(ctx, err, what)
 		}
 	}
-	return wrap(rows.Err(), what)
+	return wrap(ctx, rows.Err(), what)
 }
 
 // insert writes a block with one INSERT and checks that the server took every
@@ -173,7 +173,7 @@ func (c *conn) insert(ctx context.Context, t target, rows int, parts []part, buf
 		sent, buf, err = c.insertNative(ctx, &w, t, rows, parts, buf)
 	}
 	if err != nil {
-		return 0, buf, wrap(err, what)
+		return 0, buf, wrap(ctx, err, what)
 	}
 	// The count includes the rows of materialized views, so more is not an error.
 	if w.known && w.rows < int64(rows) {

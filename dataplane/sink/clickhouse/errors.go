@@ -29,12 +29,18 @@ const codeAccessDenied = 497
 
 // wrap names an error of the client library. The server's message is kept only
 // up to where it could repeat parts of the statement, which may hold keys.
-func wrap(err error, what string) error {
+func wrap(ctx context.Context, err error, what string) error {
 	if err == nil {
 		return nil
 	}
 	var f *fault.Error
-	if errors.As(err, &f) || errors.Is(err, context.Canceled) {
+	if errors.As(err, &f) {
+		return err
+	}
+	if ended := fault.Ended(ctx, sink.CodeUnreachable, what); ended != nil {
+		return ended
+	}
+	if errors.Is(err, context.Canceled) { // of a context within, which whoever ended it explains
 		return err
 	}
 	var ex *ch.Exception

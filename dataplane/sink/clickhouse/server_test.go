@@ -2,6 +2,7 @@ package clickhouse
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	ch "github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/jackc/pgx/v5"
 
 	"syncline/dataplane/change"
@@ -491,6 +493,14 @@ func TestFaultsAreNamed(t *testing.T) {
 			t.Errorf("code %d: %v", code, err)
 		}
 		srv.Close()
+	}
+	// Whatever the server says once the caller has given up is no condition of it.
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, cause := range []error{&ch.Exception{Code: 394}, &ch.HTTPError{StatusCode: 500}, io.ErrUnexpectedEOF} {
+		if err := wrap(over, cause, "SELECT"); !errors.Is(err, context.Canceled) || fault.CodeOf(err) != "" {
+			t.Errorf("%v after the caller has given up: %v", cause, err)
+		}
 	}
 	for _, c := range []Config{{DSN: "http://x/"}, {Pipeline: "p", DSN: "postgres://u:hunter2@x/"}, {Pipeline: "p", DSN: "http://u:hunter2@x:bad/"},
 		{Pipeline: "p", DSN: "http://x/", Options: Options{BlockRows: -1}}} {

@@ -70,7 +70,7 @@ func (x *session) Apply(ctx context.Context, b *sink.Batch) (sink.Applied, error
 		x.seq++
 		return applied, nil
 	}
-	return sink.Applied{}, x.failed(err, b, applied)
+	return sink.Applied{}, x.failed(ctx, err, b, applied)
 }
 
 func isRejected(err error) (*pgconn.PgError, bool) {
@@ -81,18 +81,18 @@ func isRejected(err error) (*pgconn.PgError, bool) {
 }
 
 // failed says what an error of Apply means for the session.
-func (x *session) failed(err error, b *sink.Batch, applied sink.Applied) error {
+func (x *session) failed(ctx context.Context, err error, b *sink.Batch, applied sink.Applied) error {
 	x.targets = map[*change.Schema]*target{} // the table may have been altered
 	var pe *pgconn.PgError
 	if errors.As(err, &pe) && pe.SeverityUnlocalized == "ERROR" && !x.conn.IsClosed() {
-		err = x.s.wrap(err, "apply on lane %d", x.lane)
+		err = x.s.wrap(ctx, err, "apply on lane %d", x.lane)
 		if fault.Is(err, sink.CodeFenced) || fault.Is(err, sink.CodeSessionLost) {
 			x.lost = err
 		}
 		return err
 	}
 	x.doubt = &doubt{marks: slices.Clone(b.Marks), applied: applied}
-	return x.s.wrap(err, "apply on lane %d", x.lane)
+	return x.s.wrap(ctx, err, "apply on lane %d", x.lane)
 }
 
 // applyFast sends everything at once. Without BEGIN, what lies between two Syncs

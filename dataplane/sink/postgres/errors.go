@@ -97,7 +97,7 @@ func rejects(err error) (*pgconn.PgError, bool) {
 }
 
 // wrap turns an error of the driver into a fault that names what was going on.
-func (s *Sink) wrap(err error, format string, args ...any) error {
+func (s *Sink) wrap(ctx context.Context, err error, format string, args ...any) error {
 	if err == nil {
 		return nil
 	}
@@ -106,7 +106,10 @@ func (s *Sink) wrap(err error, format string, args ...any) error {
 		return err
 	}
 	what := "Postgres sink of pipeline " + s.pipeline + ": " + fmt.Sprintf(format, args...)
-	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+	if ended := fault.Ended(ctx, sink.CodeUnreachable, what); ended != nil {
+		return ended
+	}
+	if errors.Is(err, context.Canceled) { // of a context within, which whoever ended it explains
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	var pe *pgconn.PgError

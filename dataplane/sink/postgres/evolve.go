@@ -56,7 +56,7 @@ func (x *session) Evolve(ctx context.Context, table sink.Table, s *change.Schema
 	if err == nil {
 		x.targets = map[*change.Schema]*target{}
 	}
-	return x.s.wrap(err, "evolve table %s", table.ID)
+	return x.s.wrap(ctx, err, "evolve table %s", table.ID)
 }
 
 func (s *Sink) alter(ctx context.Context, tx pgx.Tx, t record, to *change.Schema) error {

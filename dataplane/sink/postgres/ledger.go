@@ -183,5 +183,5 @@ func (s *Sink) Init(ctx context.Context) error {
 		}
 		return nil
 	})
-	return s.wrap(err, "create or migrate the ledger")
+	return s.wrap(ctx, err, "create or migrate the ledger")
 }

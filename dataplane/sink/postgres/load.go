@@ -41,7 +41,7 @@ func (s *Sink) PlanChunks(ctx context.Context, id change.TableID, cut []sink.Chu
 		out, err = s.chunks(ctx, tx, id, "")
 		return err
 	})
-	return out, s.wrap(err, "plan the chunks of table %s", id)
+	return out, s.wrap(ctx, err, "plan the chunks of table %s", id)
 }
 
 // Chunk returns one chunk of the plan.
@@ -55,7 +55,7 @@ func (s *Sink) chunk(ctx context.Context, q querier, id change.TableID, n int) (
 		err = fault.Permanent(CodeUnknownTable, nil, "plan the table's chunks first", "chunk %d of table %s is not planned", n, id)
 	}
 	if err != nil {
-		return sink.Chunk{}, s.wrap(err, "read chunk %d of table %s", n, id)
+		return sink.Chunk{}, s.wrap(ctx, err, "read chunk %d of table %s", n, id)
 	}
 	return cs[0], nil
 }
@@ -63,7 +63,7 @@ func (s *Sink) chunk(ctx context.Context, q querier, id change.TableID, n int) (
 // LoadChunk copies a chunk and records it as done, in one transaction.
 func (s *Sink) LoadChunk(ctx context.Context, id change.TableID, n int, seen sink.Loaded, copy sink.CopyFunc, progress func(int64)) (sink.Chunk, error) {
 	c, err := s.loadChunk(ctx, id, n, seen, copy, progress)
-	return c, s.wrap(err, "load chunk %d of table %s", n, id)
+	return c, s.wrap(ctx, err, "load chunk %d of table %s", n, id)
 }
 
 func (s *Sink) loadChunk(ctx context.Context, id change.TableID, n int, seen sink.Loaded, copy sink.CopyFunc, progress func(int64)) (sink.Chunk, error) {
@@ -264,7 +264,7 @@ func (s *Sink) FinishLoad(ctx context.Context, id change.TableID) error {
 			s.pipeline, id.String(), t.Chunks, t.Rows, t.Bytes, t.LoadedTo.String())
 		return err
 	})
-	return s.wrap(err, "finish the load of table %s", id)
+	return s.wrap(ctx, err, "finish the load of table %s", id)
 }
 
 // endLoaders ends the backends that load chunks of a table which is given up: a

@@ -150,7 +150,7 @@ func (x *session) target(ctx context.Context, tb *sink.TableBatch) (*target, err
 	to := name(tb.Schema.Table, tb.Options)
 	r, err := x.s.relation(ctx, x.conn, to)
 	if err != nil {
-		return nil, x.s.wrap(err, "read the definition of table %s", to)
+		return nil, x.s.wrap(ctx, err, "read the definition of table %s", to)
 	}
 	if err := checkTarget(tb.Schema, to, r); err != nil {
 		return nil, err

@@ -65,11 +65,11 @@ func scanTable(row pgx.CollectableRow) (record, error) {
 func (s *Sink) Tables(ctx context.Context) ([]sink.Table, error) {
 	rows, err := s.pool.Query(ctx, tablesSQL+" ORDER BY t.source_table", s.pipeline)
 	if err != nil {
-		return nil, s.wrap(err, "read the tables")
+		return nil, s.wrap(ctx, err, "read the tables")
 	}
 	rs, err := pgx.CollectRows(rows, scanTable)
 	if err != nil {
-		return nil, s.wrap(err, "read the tables")
+		return nil, s.wrap(ctx, err, "read the tables")
 	}
 	out := make([]sink.Table, len(rs))
 	for i := range rs {
@@ -111,10 +111,10 @@ func scanWatermark(row pgx.CollectableRow) (w sink.Watermark, err error) {
 func (s *Sink) Watermarks(ctx context.Context) ([]sink.Watermark, error) {
 	rows, err := s.pool.Query(ctx, watermarksSQL+" ORDER BY 1, 2", s.pipeline)
 	if err != nil {
-		return nil, s.wrap(err, "read the watermarks")
+		return nil, s.wrap(ctx, err, "read the watermarks")
 	}
 	ws, err := pgx.CollectRows(rows, scanWatermark)
-	return ws, s.wrap(err, "read the watermarks")
+	return ws, s.wrap(ctx, err, "read the watermarks")
 }
 
 // watermarks returns those of the partitions, in their order.
@@ -172,5 +172,5 @@ func (s *Sink) Forget(ctx context.Context) error {
 		}
 		return nil
 	})
-	return s.wrap(err, "forget the pipeline")
+	return s.wrap(ctx, err, "forget the pipeline")
 }

@@ -63,7 +63,7 @@ func (s *Sink) Claim(ctx context.Context, lane, lanes int) (sink.Session, error)
 			RETURNING token`, s.pipeline, lane, lanes).Scan(&out.token)
 	})
 	if err != nil {
-		return nil, s.wrap(err, "claim lane %d of %d", lane, lanes)
+		return nil, s.wrap(ctx, err, "claim lane %d of %d", lane, lanes)
 	}
 	return out, nil
 }
@@ -116,13 +116,13 @@ func (x *session) Tables(ctx context.Context) ([]sink.Table, error) {
 // Chunks returns the finished chunks of a table.
 func (x *session) Chunks(ctx context.Context, id change.TableID) ([]sink.Chunk, error) {
 	cs, err := x.s.chunks(ctx, x.s.pool, id, " AND done")
-	return cs, x.s.wrap(err, "read the chunks of table %s", id)
+	return cs, x.s.wrap(ctx, err, "read the chunks of table %s", id)
 }
 
 // Watermarks returns those of the partitions.
 func (x *session) Watermarks(ctx context.Context, ps []sink.Partition) ([]sink.Watermark, error) {
 	ws, err := x.s.watermarks(ctx, x.s.pool, ps)
-	return ws, x.s.wrap(err, "read the watermarks")
+	return ws, x.s.wrap(ctx, err, "read the watermarks")
 }
 
 // Parked returns the keys of a table that have unresolved dead letters.
@@ -130,7 +130,7 @@ func (x *session) Parked(ctx context.Context, id change.TableID) ([]change.Key, 
 	rows, err := x.s.pool.Query(ctx, `SELECT DISTINCT key FROM syncline.dead_letters
 		WHERE pipeline = $1 AND source_table = $2 AND resolved_at IS NULL AND key <> '()' ORDER BY 1`, x.s.pipeline, id.String())
 	if err != nil {
-		return nil, x.s.wrap(err, "read the parked keys of table %s", id)
+		return nil, x.s.wrap(ctx, err, "read the parked keys of table %s", id)
 	}
 	keys, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (change.Key, error) {
 		var k string
@@ -143,7 +143,7 @@ func (x *session) Parked(ctx context.Context, id change.TableID) ([]change.Key, 
 		}
 		return key, nil
 	})
-	return keys, x.s.wrap(err, "read the parked keys of table %s", id)
+	return keys, x.s.wrap(ctx, err, "read the parked keys of table %s", id)
 }
 
 // hold fails the transaction unless the session still has its lane, and keeps a
@@ -184,7 +184,7 @@ func (x *session) Gate(ctx context.Context, id change.TableID, reason string) er
 		}
 		return err
 	})
-	return x.s.wrap(err, "gate table %s", id)
+	return x.s.wrap(ctx, err, "gate table %s", id)
 }
 
 // connect opens the session's connection if it has none, and settles a doubt.
@@ -195,11 +195,11 @@ func (x *session) connect(ctx context.Context) error {
 	if x.conn == nil {
 		conn, err := pgx.ConnectConfig(ctx, x.s.lane)
 		if err != nil {
-			return x.s.wrap(err, "connect")
+			return x.s.wrap(ctx, err, "connect")
 		}
 		if err := x.s.setReplicaRole(ctx, conn); err != nil {
 			_ = conn.Close(ctx)
-			return x.s.wrap(err, "connect")
+			return x.s.wrap(ctx, err, "connect")
 		}
 		x.conn, x.prepared, x.targets = conn, map[string]string{}, map[*change.Schema]*target{}
 	}
@@ -215,7 +215,7 @@ func (x *session) settle(ctx context.Context, marks []sink.Watermark) (done *sin
 	case errors.Is(err, pgx.ErrNoRows):
 		return nil, x.fenced()
 	case err != nil:
-		return nil, x.s.wrap(err, "settle a batch in doubt")
+		return nil, x.s.wrap(ctx, err, "settle a batch in doubt")
 	case token != x.token:
 		return nil, x.fenced()
 	case seq == x.seq: // it was not committed

@@ -66,7 +66,7 @@ func (s *Sink) AddTable(ctx context.Context, t sink.Table) error {
 			s.pipeline, t.ID.String(), t.Partitions, int64(t.Epoch), schema, options, t.Schema.Version().String(), created)
 		return err
 	})
-	return s.wrap(err, "add table %s", t.ID)
+	return s.wrap(ctx, err, "add table %s", t.ID)
 }
 
 func (s *Sink) createTable(ctx context.Context, tx pgx.Tx, t sink.Table, target change.TableID) error {
@@ -186,7 +186,7 @@ func (s *Sink) Check(ctx context.Context, schema *change.Schema, o sink.TableOpt
 	target := name(schema.Table, o)
 	r, err := s.relation(ctx, s.pool, target)
 	if err != nil {
-		return out, s.wrap(err, "check table %s", target)
+		return out, s.wrap(ctx, err, "check table %s", target)
 	}
 	out.Exists = r != nil
 	for i := range schema.Columns {
@@ -198,7 +198,7 @@ func (s *Sink) Check(ctx context.Context, schema *change.Schema, o sink.TableOpt
 		} else if r == nil {
 			st, err := s.resolve(ctx, s.pool, &c.Type, false)
 			if err != nil {
-				return out, s.wrap(err, "check table %s", target)
+				return out, s.wrap(ctx, err, "check table %s", target)
 			}
 			m.Sink, m.Lossy = st.sql, st.lossy
 			if st.note != "" {
@@ -216,7 +216,7 @@ func (s *Sink) Check(ctx context.Context, schema *change.Schema, o sink.TableOpt
 	out.Problem = strings.Join(differences(schema, o, r, false), "; ")
 	if out.Problem == "" {
 		if out.Rows, err = hasRows(ctx, s.pool, target); err != nil {
-			return out, s.wrap(err, "check table %s", target)
+			return out, s.wrap(ctx, err, "check table %s", target)
 		}
 	}
 	out.Notes = append(out.Notes, s.notes(schema, o, r)...)
@@ -281,7 +281,7 @@ func (s *Sink) ResetTable(ctx context.Context, id change.TableID, epoch uint32) 
 			s.pipeline, id.String(), int64(epoch))
 		return err
 	})
-	return s.wrap(err, "reset table %s", id)
+	return s.wrap(ctx, err, "reset table %s", id)
 }
 
 // clearPlan removes chunks and barriers, and resolves dead letters, whose rows
@@ -333,5 +333,5 @@ func (s *Sink) RemoveTable(ctx context.Context, id change.TableID, drop bool) er
 			rows = 0, bytes = 0, loaded_to = '0/0', updated_at = now() WHERE pipeline = $1 AND source_table = $2`, s.pipeline, id.String())
 		return err
 	})
-	return s.wrap(err, "remove table %s", id)
+	return s.wrap(ctx, err, "remove table %s", id)
 }

@@ -26,7 +26,7 @@ func (x *session) Truncate(ctx context.Context, mark sink.Watermark, partitions 
 		if x.lost != nil {
 			err = x.lost
 		}
-		return false, x.s.wrap(err, "truncate table %s", mark.Table)
+		return false, x.s.wrap(ctx, err, "truncate table %s", mark.Table)
 	}
 	return done, nil
 }

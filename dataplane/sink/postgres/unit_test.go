@@ -2,13 +2,18 @@ package postgres
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"testing"
+	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"pgregory.net/rapid"
 
 	"syncline/dataplane/change"
+	"syncline/dataplane/fault"
+	"syncline/dataplane/sink"
 )
 
 func TestTypeID(t *testing.T) {
@@ -28,6 +33,33 @@ func TestTypeID(t *testing.T) {
 		if have, ok := typeID(in); ok {
 			t.Errorf("%s: %v", in, have)
 		}
+	}
+}
+
+// A context that has ended is the reason of whatever the server says then.
+func TestWrapAfterTheEnd(t *testing.T) {
+	s := &Sink{pipeline: "p"}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	late, stop := context.WithDeadline(t.Context(), time.Unix(1, 0))
+	defer stop()
+	for _, cause := range []error{
+		io.ErrUnexpectedEOF, &pgconn.PgError{Code: "57014", Message: "COPY from stdin failed: context canceled"},
+		&pgconn.PgError{Code: "57P01"}, &pgconn.PgError{Code: "40001"}, context.DeadlineExceeded,
+	} {
+		if err := s.wrap(gone, cause, "do it"); !errors.Is(err, context.Canceled) || fault.CodeOf(err) != "" {
+			t.Errorf("%v after it was cancelled: %v", cause, err)
+		}
+		if err := s.wrap(late, cause, "do it"); !errors.Is(err, context.DeadlineExceeded) || fault.CodeOf(err) != sink.CodeUnreachable {
+			t.Errorf("%v after the time was over: %v", cause, err)
+		}
+		if err := s.wrap(t.Context(), cause, "do it"); errors.Is(err, context.Canceled) || fault.CodeOf(err) == "" || !fault.Retryable(err) {
+			t.Errorf("%v while the context lasts: %v", cause, err)
+		}
+	}
+	rejected := fault.Permanent(sink.CodeRowRejected, nil, "correct it", "a row")
+	if err := s.wrap(gone, rejected, "do it"); !fault.Is(err, sink.CodeRowRejected) {
+		t.Errorf("a verdict from before the end: %v", err)
 	}
 }
 

@@ -44,7 +44,7 @@ func (s *Server) PlanChunks(ctx context.Context, schema *change.Schema, o ChunkO
 		return err
 	})
 	if err != nil {
-		return nil, classify(err, "plan chunks of table %s", schema.Table)
+		return nil, classify(ctx, err, "plan chunks of table %s", schema.Table)
 	}
 	chunks := make([]sink.Chunk, len(cuts)+1)
 	for i := range chunks {

@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -275,8 +276,22 @@ func TestCopyReportsWhoFailed(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, err := copyTo(ctx, io.Discard, false); !strings.Contains(fmt.Sprint(err), "cancel") {
+	if _, err := copyTo(ctx, io.Discard, false); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
+	}
+	// The server ends a query that is cancelled with an error of its own.
+	ctx, cancel = context.WithCancel(r.ctx())
+	ended := make(chan error, 1)
+	go func() {
+		_, err := r.s.CopyChunk("", schemas[0], sink.Chunk{}, "pg_sleep(600) IS NOT NULL")(ctx, io.Discard, false)
+		ended <- err
+	}()
+	for busy := false; !busy; {
+		r.scan(&busy, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep')")
+	}
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) || fault.CodeOf(err) != "" {
+		t.Errorf("cancelled in the middle: %v", err)
 	}
 }
 

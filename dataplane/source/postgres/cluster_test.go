@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -41,26 +42,36 @@ func newCluster(t *testing.T, settings ...string) *cluster {
 		}
 	}
 	c.data = filepath.Join(dir, "data")
+	c.port = freePort(t)
+	c.run("initdb", "-D", c.data, "-U", "postgres", "-A", "trust", "--wal-segsize=1", "--no-sync")
+	c.configure(append([]string{"listen_addresses='127.0.0.1'", "port=" + strconv.Itoa(c.port), "unix_socket_directories='" + dir + "'", "fsync=off",
+		"wal_level=logical", "max_wal_senders=5", "min_wal_size=2MB", "max_wal_size=4MB"}, settings...)...)
+	c.start()
+	t.Cleanup(c.end)
+	return c
+}
+
+func freePort(t *testing.T) int {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.port = l.Addr().(*net.TCPAddr).Port
-	_ = l.Close()
-	c.run("initdb", "-D", c.data, "-U", "postgres", "-A", "trust", "--wal-segsize=1", "--no-sync")
-	conf := append([]string{"listen_addresses='127.0.0.1'", "port=" + strconv.Itoa(c.port), "unix_socket_directories='" + dir + "'", "fsync=off",
-		"wal_level=logical", "max_wal_senders=5", "min_wal_size=2MB", "max_wal_size=4MB"}, settings...)
+	defer func() { _ = l.Close() }()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// configure adds settings; the last of a name counts.
+func (c *cluster) configure(settings ...string) {
+	c.t.Helper()
 	f, err := os.OpenFile(filepath.Join(c.data, "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
-		t.Fatal(err)
+		c.t.Fatal(err)
 	}
-	if _, err := f.WriteString("\n" + strings.Join(conf, "\n") + "\n"); err != nil {
-		t.Fatal(err)
+	_, err = f.WriteString("\n" + strings.Join(settings, "\n") + "\n")
+	if err := errors.Join(err, f.Close()); err != nil {
+		c.t.Fatal(err)
 	}
-	_ = f.Close()
-	c.start()
-	t.Cleanup(func() { c.stop("immediate") })
-	return c
 }
 
 func postgresUser() (uid, gid int, ok bool) {
@@ -98,6 +109,13 @@ func (c *cluster) start() {
 func (c *cluster) stop(mode string) {
 	c.t.Helper()
 	c.run("pg_ctl", "-D", c.data, "-w", "-m", mode, "stop")
+}
+
+// end stops the server if it runs.
+func (c *cluster) end() {
+	if _, err := os.Stat(filepath.Join(c.data, "postmaster.pid")); err == nil {
+		c.stop("immediate")
+	}
 }
 
 func (c *cluster) rig() *rig {

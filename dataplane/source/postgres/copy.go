@@ -39,7 +39,7 @@ func (s *Server) CopyChunk(snapshot string, schema *change.Schema, chunk sink.Ch
 		if out.err != nil { // the reader of the copy failed, not the source
 			return rows, out.err
 		}
-		return rows, classify(err, "copy chunk %d of table %s", chunk.N, schema.Table)
+		return rows, classify(ctx, err, "copy chunk %d of table %s", chunk.N, schema.Table)
 	}
 }
 

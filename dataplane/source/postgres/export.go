@@ -2,6 +2,8 @@ package postgres
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -33,7 +35,7 @@ func (s *Server) Export(ctx context.Context) (*Exported, error) {
 	e := &Exported{conn: conn}
 	if err := e.export(ctx); err != nil {
 		_ = e.Close()
-		return nil, classify(err, "export a snapshot")
+		return nil, classify(ctx, err, "export a snapshot")
 	}
 	return e, nil
 }
@@ -66,11 +68,11 @@ func (e *Exported) Alive(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	if e.conn == nil || e.conn.IsClosed() {
-		return snapshotGone(nil)
+		return snapshotGone(ctx, nil)
 	}
 	var one int
 	if err := e.tx.QueryRow(ctx, "SELECT 1").Scan(&one); err != nil {
-		return snapshotGone(err)
+		return snapshotGone(ctx, err)
 	}
 	return nil
 }
@@ -89,9 +91,12 @@ func (e *Exported) Close() error {
 	return err
 }
 
-func snapshotGone(cause error) error {
+func snapshotGone(ctx context.Context, cause error) error {
+	if errors.Is(ctx.Err(), context.Canceled) { // which says nothing of the snapshot
+		return fmt.Errorf("read in the snapshot: %w", ctx.Err())
+	}
 	if cause != nil {
-		cause = classify(cause, "read in the snapshot")
+		cause = classify(ctx, cause, "read in the snapshot")
 	}
 	return fault.Permanent(CodeSnapshotGone, cause, "", "the exported snapshot is no longer there; another generation goes on from the chunks that are done")
 }

@@ -60,15 +60,21 @@ const (
 const fixResync = "resync the tables: starter resync-table; raise max_slot_wal_keep_size before"
 
 // classify names err, which came up while doing what.
-func classify(err error, what string, args ...any) error {
+func classify(ctx context.Context, err error, what string, args ...any) error {
 	if err == nil {
 		return nil
 	}
 	var f *fault.Error
-	if errors.As(err, &f) || errors.Is(err, context.Canceled) {
+	if errors.As(err, &f) {
 		return err
 	}
 	what = fmt.Sprintf(what, args...)
+	if ended := fault.Ended(ctx, CodeUnreachable, what); ended != nil {
+		return ended
+	}
+	if errors.Is(err, context.Canceled) { // of a context within, which whoever ended it explains
+		return err
+	}
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) {
 		return fault.Transient(CodeUnreachable, err, "%s", what)

@@ -191,7 +191,7 @@ func TestClassify(t *testing.T) {
 		{&pgconn.PgError{Code: "42P01", Message: `relation "x" does not exist`}, CodeTableMissing, false},
 		{&pgconn.PgError{Code: "22P02", Message: `invalid input syntax for type integer: "private"`}, "", true},
 	} {
-		err := classify(tc.err, "doing %s", "it")
+		err := classify(t.Context(), tc.err, "doing %s", "it")
 		if fault.CodeOf(err) != tc.code || fault.Retryable(err) != tc.retry {
 			t.Errorf("%v: %v", tc.err, err)
 		}
@@ -199,8 +199,30 @@ func TestClassify(t *testing.T) {
 			t.Errorf("a value is in the error: %v", err)
 		}
 	}
-	if err := classify(context.Canceled, "x"); fault.Retryable(err) {
+	if err := classify(t.Context(), context.Canceled, "x"); fault.Retryable(err) {
 		t.Error("cancellation is no failure")
+	}
+}
+
+// A context that has ended is the reason of whatever the server says then, and
+// says nothing of a snapshot.
+func TestClassifyAfterTheEnd(t *testing.T) {
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	late, stop := context.WithDeadline(t.Context(), time.Unix(1, 0))
+	defer stop()
+	for _, cause := range []error{
+		errors.New("connection reset"), &pgconn.PgError{Code: "57014", Message: "canceling statement due to user request"},
+		&pgconn.PgError{Code: "57P01"}, &pgconn.PgError{Code: "55006"},
+	} {
+		for _, err := range []error{classify(gone, cause, "doing it"), snapshotGone(gone, cause)} {
+			if !errors.Is(err, context.Canceled) || fault.CodeOf(err) != "" || fault.Retryable(err) {
+				t.Errorf("%v after it was cancelled: %v", cause, err)
+			}
+		}
+		if err := classify(late, cause, "doing it"); !errors.Is(err, context.DeadlineExceeded) || fault.CodeOf(err) != CodeUnreachable || !fault.Retryable(err) {
+			t.Errorf("%v after the time was over: %v", cause, err)
+		}
 	}
 }
 

@@ -74,7 +74,7 @@ type TableInfo struct {
 // Inspect looks at the source. Slot and publication may be "".
 func (s *Server) Inspect(ctx context.Context, slot, publication string) (*Inspection, error) {
 	i, err := s.inspect(ctx, slot, publication)
-	return i, classify(err, "inspect the source")
+	return i, classify(ctx, err, "inspect the source")
 }
 
 func (s *Server) inspect(ctx context.Context, slot, publication string) (*Inspection, error) {
@@ -203,11 +203,11 @@ func (s *Server) Describe(ctx context.Context, tables []PublishedTable) ([]*chan
 	for _, t := range tables {
 		r, err := s.relation(ctx, t)
 		if err != nil {
-			return nil, classify(err, "look up table %s", t.ID)
+			return nil, classify(ctx, err, "look up table %s", t.ID)
 		}
 		schema, err := c.schema(ctx, r, t.AppendOnly)
 		if err != nil {
-			return nil, classify(err, "look up table %s", t.ID)
+			return nil, classify(ctx, err, "look up table %s", t.ID)
 		}
 		out = append(out, schema)
 	}

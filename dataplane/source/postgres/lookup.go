@@ -22,16 +22,16 @@ type lookup struct {
 func (l *lookup) resolve(ctx context.Context, r *pgoutput.Relation, xid uint32) (*change.Schema, error) {
 	// The transaction may be the one that altered the table, and not be visible yet.
 	if err := l.visible(ctx, xid); err != nil {
-		return nil, classify(err, "look up table %s.%s", r.Schema, r.Name)
+		return nil, classify(ctx, err, "look up table %s.%s", r.Schema, r.Name)
 	}
 	var appendOnly bool
 	err := l.s.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
 		WHERE p.pubname = $1 AND r.prrelid = $2)`, appendPublication(l.publication), r.ID).Scan(&appendOnly)
 	if err != nil {
-		return nil, classify(err, "look up table %s.%s", r.Schema, r.Name)
+		return nil, classify(ctx, err, "look up table %s.%s", r.Schema, r.Name)
 	}
 	s, err := l.catalog.schema(ctx, r, appendOnly)
-	return s, classify(err, "look up table %s.%s", r.Schema, r.Name)
+	return s, classify(ctx, err, "look up table %s.%s", r.Schema, r.Name)
 }
 
 func (l *lookup) fill(ctx context.Context, s *change.Schema, row change.Row, xid uint32) error {
@@ -77,7 +77,7 @@ func (l *lookup) fill(ctx context.Context, s *change.Schema, row change.Row, xid
 			return nil
 		})
 		if err != nil || seen {
-			return classify(err, "read unchanged columns of table %s", s.Table)
+			return classify(ctx, err, "read unchanged columns of table %s", s.Table)
 		}
 		if err := pause(ctx, 10*time.Millisecond); err != nil {
 			return err

@@ -36,7 +36,7 @@ func (s *Server) Place(ctx context.Context, schema *change.Schema, chunks []sink
 	}
 	err := s.inTx(ctx, "", func(tx pgx.Tx) error { return place(ctx, tx, schema, bounded, first, keys, out) })
 	if err != nil {
-		return nil, classify(err, "place keys of table %s", schema.Table)
+		return nil, classify(ctx, err, "place keys of table %s", schema.Table)
 	}
 	return out, nil
 }

@@ -38,7 +38,7 @@ const (
 // so that a snapshot must not be taken before. Idempotent.
 func (s *Server) EnsurePublication(ctx context.Context, name string, tables []PublishedTable) error {
 	err := s.ensurePublication(ctx, name, tables)
-	return classify(err, "publication %q", name)
+	return classify(ctx, err, "publication %q", name)
 }
 
 func (s *Server) ensurePublication(ctx context.Context, name string, tables []PublishedTable) error {
@@ -72,7 +72,7 @@ func (s *Server) ensurePublication(ctx context.Context, name string, tables []Pu
 func (s *Server) CheckPublication(ctx context.Context, name string, tables []PublishedTable) error {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
-		return classify(err, "publication %q", name)
+		return classify(ctx, err, "publication %q", name)
 	}
 	defer conn.Release()
 	err = func() error {
@@ -90,7 +90,7 @@ func (s *Server) CheckPublication(ctx context.Context, name string, tables []Pub
 		}
 		return checkPublication(ctx, tx, name, tables)
 	}()
-	return classify(err, "publication %q", name)
+	return classify(ctx, err, "publication %q", name)
 }
 
 func setPublication(ctx context.Context, tx pgx.Tx, name string, tables []PublishedTable) error {
@@ -135,14 +135,14 @@ func setPublication(ctx context.Context, tx pgx.Tx, name string, tables []Publis
 			continue
 		}
 		if _, err := tx.Exec(ctx, "ALTER PUBLICATION "+quoteIdent(p.name)+" SET TABLE "+strings.Join(specs, ", ")); err != nil {
-			return filterFault(err, tables)
+			return filterFault(ctx, err, tables)
 		}
 	}
 	return nil
 }
 
 // filterFault tells an expression that a publication does not take from other refusals.
-func filterFault(err error, tables []PublishedTable) error {
+func filterFault(ctx context.Context, err error, tables []PublishedTable) error {
 	switch sqlState(err) {
 	case "42601", "42703", "42883", "42804", "0A000", "42P10", "42P17", "22P02":
 		var names []string
@@ -151,7 +151,7 @@ func filterFault(err error, tables []PublishedTable) error {
 				names = append(names, t.ID.String())
 			}
 		}
-		return fault.Permanent(CodeFilter, classify(err, "publish"),
+		return fault.Permanent(CodeFilter, classify(ctx, err, "publish"),
 			"correct the row filter or column list; filters take built-in immutable functions and the table's own columns only",
 			"row filter or columns of one of the tables %s", strings.Join(names, ", "))
 	}
@@ -327,5 +327,5 @@ func publishedOIDs(ctx context.Context, q querier, name string) ([]uint32, error
 // Drop the slot first: it cannot be read without them.
 func (s *Server) DropPublication(ctx context.Context, name string) error {
 	_, err := s.pool.Exec(ctx, "DROP PUBLICATION IF EXISTS "+quoteIdent(name)+", "+quoteIdent(appendPublication(name)))
-	return classify(err, "drop publication %q", name)
+	return classify(ctx, err, "drop publication %q", name)
 }

@@ -70,7 +70,7 @@ func (s *Server) Close() error {
 
 // Ping checks that the database answers.
 func (s *Server) Ping(ctx context.Context) error {
-	return classify(s.pool.Ping(ctx), "connect to the source")
+	return classify(ctx, s.pool.Ping(ctx), "connect to the source")
 }
 
 func appName(pipeline, role string) string {
@@ -120,7 +120,7 @@ func (s *Server) connect(ctx context.Context, role string, params map[string]str
 		c.RuntimeParams[k] = v
 	}
 	conn, err := pgx.ConnectConfig(ctx, c)
-	return conn, classify(err, "connect to the source")
+	return conn, classify(ctx, err, "connect to the source")
 }
 
 // connectReplication opens a walsender connection.
@@ -133,7 +133,7 @@ func (s *Server) connectReplication(ctx context.Context) (*pgconn.PgConn, error)
 		return pgproto3.NewFrontend(bufio.NewReaderSize(r, 256<<10), w)
 	}
 	conn, err := pgconn.ConnectConfig(ctx, c)
-	return conn, classify(err, "open a replication connection to the source")
+	return conn, classify(ctx, err, "open a replication connection to the source")
 }
 
 // inTx runs f in a read-only, repeatable-read transaction, in the snapshot if
@@ -152,7 +152,7 @@ func (s *Server) inTx(ctx context.Context, snapshot string, f func(pgx.Tx) error
 	if snapshot != "" {
 		if _, err := tx.Exec(ctx, "SET TRANSACTION SNAPSHOT "+quoteLiteral(snapshot)); err != nil {
 			if st := sqlState(err); st != "" && !transientState(st) {
-				return snapshotGone(err)
+				return snapshotGone(ctx, err)
 			}
 			return err
 		}

@@ -59,7 +59,7 @@ type querier interface {
 // Slot returns a slot; CodeSlotMissing if there is none of that name.
 func (s *Server) Slot(ctx context.Context, name string) (SlotInfo, error) {
 	i, err := readSlot(ctx, s.pool, name)
-	return i, classify(err, "read replication slot %q", name)
+	return i, classify(ctx, err, "read replication slot %q", name)
 }
 
 func readSlot(ctx context.Context, q querier, name string) (SlotInfo, error) {
@@ -121,7 +121,7 @@ func (s *Server) CreateSlotReporting(ctx context.Context, name string, waiting f
 		return SlotInfo{}, fmt.Errorf("slot name %q: only a-z, 0-9 and _, at most 63", name)
 	}
 	i, err := s.createSlot(ctx, name, waiting)
-	return i, classify(err, "create replication slot %q", name)
+	return i, classify(ctx, err, "create replication slot %q", name)
 }
 
 func (s *Server) createSlot(ctx context.Context, name string, waiting func([]Blocker)) (SlotInfo, error) {
@@ -184,7 +184,7 @@ func (s *Server) DropSlot(ctx context.Context, name string) error {
 			}
 		}
 	}()
-	err = classify(err, "drop replication slot %q", name)
+	err = classify(ctx, err, "drop replication slot %q", name)
 	if fault.Is(err, CodeSlotMissing) {
 		return nil
 	}
@@ -196,7 +196,7 @@ func (s *Server) DropSlot(ctx context.Context, name string) error {
 // until it times out. It returns once the slot is free. Anybody else's
 // connection is left alone and reported as CodeSlotInUse.
 func (s *Server) TerminateStale(ctx context.Context, slot string) error {
-	return classify(s.release(ctx, slot), "free replication slot %q", slot)
+	return classify(ctx, s.release(ctx, slot), "free replication slot %q", slot)
 }
 
 func (s *Server) release(ctx context.Context, slot string) error {

@@ -107,7 +107,7 @@ func (s *Server) NewStream(o StreamOptions) (*Stream, error) {
 func (t *Stream) Start(ctx context.Context) (change.LSN, error) {
 	confirmed, err := t.start(ctx)
 	if err != nil {
-		return 0, classify(err, "read replication slot %q", t.o.Slot)
+		return 0, classify(ctx, err, "read replication slot %q", t.o.Slot)
 	}
 	return confirmed, nil
 }
@@ -253,7 +253,7 @@ func (t *Stream) Next(ctx context.Context) (capture.Event, error) {
 			if ctx.Err() != nil {
 				return capture.Event{}, context.Cause(ctx)
 			}
-			return capture.Event{}, classify(t.explain(ctx, err), "stream of replication slot %q", t.o.Slot)
+			return capture.Event{}, classify(ctx, t.explain(ctx, err), "stream of replication slot %q", t.o.Slot)
 		}
 	}
 }
@@ -345,14 +345,14 @@ func (t *Stream) sawEnd(lsn change.LSN) {
 }
 
 // Confirm tells the source that everything through lsn is safe.
-func (t *Stream) Confirm(_ context.Context, lsn change.LSN) error {
+func (t *Stream) Confirm(ctx context.Context, lsn change.LSN) error {
 	for {
 		was := t.confirmed.Load()
 		if uint64(lsn) <= was || t.confirmed.CompareAndSwap(was, uint64(lsn)) {
 			break
 		}
 	}
-	return classify(t.sendStatus(false), "confirm to replication slot %q", t.o.Slot)
+	return classify(ctx, t.sendStatus(false), "confirm to replication slot %q", t.o.Slot)
 }
 
 func (t *Stream) sendStatus(ask bool) error {

@@ -50,5 +50,5 @@ func (s *Server) Heartbeat(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.o.ConnectTimeout)
 	defer cancel()
 	_, err := s.pool.Exec(ctx, "SELECT pg_logical_emit_message(true, $1::text, $2::text)", HeartbeatPrefix, s.o.Pipeline)
-	return classify(err, "write a heartbeat to the source")
+	return classify(ctx, err, "write a heartbeat to the source")
 }

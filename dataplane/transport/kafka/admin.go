@@ -67,7 +67,7 @@ func (a *Admin) Check(ctx context.Context) (brokers int, err error) {
 		if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
 			what += " close the connection while it is set up; check the TLS and SASL settings"
 		}
-		return 0, classify(err, what)
+		return 0, classify(ctx, err, what)
 	}
 	return len(m.Brokers), nil
 }
@@ -166,7 +166,7 @@ func (a *Admin) ensure(ctx context.Context, want []kgo.TopicConfig) error {
 		return nil
 	})
 	if err != nil {
-		return classify(err, "create topics")
+		return classify(ctx, err, "create topics")
 	}
 	for _, t := range missing { // all brokers know it, and nobody made it in between with another number
 		info, err := a.c.topic(ctx, t.Topic)
@@ -186,7 +186,7 @@ func (a *Admin) all(ctx context.Context) (map[string]topicInfo, error) {
 		out, err = a.c.topics(ctx)
 		return err
 	})
-	return out, classify(err, "brokers "+strings.Join(a.c.opts.Brokers, ", "))
+	return out, classify(ctx, err, "brokers "+strings.Join(a.c.opts.Brokers, ", "))
 }
 
 // Topic is one table's topic.
@@ -250,6 +250,32 @@ func (a *Admin) DeleteTopics(ctx context.Context, tables ...change.TableID) erro
 		}
 		return nil
 	})
-	a.c.renew()
-	return classify(err, "delete topics")
+	if err != nil {
+		a.c.renew()
+		return classify(ctx, err, "delete topics")
+	}
+	return a.awaitGone(ctx, names)
+}
+
+// awaitGone waits until the brokers, which learn of a deletion a moment later, no
+// longer list the topics: whoever makes them anew would take them to be there.
+func (a *Admin) awaitGone(ctx context.Context, names []string) error {
+	end := time.Now().Add(2 * a.c.opts.RequestTimeout)
+	for wait := 10 * time.Millisecond; ; wait = min(2*wait, 500*time.Millisecond) {
+		a.c.renew()
+		have, err := a.all(ctx)
+		if err != nil {
+			return err
+		}
+		i := slices.IndexFunc(names, func(n string) bool { _, ok := have[n]; return ok })
+		if i < 0 {
+			return nil
+		}
+		if time.Now().After(end) {
+			return fault.Transient(CodeRefused, nil, "topic %s is deleted, and the brokers still list it", names[i])
+		}
+		if !sleep(ctx, wait) {
+			return classify(ctx, ctx.Err(), "delete topics")
+		}
+	}
 }

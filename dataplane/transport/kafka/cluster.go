@@ -130,7 +130,7 @@ func (c *cluster) topic(ctx context.Context, name string) (topicInfo, error) {
 		}
 		return nil
 	})
-	return info, classify(err, "topic "+name)
+	return info, classify(ctx, err, "topic "+name)
 }
 
 // retry calls f until it succeeds, fails for good, or RetryFor is over.
@@ -191,7 +191,7 @@ func (c *cluster) ends(ctx context.Context, ps []partition) (map[partition][2]in
 		}
 		return nil
 	})
-	return out, classify(err, "offsets of the log")
+	return out, classify(ctx, err, "offsets of the log")
 }
 
 func (c *cluster) byLeader(ctx context.Context, ps []partition) (map[int32]map[string][]int32, error) {

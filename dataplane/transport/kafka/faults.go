@@ -39,9 +39,15 @@ const (
 )
 
 // classify names err, which concerns what.
-func classify(err error, what string) error {
+func classify(ctx context.Context, err error, what string) error {
 	var f *fault.Error
-	if err == nil || errors.As(err, &f) || errors.Is(err, context.Canceled) {
+	if err == nil || errors.As(err, &f) {
+		return err
+	}
+	if ended := fault.Ended(ctx, CodeUnreachable, what); ended != nil {
+		return ended
+	}
+	if errors.Is(err, context.Canceled) { // of a context within, which whoever ended it explains
 		return err
 	}
 	if errors.Is(err, protocol.ErrNoTopic) || errors.Is(err, protocol.ErrNoPartition) {

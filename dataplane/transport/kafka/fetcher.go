@@ -295,7 +295,7 @@ func (f *fetcher) failed(ctx context.Context, feeds []*feed, err error) {
 			fd.since = time.Now()
 		}
 		if !passing || time.Since(fd.since) > f.c.opts.RetryFor {
-			fd.err = classify(err, fd.String())
+			fd.err = classify(ctx, err, fd.String())
 			fd.tell()
 		}
 	}

@@ -5,9 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"strings"
 	"testing"
 	"time"
+
+	kgo "github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol"
 
 	"syncline/dataplane/change"
 	"syncline/dataplane/deliver"
@@ -252,6 +257,13 @@ func TestUnreachable(t *testing.T) {
 	want(t, err, CodeUnreachable, true)
 	_, err = OpenLog(t.Context(), o, LogOptions{})
 	want(t, err, CodeUnreachable, true)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, cause := range []error{io.EOF, net.ErrClosed, kgo.RequestTimedOut, kgo.UnknownTopicOrPartition, protocol.ErrNoTopic} {
+		if err := classify(ctx, cause, "doing it"); !errors.Is(err, context.Canceled) || fault.CodeOf(err) != "" {
+			t.Errorf("%v after the caller has given up: %v", cause, err)
+		}
+	}
 }
 
 func TestWindowBlocks(t *testing.T) {

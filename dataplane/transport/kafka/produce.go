@@ -70,7 +70,7 @@ func (c *cluster) produce(ctx context.Context, batches []*outgoing, acked func(*
 		batches = left
 		return worst
 	})
-	return classify(err, "write to the log")
+	return classify(ctx, err, "write to the log")
 }
 
 // produceTo sends one request to one broker and sets base or err of each batch.

@@ -125,7 +125,7 @@ func OpenWriter(ctx context.Context, o Options, wo WriterOptions) (*Writer, erro
 func (w *Writer) list(ctx context.Context) error {
 	all, err := w.c.topics(ctx)
 	if err != nil {
-		return classify(err, "list of topics")
+		return classify(ctx, err, "list of topics")
 	}
 	var ps []partition
 	found := map[change.TableID]topicInfo{}
