@@ -22,6 +22,10 @@ type Options struct {
 	CreatedAt change.LSN
 	// StatusInterval is how often progress is written and confirmed. Default 1 s.
 	StatusInterval time.Duration
+	// Quiet is how long the source must have been silent for its last changes to be
+	// recorded and confirmed ahead of StatusInterval: readers that wait for a position,
+	// and idle tables, learn then that nothing more comes before it. Default 20 ms.
+	Quiet time.Duration
 	// DrainTimeout bounds the wait for acknowledgements when Run ends. Default 5 s.
 	DrainTimeout time.Duration
 }
@@ -66,10 +70,13 @@ func Run(ctx context.Context, src Source, log Log, o Options, obs Observer) erro
 	if o.StatusInterval <= 0 {
 		o.StatusInterval = time.Second
 	}
+	if o.Quiet <= 0 {
+		o.Quiet = 20 * time.Millisecond
+	}
 	if o.DrainTimeout <= 0 {
 		o.DrainTimeout = 5 * time.Second
 	}
-	r := &runner{src: src, log: log, o: o, obs: obs, schemas: map[change.Version]bool{}}
+	r := &runner{src: src, log: log, o: o, obs: obs, schemas: map[change.Version]bool{}, marked: make(chan struct{}, 1)}
 	if err := r.start(ctx); err != nil {
 		return ended(ctx, err)
 	}
@@ -103,8 +110,10 @@ type runner struct {
 	obs Observer
 
 	schemas map[change.Version]bool // made known in this run; used by pump alone
+	marked  chan struct{}           // holds a token when changes and their commit were handed over
 	state   state
 	last    Progress // last written
+	lastAt  time.Time
 	started change.LSN
 	inLog   change.LSN // commits before it are in the log already, with these positions
 
@@ -161,6 +170,7 @@ func (r *runner) start(ctx context.Context) error {
 
 // pump hands events of the source to the log. The log's window bounds it.
 func (r *runner) pump(ctx context.Context) error {
+	appended := false
 	for {
 		ev, err := r.src.Next(ctx)
 		if err != nil {
@@ -177,6 +187,7 @@ func (r *runner) pump(ctx context.Context) error {
 				return fmt.Errorf("append a change of table %s at %s: %w", c.Table, c.Pos, err)
 			}
 			r.state.appended(c, seq)
+			appended = true
 		}
 		if ev.Through != 0 {
 			if r.state.mark(ev.Through, ev.At) {
@@ -184,6 +195,13 @@ func (r *runner) pump(ctx context.Context) error {
 				r.state.ack(n)
 				if err != nil {
 					return err
+				}
+			}
+			if appended {
+				appended = false
+				select {
+				case r.marked <- struct{}{}:
+				default:
 				}
 			}
 		}
@@ -205,16 +223,32 @@ func (r *runner) schema(ctx context.Context, s *change.Schema) error {
 	return nil
 }
 
+// earliest is the least time between two checkpoints, as a part of StatusInterval.
+const earliest = 8
+
 // tend writes and confirms progress until the pump ends or something fails.
 func (r *runner) tend(ctx context.Context, pumped <-chan error) error {
 	tick := time.NewTicker(r.o.StatusInterval)
 	defer tick.Stop()
+	settled := time.NewTimer(time.Hour)
+	settled.Stop()
+	defer settled.Stop()
 	for {
 		select {
 		case err := <-pumped:
 			return err
 		case <-ctx.Done():
 			return context.Cause(ctx)
+		case <-r.marked: // a busy source puts this off until the tick
+			settled.Reset(max(r.o.Quiet, r.o.StatusInterval/earliest-time.Since(r.lastAt)))
+		case <-settled.C:
+			if n, err := r.log.Acked(); err == nil && !r.state.done(n) {
+				settled.Reset(r.o.Quiet)
+				continue
+			}
+			if err := r.checkpoint(ctx); err != nil {
+				return err
+			}
 		case <-tick.C:
 			if err := r.checkpoint(ctx); err != nil {
 				return err
@@ -226,6 +260,7 @@ func (r *runner) tend(ctx context.Context, pumped <-chan error) error {
 // checkpoint makes what is acknowledged known, in this order: progress record,
 // then source. A crash between the two resends; the other order would lose.
 func (r *runner) checkpoint(ctx context.Context) error {
+	r.lastAt = time.Now()
 	n, logErr := r.log.Acked()
 	through, at := r.state.ack(n)
 	if through > r.last.Through {

@@ -394,3 +394,47 @@ func TestCommitsAreCollapsed(t *testing.T) {
 		t.Errorf("acknowledged through %s", lsn)
 	}
 }
+
+// What a source said last, before it fell silent, is confirmed without the wait
+// for the next tick: here there is none.
+func TestQuietSourceIsConfirmedAtOnce(t *testing.T) {
+	slot := change.LSN(50)
+	log := &fakeLog{}
+	src := &fakeSource{h: history{2, 1}, slot: &slot, log: log}
+	confirmed := make(chan change.LSN, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		done <- Run(ctx, src, log, Options{Epoch: 1, CreatedAt: 50, StatusInterval: time.Hour, Quiet: time.Millisecond},
+			Observer{Status: func(s Status) {
+				if s.InFlight == 0 && s.Changes == 3 {
+					select {
+					case confirmed <- s.Acked:
+					default:
+					}
+				}
+			}})
+	}()
+	for { // Kafka answers late
+		log.mu.Lock()
+		all := log.seq == 3
+		log.acked = log.seq
+		log.mu.Unlock()
+		if all {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if got := <-confirmed; got != 210 {
+		t.Errorf("confirmed up to %s, want 0/D2", got)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	src.mu.Lock()
+	defer src.mu.Unlock()
+	if len(src.wrong) > 0 || slot != 210 {
+		t.Errorf("slot at %s; %v", slot, src.wrong)
+	}
+}

@@ -111,6 +111,13 @@ func (q *queue) free(n int) {
 	q.b.freed = make(chan struct{})
 }
 
+// empty reports whether nothing is queued in any partition.
+func (b *buffer) empty() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.used == 0
+}
+
 // length returns how many records are queued.
 func (q *queue) length() int {
 	q.b.mu.Lock()

@@ -227,7 +227,8 @@ func (s *memSession) Token() int64 { return s.token }
 func (s *memSession) Close() error { return nil }
 
 func (s *memSession) Tables(context.Context) ([]sink.Table, error) {
-	defer s.enter()()
+	s.m.mu.Lock()
+	defer s.m.mu.Unlock()
 	var out []sink.Table
 	for _, t := range s.m.tables {
 		out = append(out, t.info)

@@ -32,6 +32,7 @@ type lane struct {
 
 	sent, done uint64 // sequence numbers of batches handed over, and committed
 	nextIdle   time.Time
+	idleAt     change.LSN // up to which idle partitions were moved
 	nextStatus time.Time
 	nextParked time.Time
 
@@ -314,8 +315,12 @@ func (l *lane) onTick(ctx context.Context) error {
 	now := time.Now()
 	if pr, ok := l.log.Progress(); ok {
 		l.ahead = max(l.ahead, pr.At.Sub(now))
-		if !now.Before(l.nextIdle) && !l.open.sealed && (!l.o.Transactional || l.open.whole) {
-			l.nextIdle = now.Add(l.o.IdleMark)
+		due := l.nextIdle
+		if pr.Through > l.idleAt && l.busy == nil && l.open.empty() && l.buf.empty() {
+			due = due.Add(-l.o.IdleMark * 3 / 4) // nothing else to do, and somebody may be waiting for the position
+		}
+		if !now.Before(due) && !l.open.sealed && (!l.o.Transactional || l.open.whole) {
+			l.nextIdle, l.idleAt = now.Add(l.o.IdleMark), pr.Through
 			l.markIdle(pr)
 		}
 	}

@@ -8,19 +8,15 @@ import (
 	"syncline/dataplane/sink"
 )
 
-// session lets one goroutine at a time use a sink's session: the planner, the
-// poll of table states and the committer share it, and a session may be a single
-// connection.
+// session lets one goroutine at a time use a sink's session: the planner and the
+// committer share it, and a session may be a single connection. Only the poll of
+// table states goes beside them, so that it never holds up a batch.
 type session struct {
 	mu sync.Mutex
 	s  sink.Session
 }
 
-func (s *session) tables(ctx context.Context) ([]sink.Table, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.s.Tables(ctx)
-}
+func (s *session) tables(ctx context.Context) ([]sink.Table, error) { return s.s.Tables(ctx) }
 
 func (s *session) chunks(ctx context.Context, t change.TableID) ([]sink.Chunk, error) {
 	s.mu.Lock()

@@ -188,7 +188,8 @@ type Applied struct {
 type Session interface {
 	// Token returns the fencing token of the session.
 	Token() int64
-	// Tables returns the pipeline's tables, of all states.
+	// Tables returns the pipeline's tables, of all states. Unlike the other methods it
+	// may be called while another call is under way.
 	Tables(ctx context.Context) ([]Table, error)
 	// Chunks returns the finished chunks of a table with their bounds and snapshots.
 	Chunks(ctx context.Context, table change.TableID) ([]Chunk, error)

@@ -43,6 +43,7 @@ var benchmarks = []benchmark{
 // bench has the sizes of a run.
 type bench struct {
 	build   string
+	logs    string // folder to keep the workers' logs in; empty: none
 	runs    int
 	rows    int   // of a snapshot's table
 	changes int   // of a backlog
@@ -51,10 +52,18 @@ type bench struct {
 	large   int64 // rows of the large transaction
 }
 
+func (b *bench) level() string {
+	if b.logs == "" {
+		return "warn"
+	}
+	return "info"
+}
+
 func main() {
 	b := &bench{}
 	only := flag.String("run", ".", "benchmarks to run, a regular expression")
 	flag.StringVar(&b.build, "build", ".build", "folder with the built worker")
+	flag.StringVar(&b.logs, "logs", "", "folder to keep the workers' logs in")
 	flag.IntVar(&b.runs, "runs", 3, "runs of each side")
 	flag.IntVar(&b.rows, "rows", 2_000_000, "rows of the snapshots' table")
 	flag.IntVar(&b.changes, "changes", 300_000, "changes of the backlog")

@@ -81,10 +81,12 @@ func (b *bench) rig(ctx context.Context, name string) (_ *rig, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if r.dir, err = os.MkdirTemp("", "syncline-bench"); err != nil {
+	if r.dir, err = os.MkdirTemp(b.logs, "syncline-bench-"+name+"-"); err != nil {
 		return nil, err
 	}
-	r.undo = append(r.undo, func() { _ = os.RemoveAll(r.dir) })
+	if b.logs == "" {
+		r.undo = append(r.undo, func() { _ = os.RemoveAll(r.dir) })
+	}
 	r.tc, err = client.DialContext(ctx, client.Options{HostPort: temporal, Logger: silent{}})
 	return r, err
 }
@@ -112,7 +114,7 @@ func (r *rig) worker(env ...string) (*exec.Cmd, error) {
 	}
 	defer log.Close()
 	cmd := exec.Command(filepath.Join(r.b.build, "worker"))
-	cmd.Env = append(os.Environ(), "SYNCLINE_TASK_QUEUE_PREFIX="+r.queue, "SYNCLINE_HTTP_ADDR=127.0.0.1:0", "SYNCLINE_LOG_LEVEL=warn",
+	cmd.Env = append(os.Environ(), "SYNCLINE_TASK_QUEUE_PREFIX="+r.queue, "SYNCLINE_HTTP_ADDR=127.0.0.1:0", "SYNCLINE_LOG_LEVEL="+r.b.level(),
 		"SYNCLINE_SPILL_DIR="+filepath.Join(r.dir, "spill"), "BENCH_SOURCE="+r.source, "BENCH_SINK="+r.sink, "BENCH_CLICKHOUSE="+r.clickhouse)
 	cmd.Env = append(cmd.Env, env...)
 	cmd.Stdout, cmd.Stderr = log, log

@@ -3,6 +3,7 @@ package clickhouse
 import (
 	"context"
 	"errors"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -19,7 +20,7 @@ const applyAtOnce = 4
 // the batch counts as unapplied, and writing it again changes nothing.
 func (x *session) Apply(ctx context.Context, b *sink.Batch) (sink.Applied, error) {
 	var a sink.Applied
-	if err := x.check(ctx, b.Tables); err != nil {
+	if err := x.look(ctx, b); err != nil {
 		return a, err
 	}
 	parts := make([]sink.Applied, len(b.Tables))
@@ -47,6 +48,47 @@ func (x *session) Apply(ctx context.Context, b *sink.Batch) (sink.Applied, error
 		return sink.Applied{}, err
 	}
 	return a, nil
+}
+
+// trust is how long a look at the ledger is good for, as a lease is: under load
+// the watermarks of one batch are the look for the next. Whoever takes something
+// from a session (its lane, a table) waits for as long, so that no batch begins on
+// an older look.
+const trust = 200 * time.Millisecond
+
+// outwait waits until every look at the ledger from before now is void.
+func outwait(ctx context.Context) error {
+	t := time.NewTimer(trust)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// look checks the lane and the batch's tables unless that was done within trust, or nothing but watermarks is
+// to be written.
+func (x *session) look(ctx context.Context, b *sink.Batch) error {
+	writes, seen := len(b.Dead) > 0, time.Since(x.held) < trust
+	for i := range b.Tables {
+		t := &b.Tables[i]
+		writes = writes || len(t.Rows) > 0
+		seen = seen && time.Since(x.ready[loadKey{t.Schema.Table, t.Epoch}]) < trust
+	}
+	if !writes || seen {
+		return nil
+	}
+	return x.check(ctx, b.Tables)
+}
+
+// agreed notes that the ledger was as a batch needs it, at a time before the answer.
+func (x *session) agreed(at time.Time, tables []sink.TableBatch) {
+	x.held = at
+	for i := range tables {
+		x.ready[loadKey{tables[i].Schema.Table, tables[i].Epoch}] = at
+	}
 }
 
 func (x *session) applyTable(ctx context.Context, b *sink.Batch, table int, a *sink.Applied) error {

@@ -37,7 +37,9 @@
 // token is still the highest and every table of the batch is streaming; a
 // watermark's own version is (token, offset), and a new holder writes the
 // watermarks that it goes on from under its own token, so that nothing a
-// superseded holder still sends changes them.
+// superseded holder still sends changes them. Before it writes rows, Apply looks
+// at token and tables; under load the watermarks of the batch just before are that
+// look. It is good for 200 ms, and whoever takes a lane or a table waits for as long.
 //
 // Rows of a superseded attempt that arrive late lose against newer versions of
 // their key. Two things could bring a row back that nothing supersedes, and have

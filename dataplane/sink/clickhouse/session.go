@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 
 	"syncline/dataplane/change"
 	"syncline/dataplane/fault"
@@ -20,9 +21,20 @@ type session struct {
 	lane  int
 	lanes int
 
+	// When the ledger was last seen to agree: with the lane, and with tables. Used by
+	// the calls that go one at a time.
+	held  time.Time
+	ready map[loadKey]time.Time
+
 	mu      sync.Mutex
 	layouts map[layoutKey]*layout
 	adopted map[sink.Partition]bool
+}
+
+// loadKey is one load of a table.
+type loadKey struct {
+	table change.TableID
+	epoch uint32
 }
 
 type layoutKey struct {
@@ -40,7 +52,7 @@ func (s *Sink) Claim(ctx context.Context, lane, lanes int) (sink.Session, error)
 	if lane < 0 || lanes < 1 || lane >= lanes {
 		return nil, fault.Permanent(CodeConfig, nil, "use lanes from 0 on", "lane %d of %d", lane, lanes)
 	}
-	x := &session{Sink: s, nonce: rand.Text(), lane: lane, lanes: lanes, layouts: map[layoutKey]*layout{}, adopted: map[sink.Partition]bool{}}
+	x := &session{Sink: s, nonce: rand.Text(), lane: lane, lanes: lanes, ready: map[loadKey]time.Time{}, layouts: map[layoutKey]*layout{}, adopted: map[sink.Partition]bool{}}
 	for {
 		var last int64
 		q := fmt.Sprintf("SELECT max(token) FROM %s WHERE %s", s.ledger("lanes"), s.mine())
@@ -59,7 +71,10 @@ func (s *Sink) Claim(ctx context.Context, lane, lanes int) (sink.Session, error)
 			return nil, err
 		}
 		if holders == 1 {
-			return x, nil
+			if last > 0 {
+				err = outwait(ctx)
+			}
+			return x, err
 		}
 	}
 }
@@ -70,10 +85,12 @@ func (x *session) Token() int64 { return x.token }
 // Close releases nothing: connections belong to the sink.
 func (x *session) Close() error { return nil }
 
-// fencedBy selects the rows of the lanes that take the lane from this session:
-// a later claim of the lane, or of a different number of lanes.
+// fencedBy counts what has taken the lane from this session: later claims of the
+// lane, or of a different number of lanes; and a ledger that has forgotten the
+// session, with its pipeline.
 func (x *session) fencedBy() string {
-	return fmt.Sprintf("SELECT count() FROM %s WHERE %s AND token > %d AND (lanes != %d OR lane = %d)", x.ledger("lanes"), x.mine(), x.token, x.lanes, x.lane)
+	return fmt.Sprintf("SELECT toInt64(countIf(token > %[1]d AND (lanes != %[2]d OR lane = %[3]d))) + (countIf(token = %[1]d AND nonce = %[4]s) = 0) FROM %[5]s WHERE %[6]s AND token >= %[1]d",
+		x.token, x.lanes, x.lane, lit(x.nonce), x.ledger("lanes"), x.mine())
 }
 
 func (x *session) fenced() error {
@@ -108,20 +125,22 @@ func (x *session) streaming(tables []sink.TableBatch) (query string, want int) {
 // check returns CodeFenced if the lane was taken, or the pipeline forgotten, and
 // CodeNotStreaming if one of the tables is not to be delivered.
 func (x *session) check(ctx context.Context, tables []sink.TableBatch) error {
-	var taken, own uint64
-	var ready int64
+	began := time.Now()
+	x.held = time.Time{}
+	clear(x.ready)
+	var taken, ready int64
 	live, want := x.streaming(tables)
-	q := fmt.Sprintf("SELECT (%s), (SELECT count() FROM %s WHERE %s AND token = %d AND nonce = %s), toInt64((%s))",
-		x.fencedBy(), x.ledger("lanes"), x.mine(), x.token, lit(x.nonce), live)
-	err := x.conn.query(ctx, "SELECT the lanes", q, func(scan func(...any) error) error { return scan(&taken, &own, &ready) })
+	q := fmt.Sprintf("SELECT toInt64((%s)), toInt64((%s))", x.fencedBy(), live)
+	err := x.conn.query(ctx, "SELECT the lanes", q, func(scan func(...any) error) error { return scan(&taken, &ready) })
 	switch {
 	case err != nil:
 		return err
-	case taken > 0 || own == 0:
+	case taken > 0:
 		return x.fenced()
 	case ready != int64(want):
 		return fault.Permanent(sink.CodeNotStreaming, nil, "read the tables again", "a table of the batch is not streaming, or in a later epoch")
 	}
+	x.agreed(began, tables)
 	return nil
 }
 
@@ -272,6 +291,7 @@ func (x *session) mark(ctx context.Context, marks []sink.Watermark, tables []sin
 		}
 		fmt.Fprintf(&rows, "(%s, %d, %s, %d)", lit(m.Table.String()), m.N, lit(m.Pos.String()), m.Offset)
 	}
+	began := time.Now()
 	live, want := x.streaming(tables)
 	q := fmt.Sprintf(`INSERT INTO %s (pipeline, tab, part, pos, offset, token, ver)
 		SELECT %s, tab, part, pos, offset, %d, bitShiftLeft(toUInt128(%d), 64) + toUInt128(offset + 1)
@@ -286,6 +306,9 @@ func (x *session) mark(ctx context.Context, marks []sink.Watermark, tables []sin
 			return err
 		}
 		return x.fenced()
+	}
+	if w.known {
+		x.agreed(began, tables)
 	}
 	return nil
 }

@@ -320,6 +320,9 @@ func (s *Sink) ResetTable(ctx context.Context, id change.TableID, epoch uint32) 
 	if err := s.setAspect(ctx, tab, aspectState, state{State: sink.Loading}); err != nil {
 		return err
 	}
+	if err := outwait(ctx); err != nil {
+		return err
+	}
 	l, err := s.prepareTable(ctx, r.schema, r.def.Options, true)
 	if err != nil {
 		return err
@@ -355,6 +358,9 @@ func (s *Sink) RemoveTable(ctx context.Context, id change.TableID, drop bool) er
 		return err
 	}
 	if err := s.setAspect(ctx, tab, aspectState, state{State: sink.Removed}); err != nil {
+		return err
+	}
+	if err := outwait(ctx); err != nil {
 		return err
 	}
 	at := s.target(id, rs[0].def.Options)
