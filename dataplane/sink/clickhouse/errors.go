@@ -28,14 +28,19 @@ var (
 const codeAccessDenied = 497
 
 // wrap names an error of the client library. The server's message is kept only
-// up to where it could repeat parts of the statement, which may hold keys.
-func wrap(err error, what string) error {
+// up to where it could repeat parts of the statement, which may hold keys. ctx is
+// the caller's: when it is cancelled the library closes the connection, which may
+// look like an error of the network.
+func wrap(ctx context.Context, err error, what string) error {
 	if err == nil {
 		return nil
 	}
 	var f *fault.Error
 	if errors.As(err, &f) || errors.Is(err, context.Canceled) {
 		return err
+	}
+	if cause := ctx.Err(); errors.Is(cause, context.Canceled) {
+		return cause
 	}
 	var ex *ch.Exception
 	if errors.As(err, &ex) {
@@ -66,11 +71,10 @@ func redact(err error) error {
 }
 
 func wrapException(ex *ch.Exception, what string) error {
-	name := ex.CodeName
-	if name == "" {
-		name = "exception"
+	cause := fmt.Errorf("ClickHouse code %d", ex.Code)
+	if ex.CodeName != "" { // told over HTTP alone
+		cause = fmt.Errorf("%w, %s", cause, ex.CodeName)
 	}
-	cause := fmt.Errorf("ClickHouse code %d, %s", ex.Code, name)
 	switch {
 	case authCodes[ex.Code]:
 		return fault.Transient(sink.CodeAuth, cause, "%s: the server refuses the user or password", what)
