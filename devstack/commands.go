@@ -71,6 +71,7 @@ func upFlags(name string, args []string) (cfg stack.Config, detach bool, err err
 	}{
 		{"temporal", &own.Temporal, &cfg.Ports.Temporal}, {"ui", &own.UI, &cfg.Ports.UI}, {"source", &own.Source, &cfg.Ports.Source},
 		{"sink", &own.Sink, &cfg.Ports.Sink}, {"kafka", &own.Kafka, &cfg.Ports.Kafka}, {"clickhouse", &own.ClickHouse, &cfg.Ports.ClickHouse},
+		{"clickhouse-native", &own.Native, &cfg.Ports.Native},
 		{"vault", &own.Vault, &cfg.Ports.Vault}, {"controller", &own.Controller, &cfg.Ports.Controller}, {"metrics", &own.Metrics, &cfg.Ports.Metrics},
 	}
 	for _, p := range ports {
@@ -360,6 +361,7 @@ func serve(ctx context.Context, args []string, stderr io.Writer) error {
 	}
 	f := flags("serve")
 	port := f.Int("port", 0, "port on 127.0.0.1")
+	native := f.Int("native-port", 0, "port of ClickHouse's native protocol")
 	dir := f.String("dir", "", "data folder")
 	library := f.String("library", "", "path of libchdb")
 	sync := f.Bool("sync", false, "write every batch through to the disk")
@@ -370,7 +372,7 @@ func serve(ctx context.Context, args []string, stderr io.Writer) error {
 	case "kafka":
 		return kafkaserver.Run(ctx, kafkaserver.Options{Port: *port, Dir: *dir, Sync: *sync, Log: stderr})
 	case "clickhouse":
-		return clickhouse.Run(ctx, clickhouse.Options{Port: *port, Dir: *dir, Library: *library, Log: stderr})
+		return clickhouse.Run(ctx, clickhouse.Options{Port: *port, Native: *native, Dir: *dir, Library: *library, Log: stderr})
 	}
 	return usageError{fmt.Errorf("serve knows no %q", args[0])}
 }

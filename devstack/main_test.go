@@ -142,7 +142,7 @@ func TestUpAndDown(t *testing.T) {
 	}
 	say(exitOK, "status", "--data", dir)
 	say(exitOK, "down", "--data", dir)
-	for p := base; p < base+9; p++ {
+	for p := base; p < base+10; p++ {
 		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", p))
 		if err != nil {
 			t.Errorf("port %d is still in use", p)
@@ -257,12 +257,12 @@ func openUp(t *testing.T, dir string) {
 	}
 }
 
-// freeBlock finds nine ports in a row, below those that the system deals out.
+// freeBlock finds ten ports in a row, below those that the system deals out.
 func freeBlock(t *testing.T) int {
 	t.Helper()
 next:
 	for base := 20000 + os.Getpid()%1000*10; base < 32000; base += 10 {
-		for p := base; p < base+9; p++ {
+		for p := base; p < base+10; p++ {
 			l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", p))
 			if err != nil {
 				continue next
@@ -271,7 +271,7 @@ next:
 		}
 		return base
 	}
-	t.Skip("no nine free ports in a row")
+	t.Skip("no ten free ports in a row")
 	return 0
 }
 

@@ -43,6 +43,7 @@ type rig struct {
 	temporal, queue           string
 	brokers                   []string
 	source, sinkDSN, clickURL string
+	chDSN                     string // of the sink: clickURL, or the same over the native protocol
 	clickDB                   string
 	env                       []string // of workers
 	tc                        client.Client
@@ -59,6 +60,7 @@ func newRig(t testing.TB) *rig {
 	r.source = stack.Database(t, stack.Postgres(t))
 	r.sinkDSN = stack.Database(t, stack.SinkPostgres(t))
 	r.clickURL = stack.ClickHouseDatabase(t)
+	r.chDSN = r.clickURL
 	u, err := url.Parse(r.clickURL)
 	if err != nil {
 		t.Fatal(err)
@@ -76,6 +78,13 @@ func newRig(t testing.TB) *rig {
 	}
 	t.Cleanup(r.close)
 	return r
+}
+
+// native lets the sink ch use ClickHouse's native protocol.
+func (r *rig) native() {
+	r.t.Helper()
+	r.chDSN = stack.Native(r.t, r.clickURL)
+	r.env = append(r.env, "E2E_CLICKHOUSE="+r.chDSN) // the last one counts
 }
 
 // close ends what runs and leaves nothing at the shared servers.
@@ -335,7 +344,7 @@ func (p *pipe) sinks() map[string]sink.Sink {
 		if s.Type == pipeline.SinkPostgres {
 			k, err = pgsink.Open(pgsink.Config{DSN: p.r.sinkDSN, Pipeline: p.name})
 		} else {
-			k, err = chsink.Open(chsink.Config{DSN: p.r.clickURL, Pipeline: p.name, Options: chsink.Options{Database: s.Schema}})
+			k, err = chsink.Open(chsink.Config{DSN: p.r.chDSN, Pipeline: p.name, Options: chsink.Options{Database: s.Schema}})
 		}
 		if err != nil {
 			p.r.t.Fatalf("open sink %s: %v", s.Name, err)

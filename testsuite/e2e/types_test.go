@@ -310,10 +310,12 @@ func sameHstore(a, b string) bool {
 }
 
 // TestTypes copies every type, from rows that were there before the snapshot and
-// from rows that came, changed and went after it.
+// from rows that came, changed and went after it; into ClickHouse, and back out of
+// it for the comparison, over the native protocol.
 func TestTypes(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
+	r.native()
 	put := createTypes(r)
 	const rows = 10 // as many as the longest list of values
 	for n := range rows {

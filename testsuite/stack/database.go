@@ -124,6 +124,21 @@ func ClickHouseDatabase(t testing.TB) string {
 	return u.String()
 }
 
+// Native turns the URL of a ClickHouse database into one that names the native protocol.
+func Native(t testing.TB, database string) string {
+	t.Helper()
+	u, err := url.Parse(database)
+	if err != nil {
+		t.Fatalf("ClickHouse URL: %v", err)
+	}
+	n, err := url.Parse(ClickHouseNative(t))
+	if err != nil {
+		t.Fatalf("ClickHouse URL: %v", err)
+	}
+	n.Path, n.RawQuery = u.Path, u.RawQuery
+	return n.String()
+}
+
 // clickhouse runs one statement over plain HTTP.
 func clickhouse(base, sql string) error {
 	u, err := url.Parse(base)

@@ -17,6 +17,7 @@ const (
 	EnvSink         = "SYNCLINE_SINK_DSN"
 	EnvKafka        = "SYNCLINE_KAFKA_BROKERS"
 	EnvClickHouse   = "SYNCLINE_CLICKHOUSE_URL"
+	EnvNative       = "SYNCLINE_CLICKHOUSE_NATIVE_URL"
 	EnvVault        = "SYNCLINE_VAULT_ADDR"
 	EnvVaultToken   = "SYNCLINE_VAULT_TOKEN_FILE"
 	EnvSocket       = "SYNCLINE_DEVSTACK_SOCKET"
@@ -35,6 +36,9 @@ func Kafka(t testing.TB) []string { return strings.Split(need(t, EnvKafka), ",")
 
 // ClickHouse is the URL of the HTTP interface, with user and database.
 func ClickHouse(t testing.TB) string { return need(t, EnvClickHouse) }
+
+// ClickHouseNative is the URL of the native protocol of the same server.
+func ClickHouseNative(t testing.TB) string { return need(t, EnvNative) }
 
 // Temporal is the address of the frontend.
 func Temporal(t testing.TB) string { return need(t, EnvTemporal) }

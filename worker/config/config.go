@@ -91,7 +91,7 @@ func Load(environ []string) (Config, error) {
 // notOurs are variables of the development stack, the tests and the command-line
 // tool, which share an environment with a worker on a developer's machine.
 var notOurs = []string{
-	"SYNCLINE_SOURCE_DSN", "SYNCLINE_SINK_DSN", "SYNCLINE_KAFKA_BROKERS", "SYNCLINE_CLICKHOUSE_URL", "SYNCLINE_TEMPORAL_UI",
+	"SYNCLINE_SOURCE_DSN", "SYNCLINE_SINK_DSN", "SYNCLINE_KAFKA_BROKERS", "SYNCLINE_CLICKHOUSE_URL", "SYNCLINE_CLICKHOUSE_NATIVE_URL", "SYNCLINE_TEMPORAL_UI",
 	"SYNCLINE_TEMPORAL_CLI", "SYNCLINE_DEVSTACK_SOCKET", "SYNCLINE_PG_BINDIR", "SYNCLINE_CACHE", "SYNCLINE_STACK",
 }
 

@@ -56,7 +56,20 @@ func (p probe) Rows(t *testing.T, s *change.Schema, o sink.TableOptions) [][]*st
 
 func (p probe) Capabilities() sinktest.Capabilities { return sinktest.Capabilities{NoEnumLabels: true} }
 
+// TestConformance runs the suite of all sinks over both protocols, side by side.
 func TestConformance(t *testing.T) {
-	dsn, ledger := server(t)
+	for _, protocol := range []string{"http", "native"} {
+		t.Run(protocol, func(t *testing.T) {
+			t.Parallel()
+			dsn, ledger := server(t)
+			if protocol == "native" {
+				dsn = stack.Native(t, dsn)
+			}
+			conformance(t, dsn, ledger)
+		})
+	}
+}
+
+func conformance(t *testing.T, dsn, ledger string) {
 	sinktest.Run(t, func(t *testing.T, pipeline string) sink.Sink { return open(t, dsn, ledger, pipeline) }, probe{dsn, ledger})
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -63,6 +64,16 @@ func openConn(dsn string, secure *tls.Config, o *Options) (*conn, error) {
 		return nil, errors.New("use http(s)://user:password@host:8123 or clickhouse://user:password@host:9000")
 	}
 	c := &conn{http: co.Protocol == ch.HTTP, timeout: o.Timeout}
+	if co.Compression != nil {
+		c.compress = co.Compression.Method
+	}
+	switch c.compress {
+	case ch.CompressionNone, ch.CompressionLZ4, ch.CompressionLZ4HC, ch.CompressionZSTD:
+	default:
+		if !c.http { // the library would find out at the first connection
+			return nil, errors.New("use compress=lz4, compress=lz4hc or compress=zstd over the native protocol")
+		}
+	}
 	co.Settings = settings(co.Settings)
 	if !c.http {
 		delete(co.Settings, "wait_end_of_query") // of the HTTP interface alone
@@ -79,21 +90,30 @@ func openConn(dsn string, secure *tls.Config, o *Options) (*conn, error) {
 	if co.MaxOpenConns == 0 {
 		co.MaxOpenConns, co.MaxIdleConns = 16, 16
 	}
-	if co.Compression != nil {
-		c.compress = co.Compression.Method
-	}
 	co.TransportFunc = func(t *http.Transport) (http.RoundTripper, error) { return &tap{t}, nil }
 	c.pool, err = ch.Open(co)
 	return c, err
 }
 
-// written is what the server reports of an INSERT.
+// written is what the server reports of an INSERT. Over HTTP that is said of each.
+// Over the native protocol it is said of INSERT … SELECT alone.
 type written struct {
 	rows  int64
 	known bool
 }
 
-type writtenKey struct{}
+// report takes in what the server reports, which after a cancelled statement may
+// come from a goroutine of the client library that nobody waits for.
+type report struct {
+	rows  atomic.Int64
+	known atomic.Bool
+}
+
+func (r *report) add(rows int64) { r.rows.Add(rows); r.known.Store(true) }
+
+func (r *report) written() written { return written{r.rows.Load(), r.known.Load()} }
+
+type reportKey struct{}
 
 // tap reads the summary that ends an answer over HTTP, which the client library
 // passes over.
@@ -101,33 +121,27 @@ type tap struct{ next http.RoundTripper }
 
 func (t *tap) RoundTrip(r *http.Request) (*http.Response, error) {
 	res, err := t.next.RoundTrip(r)
-	if w, ok := r.Context().Value(writtenKey{}).(*written); ok && err == nil {
+	if w, ok := r.Context().Value(reportKey{}).(*report); ok && err == nil {
 		var s struct {
 			Rows json.Number `json:"written_rows"`
 		}
 		if json.Unmarshal([]byte(res.Header.Get("X-ClickHouse-Summary")), &s) == nil {
 			if n, e := s.Rows.Int64(); e == nil {
-				w.rows, w.known = n, true
+				w.add(n)
 			}
 		}
 	}
 	return res, err
 }
 
-func (c *conn) context(ctx context.Context, w *written, opts ...ch.QueryOption) (context.Context, context.CancelFunc) {
+func (c *conn) context(ctx context.Context, w *report, opts ...ch.QueryOption) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
-	if w == nil {
-		w = &written{}
-	}
-	if c.http {
-		ctx = context.WithValue(ctx, writtenKey{}, w)
-	} else {
-		var rows atomic.Int64
-		opts = append(opts, ch.WithProgress(func(p *ch.Progress) {
-			if n := rows.Add(int64(p.WroteRows)); n > 0 {
-				w.rows, w.known = n, true
-			}
-		}))
+	switch {
+	case w == nil:
+	case c.http:
+		ctx = context.WithValue(ctx, reportKey{}, w)
+	default:
+		opts = append(opts, ch.WithProgress(func(p *ch.Progress) { w.add(int64(p.WroteRows)) }))
 	}
 	if len(opts) > 0 {
 		ctx = ch.Context(ctx, opts...)
@@ -137,21 +151,26 @@ func (c *conn) context(ctx context.Context, w *written, opts ...ch.QueryOption) 
 
 // exec runs a statement and returns what it wrote. what names it in an error.
 func (c *conn) exec(ctx context.Context, what, query string) (written, error) {
-	var w written
-	ctx, cancel := c.context(ctx, &w)
+	var w report
+	in, cancel := c.context(ctx, &w)
 	defer cancel()
-	return w, wrap(ctx, c.pool.Exec(ctx, query), what)
+	if err := c.pool.Exec(in, query); err != nil {
+		return written{}, wrap(ctx, err, what)
+	}
+	return w.written(), nil
 }
 
 // query calls row for each row of the answer.
 func (c *conn) query(ctx context.Context, what, query string, row func(scan func(...any) error) error) error {
-	ctx, cancel := c.context(ctx, nil)
+	in, cancel := c.context(ctx, nil)
 	defer cancel()
-	rows, err := c.pool.Query(ctx, query)
+	rows, err := c.pool.Query(in, query)
 	if err != nil {
 		return wrap(ctx, err, what)
 	}
 	defer func() { _ = rows.Close() }()
+	// Before Close, which would read the answer to its end.
+	defer cancel()
 	for rows.Next() {
 		if err := row(rows.Scan); err != nil {
 			return wrap(ctx, err, what)
@@ -164,19 +183,20 @@ func (c *conn) query(ctx context.Context, what, query string, row func(scan func
 // row. It returns the bytes sent.
 func (c *conn) insert(ctx context.Context, t target, rows int, parts []part, buf []byte) (int64, []byte, error) {
 	what := "INSERT into " + t.String()
-	var w written
+	var w report
 	var sent int64
 	var err error
 	if c.http {
 		sent, buf, err = c.insertHTTP(ctx, &w, t, rows, parts, buf)
 	} else {
-		sent, buf, err = c.insertNative(ctx, &w, t, rows, parts, buf)
+		sent, buf, err = c.insertNative(ctx, t, rows, parts, buf)
 	}
 	if err != nil {
 		return 0, buf, wrap(ctx, err, what)
 	}
 	// The count includes the rows of materialized views, so more is not an error.
-	if w.known && w.rows < int64(rows) {
+	// Over the native protocol there is none, and a block arrives whole or not at all.
+	if w := w.written(); c.http && w.known && w.rows < int64(rows) {
 		return 0, buf, fault.Transient(CodeShortWrite, nil, "%s: the server wrote %d of %d rows", what, w.rows, rows)
 	}
 	return sent, buf, nil
@@ -187,10 +207,12 @@ func insertQuery(t target, parts []part) string {
 	for i, p := range parts {
 		names[i] = p.name
 	}
-	return "INSERT INTO " + t.String() + " (" + idents(names) + ")"
+	// Without a blank before the parenthesis: behind one, the client library compares
+	// the names, as it cuts them out, with the table's, and knows nothing of escapes.
+	return "INSERT INTO " + t.String() + "(" + idents(names) + ")"
 }
 
-func (c *conn) insertHTTP(ctx context.Context, w *written, t target, rows int, parts []part, buf []byte) (int64, []byte, error) {
+func (c *conn) insertHTTP(ctx context.Context, w *report, t target, rows int, parts []part, buf []byte) (int64, []byte, error) {
 	buf = encodeNative(buf[:0], rows, parts)
 	body := buf
 	var opts []ch.QueryOption
@@ -209,16 +231,10 @@ func (c *conn) insertHTTP(ctx context.Context, w *written, t target, rows int, p
 
 // insertNative hands the encoded columns to the client library's, which read
 // their own wire form: no value is converted twice.
-func (c *conn) insertNative(ctx context.Context, w *written, t target, rows int, parts []part, buf []byte) (int64, []byte, error) {
-	ctx, cancel := c.context(ctx, w)
+func (c *conn) insertNative(ctx context.Context, t target, rows int, parts []part, buf []byte) (int64, []byte, error) {
+	ctx, cancel := c.context(ctx, nil)
 	defer cancel()
-	query := insertQuery(t, parts)
-	for _, p := range parts {
-		if !plainName(p.name) { // the library compares names that it cuts out of the statement
-			query = "INSERT INTO " + t.String()
-		}
-	}
-	batch, err := c.pool.PrepareBatch(ctx, query)
+	batch, err := c.pool.PrepareBatch(ctx, insertQuery(t, parts))
 	if err != nil {
 		return 0, buf, err
 	}
@@ -230,11 +246,17 @@ func (c *conn) insertNative(ctx context.Context, w *written, t target, rows int,
 	var sent int64
 	for _, col := range batch.Columns() {
 		p, ok := byName[col.Name()]
-		if !ok || !sameType(p.typ, string(col.Type())) {
+		have := string(col.Type())
+		text := isJSON(p.typ, have)
+		if !ok || !text && !sameType(p.typ, have) {
 			return 0, buf, fault.Transient(CodeConfig, nil, "column %q of %s is of another type than a moment ago, or is not one that Syncline fills; "+
 				"over HTTP the server would convert", col.Name(), t)
 		}
-		buf = p.data.encode(p.data.prefix(buf[:0]))
+		buf = buf[:0]
+		if text {
+			buf = binary.LittleEndian.AppendUint64(buf, jsonAsText)
+		}
+		buf = p.data.encode(p.data.prefix(buf))
 		sent += int64(len(buf))
 		r := chproto.NewReader(bytes.NewReader(buf))
 		if s, ok := col.(chcolumn.CustomSerialization); ok {
@@ -247,6 +269,14 @@ func (c *conn) insertNative(ctx context.Context, w *written, t target, rows int,
 		}
 	}
 	return sent, buf, batch.Send()
+}
+
+// jsonAsText begins a column of JSON that is sent as its text.
+const jsonAsText = 1
+
+// isJSON reports whether a part with text goes to a column of JSON.
+func isJSON(text, have string) bool {
+	return text == "String" && have == "JSON" || text == "Nullable(String)" && have == "Nullable(JSON)"
 }
 
 // sameType compares types as written; the server puts a blank behind commas.

@@ -51,10 +51,11 @@
 // stopped between its last look at the ledger and its INSERT, wakes up after the
 // load was finished, and is killed before it can clean up.
 //
-// Each INSERT is one block, which ClickHouse takes as a whole, and the number of
-// rows that the server reports is compared with the number that was sent. Over
-// HTTP the client library does not look at errors that come after the status, so
-// every statement waits for its end. The ledger relies on reading what was
+// Each INSERT is one block, which ClickHouse takes as a whole. Over HTTP the number
+// of rows that the server reports is compared with the number that was sent; the
+// native protocol, whose blocks are counted themselves, reports none for an INSERT
+// of blocks. Over HTTP the client library does not look at errors that come after
+// the status, so every statement waits for its end. The ledger relies on reading what was
 // written: on a replicated server, point the DSN at one replica, or set
 // insert_quorum and select_sequential_consistency in it.
 //

@@ -28,7 +28,9 @@ var (
 const codeAccessDenied = 497
 
 // wrap names an error of the client library. The server's message is kept only
-// up to where it could repeat parts of the statement, which may hold keys.
+// up to where it could repeat parts of the statement, which may hold keys. ctx is
+// the caller's: when it is cancelled the library closes the connection, which may
+// look like an error of the network.
 func wrap(ctx context.Context, err error, what string) error {
 	if err == nil {
 		return nil
@@ -72,11 +74,10 @@ func redact(err error) error {
 }
 
 func wrapException(ex *ch.Exception, what string) error {
-	name := ex.CodeName
-	if name == "" {
-		name = "exception"
+	cause := fmt.Errorf("ClickHouse code %d", ex.Code)
+	if ex.CodeName != "" { // told over HTTP alone
+		cause = fmt.Errorf("%w, %s", cause, ex.CodeName)
 	}
-	cause := fmt.Errorf("ClickHouse code %d, %s", ex.Code, name)
 	switch {
 	case authCodes[ex.Code]:
 		return fault.Transient(sink.CodeAuth, cause, "%s: the server refuses the user or password", what)

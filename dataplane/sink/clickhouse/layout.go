@@ -80,9 +80,6 @@ func (s *Sink) newLayout(sch *change.Schema, o sink.TableOptions) (*layout, stri
 	if len(sch.Columns) == 0 {
 		return l, "the table has no columns"
 	}
-	if s.opts.JSON && !s.conn.http {
-		return l, "the option json needs the HTTP protocol, over which the server makes JSON of its text"
-	}
 	for i := range sch.Columns {
 		c := &sch.Columns[i]
 		m := mapType(&c.Type, &s.opts)

@@ -23,7 +23,8 @@ const (
 )
 
 // Config of a sink. The DSN is http(s)://user:password@host:port/ or
-// clickhouse://user:password@host:port/ for the native protocol. It holds a
+// clickhouse://user:password@host:port/ for the native protocol, with TLS if
+// secure=true is in its query. It holds a
 // password: it is never logged and never in an error.
 type Config struct {
 	DSN      string

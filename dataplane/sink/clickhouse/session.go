@@ -301,16 +301,14 @@ func (x *session) mark(ctx context.Context, marks []sink.Watermark, tables []sin
 	if err != nil {
 		return err
 	}
-	if w.known && w.rows == 0 {
-		if err := x.check(ctx, tables); err != nil {
-			return err
-		}
-		return x.fenced()
-	}
-	if w.known {
+	if w.known && w.rows > 0 {
 		x.agreed(began, tables)
+		return nil
 	}
-	return nil
+	if err := x.check(ctx, tables); err != nil || !w.known {
+		return err
+	}
+	return x.fenced()
 }
 
 // layout returns how rows of a batch lie in their table as it is now.

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"time"
 	"unsafe"
 
 	"github.com/ebitengine/purego"
@@ -94,12 +95,25 @@ func engineError(msg string) *Error {
 	return &Error{Code: code, Message: msg}
 }
 
+var namePattern = regexp.MustCompile(` \([A-Z0-9_]+\)( \(version [^)]*\))?$`)
+
+// nativeMessage is the engine's text as it goes over the native protocol, where
+// the code has a field of its own.
+func nativeMessage(msg string) string {
+	if m := codePattern.FindStringIndex(msg); m != nil && m[0] == 0 {
+		msg = strings.TrimSpace(msg[m[1]:])
+	}
+	return namePattern.ReplaceAllString(msg, "")
+}
+
 // Engine is ClickHouse in this process: several connections to one folder, each
 // used by one request at a time.
 type Engine struct {
 	lib   *library
 	conns chan *conn
 	all   []*conn
+	// killer ends statements of the others, which are all busy when it matters.
+	killer *conn
 }
 
 // EngineOptions tell where the engine's code and data are.
@@ -117,6 +131,7 @@ type conn struct {
 	work chan func()
 
 	open func() error // on the connection's thread
+	tag  string       // log_comment of its statements
 
 	database string
 	settings map[string]string
@@ -131,8 +146,8 @@ func OpenEngine(o EngineOptions) (*Engine, error) {
 	// Go's runtime needs its own handlers (preemption, nil checks).
 	lib.setSignals(0)
 	e := &Engine{lib: lib, conns: make(chan *conn, o.Connections)}
-	for range o.Connections {
-		c := &conn{lib: lib, work: make(chan func())}
+	for i := range o.Connections + 1 {
+		c := &conn{lib: lib, work: make(chan func()), tag: fmt.Sprintf("front-%d", i)}
 		opened := make(chan error, 1)
 		c.open = func() error { return c.connect(o.Dir) }
 		go func() {
@@ -148,6 +163,10 @@ func OpenEngine(o EngineOptions) (*Engine, error) {
 		}()
 		if err := <-opened; err != nil {
 			return nil, err
+		}
+		if i == o.Connections {
+			e.killer = c
+			break
 		}
 		e.all = append(e.all, c)
 		e.conns <- c
@@ -198,6 +217,34 @@ func (e *Engine) acquire(ctx context.Context) (*conn, error) {
 }
 
 func (e *Engine) release(c *conn) { e.conns <- c }
+
+// killPause is how long a statement has to end before it is killed again: it may
+// not have begun the first time.
+const killPause = 50 * time.Millisecond
+
+// killWith kills the statement that runs on c when ctx ends. stop must be called
+// before c runs another.
+func (e *Engine) killWith(ctx context.Context, c *conn) (stop func()) {
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		select {
+		case <-done:
+			return
+		case <-ctx.Done():
+		}
+		for {
+			// It fails if the statement has just ended, which is as good.
+			_, _, _ = e.killer.exec([]byte("KILL QUERY WHERE Settings['log_comment'] = "+quoteString(c.tag)+" ASYNC"), "Null", nil)
+			select {
+			case <-done:
+				return
+			case <-time.After(killPause):
+			}
+		}
+	}()
+	return func() { close(done); <-ended }
+}
 
 // on runs f on the connection's thread.
 func (c *conn) on(f func()) {

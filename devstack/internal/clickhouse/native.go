@@ -4,6 +4,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
+	"math/bits"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -21,7 +24,19 @@ var blockInfo = []byte{1, 0, 2, 0xff, 0xff, 0xff, 0xff, 0}
 var errShort = errors.New("native block ends early")
 
 // errOpaque is for types whose data has no length that can be told from outside.
-var errOpaque = errors.New("this type has no length that the front can tell; select it as a String")
+var errOpaque = errors.New("this type has no length that the front can tell; use it as a String")
+
+// errLarge is for a block that is not worth believing.
+var errLarge = fmt.Errorf("native block exceeds %d MiB", maxBlock>>20)
+
+const (
+	// maxBlock bounds the memory of a block that a client sends.
+	maxBlock = 1 << 30
+	// maxColumns and maxTypeName bound what is made of a block's head.
+	maxColumns, maxTypeName = 1 << 16, 1 << 18
+	// maxNesting bounds the recursion over a type.
+	maxNesting = 64
+)
 
 // upgradeBlocks gives the blocks of in as a client of a protocol version expects
 // them, as slices to be written one after the other. The columns' data is not
@@ -75,24 +90,85 @@ func upgradeBlock(in []byte, revision int) (out [][]byte, rest []byte, err error
 	return out, in[r.pos:], r.err
 }
 
-// nativeReader walks over a block; its first error stays.
+// downgradeBlock reads one block of a client, with the block header of protocol
+// versions from revisionWithCustomSerialization on, and gives it as the engine
+// takes it, appended to dst. Nothing is read beyond the block.
+func downgradeBlock(dst []byte, src io.Reader) (out []byte, columns, rows uint64, err error) {
+	r := nativeReader{src: src}
+	for field := r.uvarint(); field != 0 && r.err == nil; field = r.uvarint() {
+		switch field {
+		case 1:
+			r.skip(1)
+		case 2:
+			r.skip(4)
+		default:
+			r.err = fmt.Errorf("native block has the unknown field %d", field)
+		}
+	}
+	columns, rows = r.uvarint(), r.uvarint()
+	if r.err == nil && columns > maxColumns {
+		r.err = errLarge
+	}
+	// What stays in the reader from here on is the block for the engine.
+	r.b, r.pos = dst, len(dst)
+	r.b = binary.AppendUvarint(binary.AppendUvarint(r.b, columns), rows)
+	r.pos = len(r.b)
+	for i := uint64(0); i < columns && r.err == nil; i++ {
+		r.skip(r.uvarint())
+		n := r.uvarint()
+		if n > maxTypeName {
+			return nil, 0, 0, errLarge
+		}
+		name := string(r.take(n))
+		if custom := r.take(1); custom != nil {
+			if custom[0] != 0 {
+				return nil, 0, 0, fmt.Errorf("custom serialization of a column: %w", errOpaque)
+			}
+			r.pos--
+			r.b = r.b[:r.pos]
+		}
+		if rows > 0 && r.err == nil {
+			t, err := parseType(name)
+			if err != nil {
+				return nil, 0, 0, err
+			}
+			t.skipPrefix(&r)
+			t.skipData(&r, rows)
+		}
+	}
+	if r.err != nil {
+		return nil, 0, 0, r.err
+	}
+	return r.b, columns, rows, nil
+}
+
+// nativeReader walks over a block; its first error stays. What is not in b yet
+// comes from src, if there is one, and no byte more than the walk asks for.
 type nativeReader struct {
 	b   []byte
 	pos int
+	src io.Reader
 	err error
 }
 
 func (r *nativeReader) uvarint() uint64 {
-	if r.err != nil {
-		return 0
+	if r.err == nil && r.pos < len(r.b) && r.b[r.pos] < 0x80 { // most are short
+		r.pos++
+		return uint64(r.b[r.pos-1])
 	}
-	v, n := binary.Uvarint(r.b[r.pos:])
-	if n <= 0 {
-		r.err = errShort
-		return 0
+	var v uint64
+	for shift := 0; shift < 64; shift += 7 {
+		b := r.take(1)
+		if b == nil {
+			return 0
+		}
+		v |= uint64(b[0]&0x7f) << shift
+		if b[0] < 0x80 {
+			return v
+		}
 	}
-	r.pos += n
-	return v
+	r.err = errShort
+	return 0
 }
 
 func (r *nativeReader) uint64() uint64 {
@@ -104,17 +180,47 @@ func (r *nativeReader) uint64() uint64 {
 
 func (r *nativeReader) skip(n uint64) { r.take(n) }
 
+// skipEach passes rows values of a size.
+func (r *nativeReader) skipEach(rows, size uint64) {
+	hi, n := bits.Mul64(rows, size)
+	if hi != 0 && r.err == nil {
+		r.err = errShort
+	}
+	r.skip(n)
+}
+
 func (r *nativeReader) take(n uint64) []byte {
 	if r.err != nil {
 		return nil
 	}
-	if n > uint64(len(r.b)-r.pos) {
-		r.err = errShort
-		return nil
+	if have := uint64(len(r.b) - r.pos); n > have {
+		if r.err = r.fill(n - have); r.err != nil {
+			return nil
+		}
 	}
 	b := r.b[r.pos : r.pos+int(n)]
 	r.pos += int(n)
 	return b
+}
+
+// fill reads n bytes more, in pieces: a length that is a lie costs no memory.
+func (r *nativeReader) fill(n uint64) error {
+	if r.src == nil {
+		return errShort
+	}
+	if n > maxBlock || uint64(len(r.b)) > maxBlock-n {
+		return errLarge
+	}
+	for n > 0 {
+		step := int(min(n, appendSize))
+		at := len(r.b)
+		r.b = slices.Grow(r.b, step)[:at+step]
+		if _, err := io.ReadFull(r.src, r.b[at:]); err != nil {
+			return fmt.Errorf("read a block: %w", err)
+		}
+		n -= uint64(step)
+	}
+	return nil
 }
 
 // nativeType is a column type as far as the size of its data goes.
@@ -146,7 +252,12 @@ var fixedSizes = map[string]uint64{
 	"Int256": 32, "UInt256": 32,
 }
 
-func parseType(name string) (nativeType, error) {
+func parseType(name string) (nativeType, error) { return parseNested(name, maxNesting) }
+
+func parseNested(name string, left int) (nativeType, error) {
+	if left == 0 {
+		return nativeType{}, fmt.Errorf("a type nested deeper than %d: %w", maxNesting, errOpaque)
+	}
 	base, inner := name, ""
 	if i := strings.IndexByte(name, '('); i > 0 && strings.HasSuffix(name, ")") {
 		base, inner = name[:i], name[i+1:len(name)-1]
@@ -187,15 +298,15 @@ func parseType(name string) (nativeType, error) {
 	case "MultiPolygon":
 		return array(array(array(point))), nil
 	case "SimpleAggregateFunction":
-		return parseType(args[len(args)-1])
+		return parseNested(args[len(args)-1], left-1)
 	case "Nullable", "Array", "LowCardinality":
-		t, err := parseType(inner)
+		t, err := parseNested(inner, left-1)
 		kind := map[string]typeKind{"Nullable": nullableType, "Array": arrayType, "LowCardinality": lowCardinalityType}[base]
 		return nativeType{kind: kind, of: []nativeType{t}}, err
 	case "Variant":
 		t := nativeType{kind: variantType}
 		for _, a := range args {
-			e, err := parseType(a)
+			e, err := parseNested(a, left-1)
 			if err != nil {
 				return t, err
 			}
@@ -208,9 +319,9 @@ func parseType(name string) (nativeType, error) {
 		}
 		t := nativeType{kind: tupleType}
 		for _, a := range args {
-			e, err := parseType(a)
+			e, err := parseNested(a, left-1)
 			if err != nil && base != "Map" {
-				e, err = parseType(afterName(a))
+				e, err = parseNested(afterName(a), left-1)
 			}
 			if err != nil {
 				return t, err
@@ -275,11 +386,7 @@ func (t nativeType) skipPrefix(r *nativeReader) {
 func (t nativeType) skipData(r *nativeReader, rows uint64) {
 	switch t.kind {
 	case fixedType:
-		if t.size > 0 && rows > uint64(len(r.b))/t.size {
-			r.err = errShort
-			return
-		}
-		r.skip(rows * t.size)
+		r.skipEach(rows, t.size)
 	case stringType, jsonType:
 		for i := uint64(0); i < rows && r.err == nil; i++ {
 			r.skip(r.uvarint())
@@ -295,11 +402,7 @@ func (t nativeType) skipData(r *nativeReader, rows uint64) {
 		if rows == 0 {
 			return
 		}
-		if rows > uint64(len(r.b))/8 {
-			r.err = errShort
-			return
-		}
-		r.skip((rows - 1) * 8)
+		r.skipEach(rows-1, 8)
 		t.of[0].skipData(r, r.uint64())
 	case lowCardinalityType:
 		t.skipDictionary(r, rows)
@@ -329,7 +432,7 @@ func (t nativeType) skipDictionary(r *nativeReader, rows uint64) {
 			r.err = errShort
 			return
 		}
-		r.skip(n * width)
+		r.skipEach(n, width)
 		done += n
 	}
 }

@@ -117,6 +117,17 @@ func TestUpgradedBlocksAreThoseOfTheClient(t *testing.T) {
 		if !bytes.Equal(bytes.Join(parts, nil), want.Buf) {
 			t.Errorf("%d rows differ", rows)
 		}
+		var back []byte
+		for r := bytes.NewReader(want.Buf); r.Len() > 0; {
+			b, columns, n, err := downgradeBlock(nil, r)
+			if err != nil || columns != uint64(len(someTypes)) || n != uint64(rows) {
+				t.Fatalf("%d rows: %d columns, %d rows, %v", rows, columns, n, err)
+			}
+			back = append(back, b...)
+		}
+		if !bytes.Equal(back, old.Buf) {
+			t.Errorf("%d rows differ on the way back", rows)
+		}
 		same, err := upgradeBlocks(old.Buf, 0)
 		if err != nil || !bytes.Equal(bytes.Join(same, nil), old.Buf) {
 			t.Errorf("version 0 must pass as it is: %v", err)
@@ -163,6 +174,60 @@ func FuzzUpgradeBlocks(f *testing.F) {
 	})
 }
 
+func FuzzDowngradeBlock(f *testing.F) {
+	var b chproto.Buffer
+	if err := block(f, 5, someTypes...).Encode(&b, revision); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b.Buf)
+	f.Add(append(append([]byte(nil), blockInfo...), "\x01\x01\x01a\x05UInt8\x00\x07"...))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		out, columns, _, err := downgradeBlock(nil, bytes.NewReader(in))
+		if err != nil || columns == 0 {
+			return
+		}
+		// What goes to the engine must be walked over in the same way.
+		parts, rest, err := upgradeBlock(out, revision)
+		if err != nil || len(rest) > 0 || len(parts) < 2 {
+			t.Errorf("%d bytes are left, %v", len(rest), err)
+		}
+	})
+}
+
+func TestInsertShapes(t *testing.T) {
+	for head, want := range map[string]string{
+		"INSERT INTO t": "SELECT * FROM t",
+		"insert into table `a b`.\"t\" (x, `y)`) SETTINGS a = (1)": "SELECT x, `y)` FROM `a b`.\"t\"",
+		"INSERT INTO db.t(a,b)":                    "SELECT a,b FROM db.t",
+		"INSERT INTO t (* EXCEPT(a, b)) ":          "SELECT * EXCEPT(a, b) FROM t",
+		"INSERT INTO FUNCTION null('x UInt8') (x)": "SELECT x FROM null('x UInt8')",
+		"INSERT INTO":                              "",
+		"INSERT INTO (":                            "",
+		"INSERT INTO t.":                           "",
+	} {
+		if got := insertShape(head); got != want {
+			t.Errorf("%q: %q, want %q", head, got, want)
+		}
+	}
+}
+
+func TestNativeMessages(t *testing.T) {
+	for text, want := range map[string]string{
+		"Code: 60. DB::Exception: Table x.y does not exist. (UNKNOWN_TABLE)": "DB::Exception: Table x.y does not exist.",
+		"Code: 6. DB::Exception: no (A). (NAME) (version 26.7.2.1)":          "DB::Exception: no (A).",
+		"another": "another",
+	} {
+		if got := nativeMessage(text); got != want {
+			t.Errorf("%q", got)
+		}
+	}
+	for text, want := range map[string]string{`'it\'s\ta\\b\0'`: "it's\ta\\b\x00", "7": "7", "''": "", "'": "'"} {
+		if got := undump(text); got != want {
+			t.Errorf("%s: %q", text, got)
+		}
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add("INSERT INTO t (a) FORMAT CSV\n1")
 	f.Add("SELECT '\\' /* -- ` FORMAT")
@@ -170,5 +235,9 @@ func FuzzParse(f *testing.F) {
 		if st := parse(sql); st.dataStart < 0 || st.dataStart > len(sql) {
 			t.Errorf("%q: data at %d of %d", sql, st.dataStart, len(sql))
 		}
+		if st := parse(sql); st.format != "" && sql[st.formatStart:st.formatEnd] == "" {
+			t.Errorf("%q: format at %d to %d", sql, st.formatStart, st.formatEnd)
+		}
+		insertShape(sql)
 	})
 }

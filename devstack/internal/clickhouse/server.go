@@ -131,7 +131,9 @@ func (q *request) run() error {
 	case data != nil:
 		err = q.insert(c, st, data)
 	case st.reads():
+		stop := q.server.engine.killWith(q.r.Context(), c)
 		err = q.query(c, query, st, params)
+		stop()
 	default:
 		err = q.execute(c, query, params)
 	}
@@ -214,10 +216,7 @@ func (q *request) prepare(c *conn) error {
 	if database == "" {
 		database = "default"
 	}
-	settings := map[string]string{
-		// The engine writes JSON columns in a layout that clients have given up.
-		"output_format_native_write_json_as_string": "1",
-	}
+	settings := map[string]string{}
 	for name, v := range q.values {
 		if !interfaceParams[name] && !strings.HasPrefix(name, "param_") && name != "" {
 			settings[name] = v[0]
@@ -291,7 +290,7 @@ func (q *request) query(c *conn, query string, st statement, p params) error {
 func (q *request) writeChunk(chunk []byte, revision int) error {
 	parts, err := upgradeBlocks(chunk, revision)
 	if err != nil {
-		return engineError("Code: 48. DB::Exception: Result type: " + err.Error() + ". (NOT_IMPLEMENTED)")
+		return resultError(err)
 	}
 	for _, p := range parts {
 		if _, err := q.out.Write(p); err != nil {
@@ -299,6 +298,11 @@ func (q *request) writeChunk(chunk []byte, revision int) error {
 		}
 	}
 	return nil
+}
+
+// resultError is for a result that cannot be passed on.
+func resultError(err error) error {
+	return engineError("Code: 48. DB::Exception: Result type: " + err.Error() + ". (NOT_IMPLEMENTED)")
 }
 
 // execute runs everything else: DDL, INSERT … SELECT, SHOW, DESCRIBE.
@@ -396,6 +400,9 @@ func status(code int) int {
 
 // prepare changes only what differs from the request before.
 func (c *conn) prepare(database string, settings map[string]string) error {
+	// The engine writes JSON columns in a layout that clients have given up.
+	settings["output_format_native_write_json_as_string"] = "1"
+	settings["log_comment"] = c.tag
 	if c.database != database {
 		c.database = ""
 		if _, _, err := c.exec([]byte("USE "+quoteName(database)), "Null", nil); err != nil {

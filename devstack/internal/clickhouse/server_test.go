@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"math/big"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -28,8 +29,8 @@ var (
 	booted   *Engine
 )
 
-// serve starts a front over the one engine that a process can have.
-func serve(t testing.TB) *httptest.Server {
+// chdb finds libchdb.
+func chdb(t testing.TB) string {
 	t.Helper()
 	lib := os.Getenv("SYNCLINE_LIBCHDB")
 	if lib == "" {
@@ -40,6 +41,13 @@ func serve(t testing.TB) *httptest.Server {
 		}
 		lib = found[len(found)-1]
 	}
+	return lib
+}
+
+// engine is the one that a process can have.
+func engine(t testing.TB) *Engine {
+	t.Helper()
+	lib := chdb(t)
 	bootOnce.Do(func() {
 		dir, err := os.MkdirTemp("", "devstack-clickhouse-")
 		if err != nil {
@@ -51,9 +59,60 @@ func serve(t testing.TB) *httptest.Server {
 	if bootErr != nil {
 		t.Fatal(bootErr)
 	}
-	s := httptest.NewServer(NewServer(booted, slog.New(slog.DiscardHandler)))
+	return booted
+}
+
+// serve starts the HTTP front.
+func serve(t testing.TB) *httptest.Server {
+	t.Helper()
+	s := httptest.NewServer(NewServer(engine(t), slog.New(slog.DiscardHandler)))
 	t.Cleanup(s.Close)
 	return s
+}
+
+// serveNative starts the native front.
+func serveNative(t testing.TB) (address string) {
+	t.Helper()
+	s, err := NewTCPServer(t.Context(), engine(t), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Serve(ctx, l) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	return l.Addr().String()
+}
+
+func openNative(t testing.TB, address string, method clickhouse.CompressionMethod) clickhouse.Conn {
+	t.Helper()
+	c, err := clickhouse.Open(&clickhouse.Options{Addr: []string{address}, Compression: &clickhouse.Compression{Method: method}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// overBoth runs a test with a client of each front.
+func overBoth(t *testing.T, f func(t *testing.T, open func(clickhouse.CompressionMethod) clickhouse.Conn)) {
+	t.Run("http", func(t *testing.T) {
+		s := serve(t)
+		f(t, func(m clickhouse.CompressionMethod) clickhouse.Conn { return open(t, s, m) })
+	})
+	t.Run("native", func(t *testing.T) {
+		address := serveNative(t)
+		f(t, func(m clickhouse.CompressionMethod) clickhouse.Conn { return openNative(t, address, m) })
+	})
 }
 
 func open(t testing.TB, s *httptest.Server, method clickhouse.CompressionMethod) clickhouse.Conn {
@@ -70,7 +129,7 @@ func open(t testing.TB, s *httptest.Server, method clickhouse.CompressionMethod)
 	return c
 }
 
-func exec(t testing.TB, c clickhouse.Conn, sql string, args ...any) {
+func execute(t testing.TB, c clickhouse.Conn, sql string, args ...any) {
 	t.Helper()
 	if err := c.Exec(context.Background(), sql, args...); err != nil {
 		t.Fatalf("%s: %v", sql, err)
@@ -85,12 +144,16 @@ const everyType = `CREATE OR REPLACE TABLE every (
 	tup Tuple(Int32, String), named Tuple(a UInt8, b Nullable(String)), m Map(String, Array(UInt64)), ip IPv4, ip6 IPv6, f32 Float32, i8 Int8
 ) ENGINE = ReplacingMergeTree(u128) ORDER BY i`
 
-func TestEveryTypeRoundTrips(t *testing.T) {
-	s := serve(t)
+func TestEveryTypeRoundTrips(t *testing.T) { overBoth(t, everyTypeRoundTrips) }
+
+func everyTypeRoundTrips(t *testing.T, open func(clickhouse.CompressionMethod) clickhouse.Conn) {
 	for _, method := range []clickhouse.CompressionMethod{clickhouse.CompressionNone, clickhouse.CompressionLZ4, clickhouse.CompressionZSTD, clickhouse.CompressionGZIP} {
+		if method == clickhouse.CompressionGZIP && strings.HasSuffix(t.Name(), "native") {
+			continue // of HTTP alone
+		}
 		t.Run(method.String(), func(t *testing.T) {
-			c, ctx := open(t, s, method), context.Background()
-			exec(t, c, everyType)
+			c, ctx := open(method), context.Background()
+			execute(t, c, everyType)
 			batch, err := c.PrepareBatch(ctx, "INSERT INTO every")
 			if err != nil {
 				t.Fatal(err)
@@ -169,10 +232,12 @@ func TestEveryTypeRoundTrips(t *testing.T) {
 	}
 }
 
-func TestJSONAndVariants(t *testing.T) {
-	c, ctx := open(t, serve(t), clickhouse.CompressionLZ4), context.Background()
-	exec(t, c, "CREATE OR REPLACE TABLE docs (i UInt8, j JSON, v Variant(String, Int64)) ENGINE = MergeTree ORDER BY i")
-	exec(t, c, `INSERT INTO docs VALUES (1, '{"a":{"b":1},"c":"x"}', 5), (2, '{}', 'text')`)
+func TestJSONAndVariants(t *testing.T) { overBoth(t, jsonAndVariants) }
+
+func jsonAndVariants(t *testing.T, open func(clickhouse.CompressionMethod) clickhouse.Conn) {
+	c, ctx := open(clickhouse.CompressionLZ4), context.Background()
+	execute(t, c, "CREATE OR REPLACE TABLE docs (i UInt8, j JSON, v Variant(String, Int64)) ENGINE = MergeTree ORDER BY i")
+	execute(t, c, `INSERT INTO docs VALUES (1, '{"a":{"b":1},"c":"x"}', 5), (2, '{}', 'text')`)
 	rows, err := c.Query(ctx, "SELECT i, j, v FROM docs ORDER BY i")
 	if err != nil {
 		t.Fatal(err)
@@ -212,9 +277,11 @@ func TestJSONAndVariants(t *testing.T) {
 	}
 }
 
-func TestErrorsLeaveTheConnectionFine(t *testing.T) {
-	c, ctx := open(t, serve(t), clickhouse.CompressionLZ4), context.Background()
-	exec(t, c, "CREATE OR REPLACE TABLE plain (a UInt64, s String) ENGINE = MergeTree ORDER BY a")
+func TestErrorsLeaveTheConnectionFine(t *testing.T) { overBoth(t, errorsLeaveTheConnectionFine) }
+
+func errorsLeaveTheConnectionFine(t *testing.T, open func(clickhouse.CompressionMethod) clickhouse.Conn) {
+	c, ctx := open(clickhouse.CompressionLZ4), context.Background()
+	execute(t, c, "CREATE OR REPLACE TABLE plain (a UInt64, s String) ENGINE = MergeTree ORDER BY a")
 	for range 20 {
 		var ex *clickhouse.Exception
 		if err := c.Exec(ctx, "SELECT * FROM nowhere"); !errors.As(err, &ex) || ex.Code != 60 {
@@ -249,7 +316,7 @@ func TestErrorsLeaveTheConnectionFine(t *testing.T) {
 func TestSettingsAndDatabaseHoldForOneRequest(t *testing.T) {
 	s := serve(t)
 	c, ctx := open(t, s, clickhouse.CompressionNone), context.Background()
-	exec(t, c, "CREATE DATABASE IF NOT EXISTS `other one`")
+	execute(t, c, "CREATE DATABASE IF NOT EXISTS `other one`")
 	for i := range 30 {
 		with := clickhouse.Context(ctx, clickhouse.WithSettings(clickhouse.Settings{"max_threads": i%3 + 1}))
 		var threads string
@@ -257,7 +324,7 @@ func TestSettingsAndDatabaseHoldForOneRequest(t *testing.T) {
 			t.Fatalf("%s, %v", threads, err)
 		}
 	}
-	exec(t, c, "SET max_threads = 77")
+	execute(t, c, "SET max_threads = 77")
 	for range 20 {
 		if got := get(t, s, "/?query="+url.QueryEscape("SELECT getSetting('max_threads') = 77, currentDatabase()")); got != "0\tdefault\n" {
 			t.Fatalf("leaked: %q", got)
@@ -341,10 +408,11 @@ func TestPlainHTTP(t *testing.T) {
 	}
 }
 
-func TestManyClientsAtOnce(t *testing.T) {
-	s := serve(t)
-	c, ctx := open(t, s, clickhouse.CompressionLZ4), context.Background()
-	exec(t, c, "CREATE OR REPLACE TABLE crowd (w UInt32, n UInt64) ENGINE = MergeTree ORDER BY (w, n)")
+func TestManyClientsAtOnce(t *testing.T) { overBoth(t, manyClientsAtOnce) }
+
+func manyClientsAtOnce(t *testing.T, open func(clickhouse.CompressionMethod) clickhouse.Conn) {
+	c, ctx := open(clickhouse.CompressionLZ4), context.Background()
+	execute(t, c, "CREATE OR REPLACE TABLE crowd (w UInt32, n UInt64) ENGINE = MergeTree ORDER BY (w, n)")
 	var wg sync.WaitGroup
 	for w := range 8 {
 		wg.Go(func() {
@@ -374,7 +442,7 @@ func TestManyClientsAtOnce(t *testing.T) {
 func BenchmarkInsert(b *testing.B) {
 	s := serve(b)
 	c, ctx := open(b, s, clickhouse.CompressionLZ4), context.Background()
-	exec(b, c, "CREATE OR REPLACE TABLE bench (id UInt64, name String, price Decimal(38, 2), at DateTime64(6), note Nullable(String), _version UInt128, _deleted UInt8) ENGINE = ReplacingMergeTree(_version, _deleted) ORDER BY id")
+	execute(b, c, "CREATE OR REPLACE TABLE bench (id UInt64, name String, price Decimal(38, 2), at DateTime64(6), note Nullable(String), _version UInt128, _deleted UInt8) ENGINE = ReplacingMergeTree(_version, _deleted) ORDER BY id")
 	const rows = 100_000
 	version := big.NewInt(1 << 60)
 	note, at, price := "a note of some length for the row", time.Now(), decimal.RequireFromString("12345.67")

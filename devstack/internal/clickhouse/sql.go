@@ -106,8 +106,10 @@ type statement struct {
 	leaky bool
 	// fromInput is INSERT … SELECT … FROM input(…).
 	fromInput bool
-	// format of the output that a SELECT names.
-	format string
+	// format of the output that a SELECT names; its clause begins at formatStart
+	// and ends at formatEnd.
+	format                 string
+	formatStart, formatEnd int
 }
 
 func (s statement) reads() bool {
@@ -164,7 +166,7 @@ func parse(sql string) statement {
 		if t.depth == 0 && w == "FORMAT" && st.reads() {
 			save := sc
 			if name, ok := sc.next(); ok && name.kind == wordToken {
-				st.format = sql[name.start:name.end]
+				st.format, st.formatStart, st.formatEnd = sql[name.start:name.end], t.start, name.end
 			} else {
 				sc = save
 			}
@@ -175,6 +177,61 @@ func parse(sql string) statement {
 		prev = w
 	}
 	return st
+}
+
+// insertShape is a query with the columns that an INSERT takes, or empty if its
+// table is not found.
+func insertShape(head string) string {
+	sc := scanner{sql: head}
+	var t token
+	ok, function := true, false
+	for range 5 { // INSERT INTO TABLE FUNCTION and the name
+		if t, ok = sc.next(); !ok {
+			return ""
+		}
+		w := ""
+		if t.kind == wordToken {
+			w = strings.ToUpper(head[t.start:t.end])
+		}
+		function = function || w == "FUNCTION"
+		if w != "INSERT" && w != "INTO" && w != "TABLE" && w != "FUNCTION" {
+			break
+		}
+	}
+	if t.kind == signToken {
+		return ""
+	}
+	start, end := t.start, t.end
+	next, ok := sc.next()
+	for ok && head[next.start] == '.' {
+		if t, ok = sc.next(); !ok {
+			return ""
+		}
+		end = t.end
+		next, ok = sc.next()
+	}
+	// paren passes what is in parentheses.
+	paren := func() (from, to int) {
+		from = next.start
+		for to = next.end; ok; {
+			to = next.end
+			closes := head[next.start] == ')' && next.kind == signToken && next.depth == 0
+			if next, ok = sc.next(); closes {
+				break
+			}
+		}
+		return from, to
+	}
+	opens := func() bool { return ok && next.kind == signToken && head[next.start] == '(' }
+	if function && opens() {
+		_, end = paren()
+	}
+	columns := "*"
+	if opens() {
+		from, to := paren()
+		columns = strings.TrimSuffix(strings.TrimPrefix(head[from:to], "("), ")")
+	}
+	return "SELECT " + columns + " FROM " + head[start:end]
 }
 
 // skipLineEnd is where the data after a format's name begins: after one blank

@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"syncline/devstack/internal/clickhouse"
 	"syncline/devstack/internal/components"
 	"syncline/devstack/internal/proc"
 )
@@ -139,12 +140,18 @@ func kafkaService(c *Config, p programs) *service {
 }
 
 func clickHouseService(c *Config, p programs) *service {
-	s := &service{name: ClickHouse, address: loopback(c.Ports.ClickHouse), note: "HTTP interface"}
+	native := loopback(c.Ports.Native)
+	s := &service{name: ClickHouse, address: loopback(c.Ports.ClickHouse), note: "HTTP; native protocol " + native}
 	s.spec = proc.Spec{
 		Path: p.self, Log: c.log(ClickHouse), Env: []string{"TZ=UTC"},
-		Args: []string{"serve", "clickhouse", "--port", strconv.Itoa(c.Ports.ClickHouse), "--dir", filepath.Join(c.Data, "clickhouse"), "--library", p.chdb},
+		Args: []string{"serve", "clickhouse", "--port", strconv.Itoa(c.Ports.ClickHouse), "--native-port", strconv.Itoa(c.Ports.Native), "--dir", filepath.Join(c.Data, "clickhouse"), "--library", p.chdb},
 	}
-	s.ready = func(ctx context.Context) error { return getOK(ctx, "http://"+s.address+"/?query=SELECT+1") }
+	s.ready = func(ctx context.Context) error {
+		if err := getOK(ctx, "http://"+s.address+"/?query=SELECT+1"); err != nil {
+			return err
+		}
+		return clickhouse.Ping(ctx, native)
+	}
 	return s
 }
 

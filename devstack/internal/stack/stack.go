@@ -154,6 +154,7 @@ func (s *Stack) Env() [][2]string {
 		{"SYNCLINE_SINK_DSN", postgresDSN(c.Ports.Sink)},
 		{"SYNCLINE_KAFKA_BROKERS", loopback(c.Ports.Kafka)},
 		{"SYNCLINE_CLICKHOUSE_URL", "http://default@" + loopback(c.Ports.ClickHouse) + "/default"},
+		{"SYNCLINE_CLICKHOUSE_NATIVE_URL", "clickhouse://default@" + loopback(c.Ports.Native) + "/default"},
 		{"SYNCLINE_DEVSTACK_SOCKET", SocketPath(c.Data)},
 		{"SYNCLINE_PG_BINDIR", s.programs.postgres},
 	}

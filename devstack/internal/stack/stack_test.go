@@ -111,6 +111,7 @@ func TestEnvironmentIsSafeForAShell(t *testing.T) {
 		"export SYNCLINE_TEMPORAL_ADDRESS=127.0.0.1:27000", "export SYNCLINE_TEMPORAL_UI=http://127.0.0.1:27001", "export SYNCLINE_TEMPORAL_CLI=/t",
 		"export SYNCLINE_SOURCE_DSN=postgres://postgres@127.0.0.1:27002/postgres", "export SYNCLINE_SINK_DSN=postgres://postgres@127.0.0.1:27003/postgres",
 		"export SYNCLINE_KAFKA_BROKERS=127.0.0.1:27004", "export SYNCLINE_CLICKHOUSE_URL=http://default@127.0.0.1:27005/default",
+		"export SYNCLINE_CLICKHOUSE_NATIVE_URL=clickhouse://default@127.0.0.1:27009/default",
 		"export SYNCLINE_PG_BINDIR=/p", "export SYNCLINE_VAULT_ADDR=http://127.0.0.1:27006",
 	} {
 		if !strings.Contains(string(b), line+"\n") {
