@@ -75,7 +75,7 @@ func (a *Activities) Capture(ctx context.Context, in contract.CaptureInput) (err
 		var written capture.Status // as of the last look
 		counted := &countedLog{Log: records, m: metrics, pending: map[countKey]int{}}
 		defer counted.flush()
-		return capture.Run(ctx, stream, counted, capture.Options{
+		err = capture.Run(ctx, stream, counted, capture.Options{
 			Epoch: in.Epoch, CreatedAt: in.SlotAt, StatusInterval: in.Spec.Stream.StatusInterval.Std(),
 		}, capture.Observer{
 			Started: func(confirmed change.LSN, p capture.Progress, resumed bool) {
@@ -99,6 +99,10 @@ func (a *Activities) Capture(ctx context.Context, in contract.CaptureInput) (err
 				})
 			},
 		})
+		if err == nil { // it ends without an error only with its context, which must not look like a success
+			err = ctx.Err()
+		}
+		return err
 	})
 }
 

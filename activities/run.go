@@ -14,44 +14,32 @@ import (
 	"syncline/secrets"
 )
 
-// beat is how often a long activity reports; the worker's heartbeat throttle is
-// set to the same, so that what operators see is at most this old.
-const beat = time.Second
-
 // long runs a loop of the data plane until the activity is cancelled, the worker
 // stops, or the loop ends. It heartbeats with status() meanwhile.
 func long(ctx context.Context, status func() any, run func(context.Context) error) error {
 	loop, stop := context.WithCancel(ctx)
 	defer stop()
-	done := make(chan struct{})
-	beaten := make(chan struct{})
+	still := keepBeating(ctx, status)
+	defer still()
+	stopping := make(chan struct{})
 	go func() {
-		defer close(beaten)
-		t := time.NewTicker(beat)
-		defer t.Stop()
-		stopping := activity.GetWorkerStopChannel(ctx)
-		activity.RecordHeartbeat(ctx, status())
-		for {
-			select {
-			case <-stopping:
-				stop()
-				stopping = nil
-			case <-t.C:
-				activity.RecordHeartbeat(ctx, status())
-			case <-done:
-				return
-			}
+		defer close(stopping)
+		select {
+		case <-activity.GetWorkerStopChannel(ctx):
+			stop()
+		case <-loop.Done():
 		}
 	}()
 	err := run(loop)
-	close(done)
-	<-beaten
+	stop()
+	<-stopping
+	still()
 	return ended(ctx, err)
 }
 
 // ended turns what a step of the data plane returned into what Temporal wants.
 func ended(ctx context.Context, err error) error {
-	if ctx.Err() != nil && errors.Is(context.Cause(ctx), context.Canceled) && !workerStopping(ctx) {
+	if cause := context.Cause(ctx); ctx.Err() != nil && !workerStopping(ctx) && (temporal.IsCanceledError(cause) || errors.Is(cause, context.Canceled)) {
 		return ctx.Err()
 	}
 	if workerStopping(ctx) && (err == nil || errors.Is(err, context.Canceled)) {

@@ -259,6 +259,7 @@ func beating(ctx context.Context, f func(context.Context) error) error {
 // PrepareSink creates the ledger, and the sink's tables where they do not exist.
 func (a *Activities) PrepareSink(ctx context.Context, in contract.SinkInput) (err error) {
 	defer func() { err = ended(ctx, err) }()
+	defer keepBeating(ctx, func() any { return nil })()
 	conf, err := findSink(&in.Spec, in.Sink)
 	if err != nil {
 		return err
@@ -309,7 +310,6 @@ func (a *Activities) PrepareSink(ctx context.Context, in contract.SinkInput) (er
 		}
 	}
 	for _, t := range want {
-		activity.RecordHeartbeat(ctx, t.ID.String())
 		if err := sk.AddTable(ctx, t); err != nil {
 			return err
 		}

@@ -129,8 +129,6 @@ func newWorker(tc client.Client, c config.Config, role contract.Role, acts *acti
 	o := worker.Options{
 		// Zero would abandon what is in flight: no flush, no hand-over.
 		WorkerStopTimeout: c.ShutdownTimeout,
-		// What operators see, and how soon a cancellation arrives, depends on it.
-		MaxHeartbeatThrottleInterval: time.Second,
 		DisableWorkflowWorker:        role != contract.Control,
 	}
 	if role == contract.Snapshot {
