@@ -128,8 +128,8 @@ func stopAll(ws []worker.Worker) {
 func newWorker(tc client.Client, c config.Config, role contract.Role, acts *activities.Activities) worker.Worker {
 	o := worker.Options{
 		// Zero would abandon what is in flight: no flush, no hand-over.
-		WorkerStopTimeout: c.ShutdownTimeout,
-		DisableWorkflowWorker:        role != contract.Control,
+		WorkerStopTimeout:     c.ShutdownTimeout,
+		DisableWorkflowWorker: role != contract.Control,
 	}
 	if role == contract.Snapshot {
 		o.MaxConcurrentActivityExecutionSize = c.MaxConcurrentChunks

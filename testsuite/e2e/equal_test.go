@@ -149,9 +149,8 @@ func (p *pipe) watch(column string, tables ...string) (stop func()) {
 		if err != nil {
 			p.r.t.Fatal(err)
 		}
-		if err := w.Sample(ctx); err != nil { // one at least, however soon the end
-			p.r.t.Fatal(err)
-		}
+		// One at least, however soon the end; a table that is being written may need some looks.
+		until(p.r.t, bound, "a sample of the counters at "+name, func(context.Context) error { return w.Sample(ctx) })
 		o := one{name, w, make(chan struct{})}
 		go func() { defer close(o.done); w.Run(ctx, 700*time.Millisecond) }()
 		all = append(all, o)
