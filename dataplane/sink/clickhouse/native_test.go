@@ -42,6 +42,7 @@ func TestAFencedLaneMovesNoWatermark(t *testing.T) {
 }
 
 func TestNativeFaults(t *testing.T) {
+	t.Parallel()
 	s := openTest(t, "native", Options{}, "")
 	ctx := t.Context()
 	unreachable := func(what string, err error) {
@@ -166,6 +167,7 @@ func newProxy(t *testing.T, to string) *proxy {
 
 // TestNativeConnectionsBreak cuts idle connections, and one under a statement.
 func TestNativeConnectionsBreak(t *testing.T) {
+	t.Parallel()
 	u, err := url.Parse(stack.ClickHouseNative(t))
 	if err != nil {
 		t.Fatal(err)
@@ -193,6 +195,7 @@ func TestNativeConnectionsBreak(t *testing.T) {
 
 // TestNativeTakesOddNames has columns that the client library cannot cut out of a statement.
 func TestNativeTakesOddNames(t *testing.T) {
+	t.Parallel()
 	s := openTest(t, "native", Options{}, "")
 	sch := sinktest.Schema("odd", 1, sinktest.Col("id", sinktest.Int4), sinktest.Col("on (sale), `no`", sinktest.Bool), sinktest.Col("FORMAT", sinktest.TextT))
 	tab := add(t, s, sch, sink.TableOptions{Name: "values (x) FORMAT y"})

@@ -240,9 +240,11 @@ func (t *tcpConn) statement(ctx context.Context, q nativeQuery) error {
 		return err
 	}
 	if t.unread {
-		_, err = t.skipBlocks()
+		if _, err := t.skipBlocks(); err != nil && !errors.Is(err, errCancelled) {
+			return err
+		}
 	}
-	return err
+	return nil
 }
 
 func frameMethod(name string) compress.Method {

@@ -302,6 +302,40 @@ func insertPacket(sql string) []byte {
 	return b.Bytes()
 }
 
+// TestNativeConnectionOutlivesExceptions uses one connection, which clickhouse-go
+// would close: after an exception of a query, and one with blocks on the way.
+func TestNativeConnectionOutlivesExceptions(t *testing.T) {
+	address := serveNative(t)
+	execute(t, openNative(t, address, clickhouse.CompressionNone), "CREATE OR REPLACE TABLE picky (a UInt8, CONSTRAINT small CHECK a < 10) ENGINE = MergeTree ORDER BY a")
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
+	ping := []byte{clientPing}
+	row := func(a byte) []byte {
+		return append(append([]byte{clientData, 0}, blockInfo...), "\x01\x01\x01a\x05UInt8\x00"+string(a)...)
+	}
+	end := append(append([]byte{clientData, 0}, blockInfo...), 0, 0)
+	if _, err := conn.Write(bytes.Join([][]byte{preamble(), insertPacket("SELECT nothing"), ping,
+		insertPacket("INSERT INTO picky FORMAT Native"), row(99), row(1), end, ping,
+		insertPacket("INSERT INTO picky FORMAT Native"), row(2), end, ping}, nil)); err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	out, err := io.ReadAll(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The end of the good INSERT, its pong, and nothing after it.
+	if n := bytes.Count(out, []byte("DB::Exception")) - bytes.Count(out, []byte("DB::Exception: ")); n != 2 || !bytes.HasSuffix(out, []byte{serverEndOfStream, serverPong}) {
+		t.Errorf("%d exceptions: %q", n, out)
+	}
+}
+
 // TestGarbageOnTheNativePort sends what is no client's, and lies about lengths.
 func TestGarbageOnTheNativePort(t *testing.T) {
 	address := serveNative(t)
