@@ -403,9 +403,20 @@ func (s *memSession) Gate(_ context.Context, id change.TableID, reason string) e
 }
 
 type placer struct {
-	place func(change.Key) int
-	calls atomic.Int32
-	fail  func(string) error
+	place   func(change.Key) int
+	calls   atomic.Int32
+	fail    func(string) error
+	carried func(context.Context, []string, []sink.Chunk) error // nil: all is in the log
+}
+
+func (p *placer) Carried(ctx context.Context, _ *change.Schema, columns []string, chunks []sink.Chunk) error {
+	if p.carried != nil {
+		return p.carried(ctx, columns, chunks)
+	}
+	if p.fail != nil {
+		return p.fail("carried")
+	}
+	return nil
 }
 
 func (p *placer) Place(_ context.Context, _ *change.Schema, _ []sink.Chunk, keys []change.Key) ([]int, error) {

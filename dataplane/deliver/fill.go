@@ -151,6 +151,9 @@ func (l *lane) ready(ctx context.Context, p *partition, c *change.Change) (*tabl
 	}
 	s := t.versions[c.Schema]
 	if s == nil {
+		if out, err := l.carried(ctx, p, c.Schema); out != taken || err != nil {
+			return nil, out, err
+		}
 		if l.busy != nil || !l.open.empty() {
 			l.drain = p
 			return nil, cut, nil
@@ -220,7 +223,7 @@ func (l *lane) placed(ctx context.Context, p *partition, recs []Record, load *ap
 	if n, ok := t.placed[c.Key]; ok {
 		return n, nil
 	}
-	if c.Key == "" || l.place == nil {
+	if c.Key == "" || l.src == nil {
 		return 0, fault.Permanent(CodeUnplaced, nil, "resync the table", "table %s: its chunks saw different states and its rows have no key to tell them by", t.info.ID)
 	}
 	s := t.versions[c.Schema]
@@ -246,7 +249,7 @@ func (l *lane) placed(ctx context.Context, p *partition, recs []Record, load *ap
 			keys = append(keys, r.Key)
 		}
 	}
-	ns, err := l.place.Place(ctx, s, load.Chunks(), keys)
+	ns, err := l.src.Place(ctx, s, load.Chunks(), keys)
 	if err != nil {
 		return 0, err
 	}

@@ -17,7 +17,7 @@ type lane struct {
 	o     Options
 	log   Log
 	ses   *session
-	place Placer
+	src   Source
 	obs   Observer
 
 	buf    *buffer
@@ -60,12 +60,12 @@ type readFault struct {
 
 // Run claims a lane of a sink and delivers until ctx ends or a fault stops it.
 // It always returns an error; ctx.Err() after a clean stop.
-func Run(ctx context.Context, o Options, log Log, s sink.Sink, place Placer, obs Observer) error {
+func Run(ctx context.Context, o Options, log Log, s sink.Sink, src Source, obs Observer) error {
 	if err := o.validate(); err != nil {
 		return err
 	}
 	l := &lane{
-		o: o, log: log, place: place, obs: obs,
+		o: o, log: log, src: src, obs: obs,
 		buf:    newBuffer(o.MaxBufferBytes),
 		tables: map[change.TableID]*table{},
 		gating: map[change.TableID]string{}, failed: map[change.TableID]time.Time{}, left: map[change.TableID]uint64{},

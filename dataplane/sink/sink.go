@@ -207,7 +207,8 @@ type Session interface {
 	// complete in itself, so emptying the table also removes its chunks from the ledger.
 	Truncate(ctx context.Context, mark Watermark, partitions int) (done bool, err error)
 	// Evolve makes the sink's table able to hold rows of the schema; CodeSchemaGate if
-	// that takes more than adding columns.
+	// that takes more than adding columns. Rows that are there have a new column's
+	// Missing in it, or else NULL: the caller knows that this is what they should have.
 	Evolve(ctx context.Context, table Table, s *change.Schema) error
 	// Gate takes a table out of delivery, with a reason.
 	Gate(ctx context.Context, table change.TableID, reason string) error

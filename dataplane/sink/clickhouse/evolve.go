@@ -93,11 +93,6 @@ func breaking(old, new *change.Schema) string {
 		}
 		return strings.Join(names, ", ")
 	}
-	for i := range new.Columns {
-		if c := &new.Columns[i]; c.NotNull && c.Missing == nil && old.Column(c.Name) < 0 {
-			return fmt.Sprintf("column %q is new and NOT NULL, and what existing rows have in it is neither a constant default nor in the log", c.Name)
-		}
-	}
 	if keys(old) != keys(new) {
 		return "the primary key changed"
 	}

@@ -117,13 +117,6 @@ func notAdditive(from, to *change.Schema) []string {
 			add("column %q was %s and is %s", old.Name, old.Type.Name, to.Columns[j].Type.Name)
 		}
 	}
-	for i := range to.Columns {
-		// Existing rows have something in a NOT NULL column without a change in the log.
-		// If it is no constant (a sequence, a random value), added as NULL it would differ.
-		if c := &to.Columns[i]; c.NotNull && c.Missing == nil && from.Column(c.Name) < 0 {
-			add("column %q is new and NOT NULL, and what existing rows have in it is neither a constant default nor in the log", c.Name)
-		}
-	}
 	if !slices.Equal(keyNames(from), keyNames(to)) {
 		add("the key was (%s) and is (%s)", strings.Join(keyNames(from), ", "), strings.Join(keyNames(to), ", "))
 	}

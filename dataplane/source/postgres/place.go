@@ -12,8 +12,8 @@ import (
 )
 
 // Place returns for each key the N of the chunk that holds it. The chunks must
-// be all of a plan; the source compares, as only it knows its collations. It
-// makes Server a deliver.Placer.
+// be all of a plan; the source compares, as only it knows its collations. With
+// Carried it makes Server a deliver.Source.
 func (s *Server) Place(ctx context.Context, schema *change.Schema, chunks []sink.Chunk, keys []change.Key) ([]int, error) {
 	out := make([]int, len(keys))
 	first := -1
