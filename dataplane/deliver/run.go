@@ -14,11 +14,11 @@ import (
 
 // lane is the state of a Run. Its planner goroutine owns it, except where noted.
 type lane struct {
-	o     Options
-	log   Log
-	ses   *session
-	src   Source
-	obs   Observer
+	o   Options
+	log Log
+	ses *session
+	src Source
+	obs Observer
 
 	buf    *buffer
 	tables map[change.TableID]*table

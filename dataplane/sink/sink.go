@@ -235,6 +235,10 @@ type Sink interface {
 	// AddTable creates the sink's table if there is none, or checks the existing one,
 	// and records it as loading. Idempotent; a table that is streaming is left alone.
 	AddTable(ctx context.Context, t Table) error
+	// Redefine gives a table that is loading, and whose chunks are not planned, a
+	// newer definition, with which it is then loaded; one that is farther is left
+	// alone. It adds columns; CodeTableMismatch if the sink's table still does not fit.
+	Redefine(ctx context.Context, table change.TableID, s *change.Schema) error
 	// PlanChunks records the cut of a table and returns it; if one is recorded
 	// already, it returns that one instead.
 	PlanChunks(ctx context.Context, table change.TableID, cut []Chunk) ([]Chunk, error)

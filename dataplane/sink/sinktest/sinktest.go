@@ -76,6 +76,7 @@ func Run(t *testing.T, open Open, probe Probe) {
 		{"ResetAndRemove", testResetAndRemove},
 		{"Evolve", testEvolve},
 		{"EvolveWithDefaults", testEvolveDefaults},
+		{"Redefine", testRedefine},
 		{"Forget", testForget},
 		{"RandomChanges", testRandom},
 	} {

@@ -48,13 +48,16 @@ func TestCarried(t *testing.T) {
 		{"computed by a change of type", []string{"ALTER TABLE t ADD c int", "ALTER TABLE t ALTER c TYPE bigint USING id * 2"}, true},
 		{"gone", []string{"ALTER TABLE t ADD c int", "ALTER TABLE t DROP c"}, true},
 	}
+	shared := newRig(t)
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
+			r := *shared
+			r.t = t
 			for _, kind := range []string{"plain", "partitioned"} {
 				if all := strings.Join(tt.sqls, ""); kind == "partitioned" && (strings.Contains(all, "CLUSTER") || strings.Contains(all, "IDENTITY")) {
 					continue // Postgres 15 refuses them
 				}
-				r := newRig(t)
+				r.exec(`DROP TABLE IF EXISTS t, other; DROP TYPE IF EXISTS two`)
 				if kind == "plain" {
 					r.exec(`CREATE TABLE t (id int PRIMARY KEY, a text)`)
 				} else {
@@ -67,7 +70,6 @@ func TestCarried(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				defer func() { _ = straddler.Close(r.ctx()) }()
 				if _, err := straddler.Exec(r.ctx(), "CREATE TABLE other (id int); INSERT INTO other VALUES (1); BEGIN; INSERT INTO other VALUES (2)"); err != nil {
 					t.Fatal(err)
 				}
@@ -76,6 +78,7 @@ func TestCarried(t *testing.T) {
 				}
 				// Older by its number than the ALTER, and yet in the log with the new column.
 				_, _ = straddler.Exec(r.ctx(), "INSERT INTO t (id, a) VALUES (2000, 'late'); COMMIT")
+				_ = straddler.Close(r.ctx())
 
 				for how, cs := range map[string][]sink.Chunk{"loaded before": chunks, "nothing known": nil} {
 					err := r.s.Carried(r.ctx(), &change.Schema{Table: table("t").ID}, []string{"c"}, cs)
@@ -139,5 +142,36 @@ func TestCarriedDoesNotGuess(t *testing.T) {
 	}
 	if err := r.s.Carried(r.ctx(), &change.Schema{Table: table("none").ID}, []string{"c"}, nil); !fault.Is(err, CodeTableMissing) {
 		t.Errorf("no table: %v", err)
+	}
+}
+
+// A column that comes between the plan of a load and its snapshot would be in
+// neither chunk nor stream.
+func TestSameColumns(t *testing.T) {
+	r := newRig(t)
+	r.exec(`CREATE TABLE t (id int PRIMARY KEY, a text, g int GENERATED ALWAYS AS (1) STORED)`)
+	schemas, err := r.s.Describe(r.ctx(), []PublishedTable{table("t")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, err := r.s.Export(r.ctx())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = before.Close() }()
+	ask := func(snapshot string) error { return r.s.SameColumns(r.ctx(), snapshot, schemas[0]) }
+	if err := ask(""); err != nil {
+		t.Error(err)
+	}
+	r.exec(`ALTER TABLE t ADD b int`)
+	if err := ask(""); !fault.Is(err, sink.CodeSchemaGate) || !strings.Contains(err.Error(), `was given column "b"`) {
+		t.Errorf("added: %v", err)
+	}
+	if err := ask(before.Name); err != nil {
+		t.Errorf("in a snapshot of before: %v", err)
+	}
+	r.exec(`ALTER TABLE t DROP b, DROP a`)
+	if err := ask(""); !fault.Is(err, sink.CodeSchemaGate) || !strings.Contains(err.Error(), `lost column "a"`) {
+		t.Errorf("dropped: %v", err)
 	}
 }
