@@ -107,7 +107,10 @@ type TableOptions struct {
 // Chunk is one range of a table's primary key, loaded by one COPY. The bounds
 // are row data: they stay in the ledger and never enter workflow history.
 type Chunk struct {
-	N        int             `json:"n"`               // from 0
+	N int `json:"n"` // from 0
+	// By are the columns of the bounds, if the schema has no key: an append-only
+	// table's changes carry none, but its rows may have one at the source.
+	By       []string        `json:"by,omitempty"`
 	After    []string        `json:"after,omitempty"` // exclusive lower bound, one text per key column; none: from the start
 	UpTo     []string        `json:"up_to,omitempty"` // inclusive upper bound; none: to the end
 	Done     bool            `json:"done"`
@@ -115,6 +118,24 @@ type Chunk struct {
 	LSN      change.LSN      `json:"lsn"`      // at or after every commit that Snapshot sees
 	Rows     int64           `json:"rows"`
 	Bytes    int64           `json:"bytes"`
+}
+
+// Ranges returns the definition with the columns that the chunk is a range of as
+// its key; ok is false if it has no such columns.
+func (c *Chunk) Ranges(s *change.Schema) (_ *change.Schema, ok bool) {
+	if len(c.By) == 0 {
+		return s, len(s.Key) > 0
+	}
+	cut := *s
+	cut.Key = nil
+	for _, name := range c.By {
+		i := s.Column(name)
+		if i < 0 {
+			return nil, false
+		}
+		cut.Key = append(cut.Key, i)
+	}
+	return &cut, true
 }
 
 // Partition is one partition of a table's topic.

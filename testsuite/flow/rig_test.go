@@ -87,6 +87,26 @@ func (f *flow) load(partitions int, tables ...change.TableID) {
 	for _, id := range tables {
 		published = append(published, postgres.PublishedTable{ID: id})
 	}
+	schemas := f.prepare(partitions, published...)
+	held, err := f.source.Export(f.ctx)
+	f.ok(err)
+	for _, s := range f.sinks {
+		for _, sc := range schemas {
+			f.ok(s.AddTable(f.ctx, sink.Table{ID: sc.Table, Schema: sc, Partitions: partitions, Epoch: 1}))
+			f.copy(s, sc, held)
+		}
+	}
+	f.ok(held.Close())
+	f.run()
+}
+
+// prepare makes slot and topics, and returns the tables' definitions.
+func (f *flow) prepare(partitions int, published ...postgres.PublishedTable) []*change.Schema {
+	f.t.Helper()
+	var tables []change.TableID
+	for _, p := range published {
+		tables = append(tables, p.ID)
+	}
 	f.ok(f.source.EnsurePublication(f.ctx, f.name, published))
 	slot, err := f.source.CreateSlot(f.ctx, f.name)
 	f.ok(err)
@@ -102,16 +122,7 @@ func (f *flow) load(partitions int, tables ...change.TableID) {
 	f.ok(admin.EnsureTopics(f.ctx, kafka.TopicOptions{Partitions: partitions}, tables, nil))
 	schemas, err := f.source.Describe(f.ctx, published)
 	f.ok(err)
-	held, err := f.source.Export(f.ctx)
-	f.ok(err)
-	for _, s := range f.sinks {
-		for _, sc := range schemas {
-			f.ok(s.AddTable(f.ctx, sink.Table{ID: sc.Table, Schema: sc, Partitions: partitions, Epoch: 1}))
-			f.copy(s, sc, held)
-		}
-	}
-	f.ok(held.Close())
-	f.run()
+	return schemas
 }
 
 // copy loads a table that is loading as one chunk, and begins its delivery.

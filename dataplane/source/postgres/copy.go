@@ -25,12 +25,16 @@ func (s *Server) CopyChunk(snapshot string, schema *change.Schema, chunk sink.Ch
 			if err != nil {
 				return err
 			}
+			ranges, ok := chunk.Ranges(schema)
+			if !ok && len(chunk.By) > 0 {
+				return fault.Permanent(sink.CodeSchemaGate, nil, fixGate, "table %s lost a column of (%s) while it was being loaded", schema.Table, strings.Join(chunk.By, ", "))
+			}
 			format := "text"
 			if binary {
 				format = "binary"
 			}
 			sql := fmt.Sprintf("COPY (SELECT %s FROM %s%s) TO STDOUT (FORMAT %s)",
-				columnList(schema), from, whereClause(schema, chunk, where), format)
+				columnList(schema), from, whereClause(ranges, chunk, where), format)
 			out.w = w
 			tag, err := tx.Conn().PgConn().CopyTo(ctx, &out, sql)
 			rows = tag.RowsAffected()

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"syncline/dataplane/change"
+	"syncline/dataplane/fault"
 	"syncline/dataplane/sink"
 )
 
@@ -34,7 +35,11 @@ func (s *Server) Place(ctx context.Context, schema *change.Schema, chunks []sink
 		}
 		return out, nil
 	}
-	err := s.inTx(ctx, "", func(tx pgx.Tx) error { return place(ctx, tx, schema, bounded, first, keys, out) })
+	ranges, ok := bounded[0].Ranges(schema)
+	if !ok {
+		return nil, fault.Permanent(sink.CodeSchemaGate, nil, fixGate, "table %s: the columns that its chunks are ranges of are not in its definition", schema.Table)
+	}
+	err := s.inTx(ctx, "", func(tx pgx.Tx) error { return place(ctx, tx, ranges, bounded, first, keys, out) })
 	if err != nil {
 		return nil, classify(err, "place keys of table %s", schema.Table)
 	}
