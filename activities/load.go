@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"syncline/activities/contract"
+	"syncline/dataplane/change"
 	"syncline/dataplane/fault"
 	"syncline/dataplane/sink"
 	source "syncline/dataplane/source/postgres"
@@ -113,6 +114,25 @@ func (a *Activities) ends(ctx context.Context, in contract.TableTask) (*source.S
 	return srv, sk, nil
 }
 
+// redefine gives a table whose load begins the definition that it has at the
+// source now: a table is often loaded again because that has changed.
+func redefine(ctx context.Context, srv *source.Server, sk sink.Sink, in contract.TableTask, t sink.Table) (*change.Schema, error) {
+	if t.State != sink.Loading || t.Chunks > 0 {
+		return t.Schema, nil
+	}
+	ask := source.PublishedTable{ID: in.Table, AppendOnly: t.Options.AppendOnly}
+	for i := range t.Schema.Columns {
+		if in.Listed {
+			ask.Columns = append(ask.Columns, t.Schema.Columns[i].Name)
+		}
+	}
+	now, err := srv.Describe(ctx, []source.PublishedTable{ask})
+	if err != nil || now[0].Version() == t.Schema.Version() {
+		return t.Schema, err
+	}
+	return now[0], sk.Redefine(ctx, in.Table, now[0])
+}
+
 // PlanChunks cuts a table and records the cut in the sink's ledger.
 func (a *Activities) PlanChunks(ctx context.Context, in contract.TableTask) (out contract.ChunkPlan, err error) {
 	err = beating(ctx, func(ctx context.Context) error {
@@ -124,6 +144,9 @@ func (a *Activities) PlanChunks(ctx context.Context, in contract.TableTask) (out
 		defer sk.Close()
 		t, err := table(ctx, sk, in)
 		if err != nil {
+			return err
+		}
+		if t.Schema, err = redefine(ctx, srv, sk, in, t); err != nil {
 			return err
 		}
 		if in.NoRows {
@@ -175,6 +198,11 @@ func (a *Activities) CopyChunk(ctx context.Context, in contract.ChunkTask) (out 
 			return err
 		}
 		if !c.Done {
+			if !in.Listed { // a column list is the publication's own: what is not on it is not streamed either
+				if err := srv.SameColumns(ctx, in.Generation.Name, t.Schema); err != nil {
+					return err
+				}
+			}
 			copy := srv.CopyChunk(in.Generation.Name, t.Schema, c, in.Where)
 			c, err = sk.LoadChunk(ctx, in.Table, in.N, sink.Loaded{Snapshot: in.Generation.Snapshot, LSN: in.Generation.LSN}, copy, bytes.Store)
 			if err != nil {

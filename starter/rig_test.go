@@ -150,6 +150,19 @@ type fakes struct {
 	gates  map[string]chan struct{} // an activity waits until its gate is closed
 	calls  []string
 	report contract.Report
+	blocks []string // that CreateSlot waits for
+}
+
+func (f *fakes) waiting() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.blocks
+}
+
+func (f *fakes) block(by ...string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.blocks = by
 }
 
 func (f *fakes) set(name string, err error) {
@@ -203,7 +216,11 @@ func (f *fakes) register(w worker.Worker, c client.Client) {
 			return contract.Made{Created: true}, f.did(name, len(in.Tables))
 		})
 	}
-	reg(contract.CreateSlotActivity, func(context.Context, contract.SetupInput) (contract.SlotMade, error) {
+	reg(contract.CreateSlotActivity, func(ctx context.Context, _ contract.SetupInput) (contract.SlotMade, error) {
+		for f.waiting() != nil {
+			activity.RecordHeartbeat(ctx, &contract.SlotProgress{WaitingFor: f.waiting()})
+			time.Sleep(20 * time.Millisecond)
+		}
 		return contract.SlotMade{Created: true, At: 0x100}, f.did(contract.CreateSlotActivity, "")
 	})
 	for _, name := range []string{contract.DropSlotActivity, contract.DropPublicationActivity, contract.DeleteTopicsActivity} {

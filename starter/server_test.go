@@ -146,6 +146,33 @@ func (s *server) destroys() {
 }
 
 // A setup that fails is reported with its step, its code and its remedy once.
+// While the slot waits for transactions at the source, status says for whose.
+func TestSetupSaysForWhomItWaits(t *testing.T) {
+	s := newServer(t)
+	s.workers()
+	who := `process 4711 ("nightly report", user "ana", idle in transaction), in a transaction for 3m0s`
+	s.fakes.block(who)
+	applied := make(chan result, 1)
+	go func() { applied <- s.starter("apply", s.file) }()
+	var v view.View
+	s.until("the one that it waits for", func(r result) bool {
+		if r.code != exitOK { // not started yet
+			return false
+		}
+		r.object(&v)
+		return len(v.WaitingFor) == 1
+	}, "status", s.name, "--json")
+	if v.WaitingFor[0] != who || v.Status.Phase != contract.Preparing {
+		t.Errorf("%s, waiting for %q", v.Status.Phase, v.WaitingFor)
+	}
+	s.starter("status", s.name).exits(exitOK).says("preparing", "once these transactions at the source have ended", who)
+	s.fakes.block()
+	(<-applied).exits(exitOK)
+	if r := s.streams(); strings.Contains(r.out, "have ended") {
+		t.Errorf("waits though it does not: %s", r.out)
+	}
+}
+
 func TestSetupFails(t *testing.T) {
 	s := newServer(t)
 	s.workers()

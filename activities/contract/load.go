@@ -75,6 +75,8 @@ type TableTask struct {
 	NoRows bool `json:"no_rows,omitempty"`
 	// Where is the table's row filter.
 	Where string `json:"where,omitempty"`
+	// Listed: the declaration chooses among the table's columns.
+	Listed bool `json:"listed,omitempty"`
 	// Epoch of ResetTable.
 	Epoch uint32 `json:"epoch,omitempty"`
 	// DropRows of RemoveTable.

@@ -26,6 +26,14 @@
 // becomes (epoch, Through-1, highest ordinal). That is written at most once per
 // Options.IdleMark.
 //
+// # New columns
+//
+// Rows that are older than a column have its constant default, which is in the
+// definition, or NULL. If the definition has no constant, the source is asked
+// whether they hold something else, which the log will never bring; then the
+// table is gated. Until the answer is there the partition waits, and the lane's
+// other tables go on.
+//
 // # Failure
 //
 // A transient fault of the sink is retried here with growing pauses, within
@@ -87,8 +95,13 @@ type Reader interface {
 	Close() error
 }
 
-// Placer finds the chunks that hold keys, in the source's own order of keys.
-type Placer interface {
-	// Place returns for each key the N of the chunk whose bounds hold it.
+// Source is asked what only the source knows. Its methods may be called concurrently.
+type Source interface {
+	// Place returns for each key the N of the chunk whose bounds hold it, in the
+	// source's own order of keys.
 	Place(ctx context.Context, s *change.Schema, chunks []sink.Chunk, keys []change.Key) ([]int, error)
+	// Carried returns nil if the log carries every value that rows have in columns
+	// which were added after the chunks were loaded; CodeSchemaGate if it does not, or
+	// if that cannot be told. It may take minutes.
+	Carried(ctx context.Context, s *change.Schema, columns []string, chunks []sink.Chunk) error
 }

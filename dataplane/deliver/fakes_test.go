@@ -404,15 +404,35 @@ func (s *memSession) Gate(_ context.Context, id change.TableID, reason string) e
 }
 
 type placer struct {
-	place func(change.Key) int
-	calls atomic.Int32
-	fail  func(string) error
+	place   func(change.Key) int
+	row     func(string) int // of tableB, whose changes have no key
+	calls   atomic.Int32
+	fail    func(string) error
+	carried func(context.Context, []string, []sink.Chunk) error // nil: all is in the log
 }
 
-func (p *placer) Place(_ context.Context, _ *change.Schema, _ []sink.Chunk, keys []change.Key) ([]int, error) {
+func (p *placer) Carried(ctx context.Context, _ *change.Schema, columns []string, chunks []sink.Chunk) error {
+	if p.carried != nil {
+		return p.carried(ctx, columns, chunks)
+	}
+	if p.fail != nil {
+		return p.fail("carried")
+	}
+	return nil
+}
+
+func (p *placer) Place(_ context.Context, s *change.Schema, _ []sink.Chunk, keys []change.Key) ([]int, error) {
 	p.calls.Add(1)
 	out := make([]int, len(keys))
 	for i, k := range keys {
+		if s.Table == tableB {
+			vs, err := k.Values()
+			if err != nil {
+				return nil, err
+			}
+			out[i] = p.row(vs[0])
+			continue
+		}
 		out[i] = p.place(k)
 	}
 	if p.fail != nil {

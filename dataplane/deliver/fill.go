@@ -151,6 +151,9 @@ func (l *lane) ready(ctx context.Context, p *partition, c *change.Change) (*tabl
 	}
 	s := t.versions[c.Schema]
 	if s == nil {
+		if out, err := l.carried(ctx, p, c.Schema); out != taken || err != nil {
+			return nil, out, err
+		}
 		if l.busy != nil || !l.open.empty() {
 			l.drain = p
 			return nil, cut, nil
@@ -212,16 +215,13 @@ func (l *lane) barrier(ctx context.Context, p *partition, rec *Record) (outcome,
 // maxPlaced bounds the chunk numbers of keys that are remembered.
 const maxPlaced = 100_000
 
-// placed returns the chunk that holds the key of the first record. It asks for
-// the other ambiguous keys of the read at the same time.
+// placed returns the chunk that holds the row of the first record. It asks for
+// the other ambiguous rows of the read at the same time.
 func (l *lane) placed(ctx context.Context, p *partition, recs []Record, load *apply.Load) (int, error) {
 	t := p.t
 	c := recs[0].Change
 	if n, ok := t.placed[c.Key]; ok {
 		return n, nil
-	}
-	if c.Key == "" || l.place == nil {
-		return 0, fault.Permanent(CodeUnplaced, nil, "resync the table", "table %s: its chunks saw different states and its rows have no key to tell them by", t.info.ID)
 	}
 	s := t.versions[c.Schema]
 	if s == nil {
@@ -229,6 +229,13 @@ func (l *lane) placed(ctx context.Context, p *partition, recs []Record, load *ap
 		if s, err = l.log.Schema(ctx, c.Schema); err != nil {
 			return 0, err
 		}
+	}
+	first, ok := rowKey(s, load, c)
+	if !ok || l.src == nil {
+		return 0, fault.Permanent(CodeUnplaced, nil, "resync the table", "table %s: its chunks saw different states and its rows have no key to tell them by", t.info.ID)
+	}
+	if n, ok := t.placed[first]; ok {
+		return n, nil
 	}
 	var keys []change.Key
 	asked := map[change.Key]bool{}
@@ -238,15 +245,16 @@ func (l *lane) placed(ctx context.Context, p *partition, recs []Record, load *ap
 		if r.Op == change.Truncate || r.Schema != c.Schema {
 			break
 		}
-		if apply.Decide(r, mark, load, nil) != apply.Ambiguous || asked[r.Key] {
+		if apply.Decide(r, mark, load, nil) != apply.Ambiguous {
 			continue
 		}
-		if _, ok := t.placed[r.Key]; !ok {
-			asked[r.Key] = true
-			keys = append(keys, r.Key)
+		k, ok := rowKey(s, load, r)
+		if _, known := t.placed[k]; ok && !known && !asked[k] {
+			asked[k] = true
+			keys = append(keys, k)
 		}
 	}
-	ns, err := l.place.Place(ctx, s, load.Chunks(), keys)
+	ns, err := l.src.Place(ctx, s, load.Chunks(), keys)
 	if err != nil {
 		return 0, err
 	}
@@ -256,7 +264,21 @@ func (l *lane) placed(ctx context.Context, p *partition, recs []Record, load *ap
 	for i, k := range keys {
 		t.placed[k] = ns[i]
 	}
-	return t.placed[c.Key], nil
+	return t.placed[first], nil
+}
+
+// rowKey returns the key that the load's chunks are ranges of. A change of an
+// append-only table carries none, but its row, which is whole, may hold one.
+func rowKey(s *change.Schema, load *apply.Load, c *change.Change) (change.Key, bool) {
+	if c.Key != "" {
+		return c.Key, true
+	}
+	ranges, ok := load.Chunks()[0].Ranges(s)
+	if !ok || c.New == nil {
+		return "", false
+	}
+	k, err := change.MakeKey(ranges, c.New)
+	return k, err == nil && k != ""
 }
 
 // fillTransactions merges the partitions by position, as far as a progress

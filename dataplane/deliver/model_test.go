@@ -148,7 +148,7 @@ func newWorldLoaded(seed uint64, transactions, loaded int) *world {
 	w.final = live
 	w.through = commitLSN(transactions-1) + 5
 
-	// Loads: three generations for A, by key range; one for B.
+	// Loads: three generations for A, by key range; two for B.
 	a := w.sink.add(v1, w.parts[tableA], sink.TableOptions{})
 	place := func(k change.Key) int { return number(k) / 7 }
 	w.placer = &placer{place: place}
@@ -167,12 +167,19 @@ func newWorldLoaded(seed uint64, transactions, loaded int) *world {
 		a.info.LoadedTo = max(a.info.LoadedTo, a.chunks[n].LSN)
 	}
 	b := w.sink.add(ev, w.parts[tableB], sink.TableOptions{AppendOnly: true})
-	at := w.r.IntN(loaded)
-	b.chunks = []sink.Chunk{w.chunk(0, at)}
-	b.info.LoadedTo = b.chunks[0].LSN
+	// Append-only: its changes carry no key, but its rows have one.
+	w.placer.row = func(text string) int { return int(text[len(text)-1]) % 2 }
+	var ats []int
+	for n := range 2 {
+		ats = append(ats, w.r.IntN(loaded))
+		c := w.chunk(n, ats[n])
+		c.By = []string{"x"}
+		b.chunks = append(b.chunks, c)
+		b.info.LoadedTo = max(b.info.LoadedTo, c.LSN)
+	}
 	for i, tx := range w.commits {
 		for _, c := range tx {
-			if c.Table == tableB && i >= at {
+			if c.Table == tableB && i >= ats[w.placer.row(string(c.New[0].Data))] {
 				w.appends[c.Pos] = 1
 			}
 		}

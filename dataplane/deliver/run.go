@@ -14,11 +14,11 @@ import (
 
 // lane is the state of a Run. Its planner goroutine owns it, except where noted.
 type lane struct {
-	o     Options
-	log   Log
-	ses   *session
-	place Placer
-	obs   Observer
+	o   Options
+	log Log
+	ses *session
+	src Source
+	obs Observer
 
 	buf    *buffer
 	tables map[change.TableID]*table
@@ -61,12 +61,12 @@ type readFault struct {
 
 // Run claims a lane of a sink and delivers until ctx ends or a fault stops it.
 // It always returns an error; ctx.Err() after a clean stop.
-func Run(ctx context.Context, o Options, log Log, s sink.Sink, place Placer, obs Observer) error {
+func Run(ctx context.Context, o Options, log Log, s sink.Sink, src Source, obs Observer) error {
 	if err := o.validate(); err != nil {
 		return err
 	}
 	l := &lane{
-		o: o, log: log, place: place, obs: obs,
+		o: o, log: log, src: src, obs: obs,
 		buf:    newBuffer(o.MaxBufferBytes),
 		tables: map[change.TableID]*table{},
 		gating: map[change.TableID]string{}, failed: map[change.TableID]time.Time{}, left: map[change.TableID]uint64{},

@@ -20,10 +20,11 @@ type stand struct {
 	sink *memSink
 	s    map[change.TableID]*change.Schema
 	n    map[change.TableID]int
+	src  *placer
 }
 
 func newStand(tables ...change.TableID) *stand {
-	st := &stand{log: newMemLog(), sink: newMemSink(), s: map[change.TableID]*change.Schema{}, n: map[change.TableID]int{}}
+	st := &stand{log: newMemLog(), sink: newMemSink(), s: map[change.TableID]*change.Schema{}, n: map[change.TableID]int{}, src: &placer{}}
 	for _, id := range tables {
 		s := schemaOf(id, true, "id", "a")
 		st.s[id], st.n[id] = s, 1
@@ -53,7 +54,7 @@ func (st *stand) state(id change.TableID) sink.State {
 func (st *stand) start(t *testing.T, o Options, obs Observer) (stop func() error) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- Run(ctx, o, st.log, st.sink, nil, obs) }()
+	go func() { done <- Run(ctx, o, st.log, st.sink, st.src, obs) }()
 	return func() error { cancel(); return <-done }
 }
 

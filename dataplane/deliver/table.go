@@ -19,9 +19,11 @@ type table struct {
 	load     *apply.Load
 	parked   map[change.Key]struct{}
 	versions map[change.Version]*change.Schema // that the sink can hold
-	placed   map[change.Key]int                // chunks of keys, by Placer
+	placed   map[change.Key]int                // chunks of keys, by Source
+	asked    map[change.Version]*question      // to the source, about new columns
 	parts    []*partition
 	last     uint64 // the last batch that holds something of it
+	ctx      context.Context
 	stop     context.CancelFunc
 }
 
@@ -162,7 +164,7 @@ func (l *lane) openTable(ctx context.Context, info sink.Table) error {
 	if err != nil {
 		return err
 	}
-	t := &table{info: info, versions: map[change.Version]*change.Schema{}, parked: keySet(keys)}
+	t := &table{info: info, versions: map[change.Version]*change.Schema{}, asked: map[change.Version]*question{}, parked: keySet(keys)}
 	if info.Schema != nil {
 		t.versions[info.Schema.Version()] = info.Schema
 	}
@@ -185,7 +187,7 @@ func (l *lane) openTable(ctx context.Context, info sink.Table) error {
 		t.load = apply.NewLoad(l.o.Epoch, chunks)
 	}
 	inner, stop := context.WithCancel(ctx)
-	t.stop = stop
+	t.ctx, t.stop = inner, stop
 	l.tables[info.ID] = t
 	l.parts = append(l.parts, t.parts...)
 	for _, p := range t.parts {

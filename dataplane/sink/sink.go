@@ -107,7 +107,10 @@ type TableOptions struct {
 // Chunk is one range of a table's primary key, loaded by one COPY. The bounds
 // are row data: they stay in the ledger and never enter workflow history.
 type Chunk struct {
-	N        int             `json:"n"`               // from 0
+	N int `json:"n"` // from 0
+	// By are the columns of the bounds, if the schema has no key: an append-only
+	// table's changes carry none, but its rows may have one at the source.
+	By       []string        `json:"by,omitempty"`
 	After    []string        `json:"after,omitempty"` // exclusive lower bound, one text per key column; none: from the start
 	UpTo     []string        `json:"up_to,omitempty"` // inclusive upper bound; none: to the end
 	Done     bool            `json:"done"`
@@ -115,6 +118,24 @@ type Chunk struct {
 	LSN      change.LSN      `json:"lsn"`      // at or after every commit that Snapshot sees
 	Rows     int64           `json:"rows"`
 	Bytes    int64           `json:"bytes"`
+}
+
+// Ranges returns the definition with the columns that the chunk is a range of as
+// its key; ok is false if it has no such columns.
+func (c *Chunk) Ranges(s *change.Schema) (_ *change.Schema, ok bool) {
+	if len(c.By) == 0 {
+		return s, len(s.Key) > 0
+	}
+	cut := *s
+	cut.Key = nil
+	for _, name := range c.By {
+		i := s.Column(name)
+		if i < 0 {
+			return nil, false
+		}
+		cut.Key = append(cut.Key, i)
+	}
+	return &cut, true
 }
 
 // Partition is one partition of a table's topic.
@@ -208,7 +229,8 @@ type Session interface {
 	// complete in itself, so emptying the table also removes its chunks from the ledger.
 	Truncate(ctx context.Context, mark Watermark, partitions int) (done bool, err error)
 	// Evolve makes the sink's table able to hold rows of the schema; CodeSchemaGate if
-	// that takes more than adding columns.
+	// that takes more than adding columns. Rows that are there have a new column's
+	// Missing in it, or else NULL: the caller knows that this is what they should have.
 	Evolve(ctx context.Context, table Table, s *change.Schema) error
 	// Gate takes a table out of delivery, with a reason.
 	Gate(ctx context.Context, table change.TableID, reason string) error
@@ -235,6 +257,10 @@ type Sink interface {
 	// AddTable creates the sink's table if there is none, or checks the existing one,
 	// and records it as loading. Idempotent; a table that is streaming is left alone.
 	AddTable(ctx context.Context, t Table) error
+	// Redefine gives a table that is loading, and whose chunks are not planned, a
+	// newer definition, with which it is then loaded; one that is farther is left
+	// alone. It adds columns; CodeTableMismatch if the sink's table still does not fit.
+	Redefine(ctx context.Context, table change.TableID, s *change.Schema) error
 	// PlanChunks records the cut of a table and returns it; if one is recorded
 	// already, it returns that one instead.
 	PlanChunks(ctx context.Context, table change.TableID, cut []Chunk) ([]Chunk, error)

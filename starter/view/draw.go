@@ -72,6 +72,7 @@ func (v *View) Draw(w io.Writer, s Style) {
 		}
 		c.wrapped("  "+s.Paint(red, "✗")+" ", at+Said(st.Failure.Code, st.Failure.Message))
 	}
+	v.drawWaiting(c)
 	v.DrawLoads(w, s)
 	v.drawTables(c)
 	if v.Closed == "" && st.Phase != contract.Preparing {
@@ -79,6 +80,21 @@ func (v *View) Draw(w io.Writer, s Style) {
 	}
 	for _, n := range v.Notes {
 		c.wrapped("  note: ", n)
+	}
+}
+
+// drawWaiting says whose transactions hold up the setup.
+func (v *View) drawWaiting(c canvas) {
+	if len(v.WaitingFor) == 0 {
+		return
+	}
+	c.line("  " + c.s.Paint(yellow, "the slot can be created once these transactions at the source have ended:"))
+	for i, w := range v.WaitingFor {
+		if room := max(cmp.Or(c.s.Height, 40)-12, 5); i == room {
+			c.line(fmt.Sprintf("    … and %d more", len(v.WaitingFor)-i))
+			break
+		}
+		c.wrapped("    ", w)
 	}
 }
 

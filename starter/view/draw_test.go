@@ -125,9 +125,13 @@ func TestDraw(t *testing.T) {
 	paused.Flow, paused.Capture.State = nil, StateStopped
 	paused.Sinks = []Sink{{Name: "warehouse", Lanes: lanes("warehouse", StateStopped, StateStopped)}}
 	preparing := &View{At: noon, Status: contract.PipelineStatus{Name: "shop", Phase: contract.Preparing, Since: noon}}
+	waiting := &View{At: noon, Status: contract.PipelineStatus{Name: "shop", Phase: contract.Preparing, Since: noon.Add(-3 * time.Minute)}}
+	for i := range 30 {
+		waiting.WaitingFor = append(waiting.WaitingFor, fmt.Sprintf(`process %d ("nightly report", user "ana", idle in transaction), in a transaction for 3h2m1s`, 4711+i))
+	}
 	failing := loading()
 	failing.Loads[0].Loads[4].Failure = &contract.Failure{Code: "SinkPrivilege", Message: "SinkPrivilege: permission denied for schema shop (fix: grant the right to the sink's role)"}
-	for name, v := range map[string]*View{"loading": loading(), "streaming": streaming(), "degraded": degraded(), "ended": ended, "paused": paused, "preparing": preparing, "load-failed": failing} {
+	for name, v := range map[string]*View{"loading": loading(), "streaming": streaming(), "degraded": degraded(), "ended": ended, "paused": paused, "preparing": preparing, "waiting": waiting, "load-failed": failing} {
 		golden(t, name+".color", v, fancy)
 		golden(t, name+".plain", v, plain)
 	}

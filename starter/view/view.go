@@ -34,6 +34,9 @@ type View struct {
 	Notes   []string                  `json:"notes,omitempty"`
 	At      time.Time                 `json:"at"`
 	Flow    *contract.CaptureProgress `json:"flow,omitempty"` // capture's heartbeat
+	// WaitingFor are the transactions at the source that must end before the slot can
+	// be created.
+	WaitingFor []string `json:"waiting_for,omitempty"`
 }
 
 // States of a Component.
@@ -100,6 +103,13 @@ func Gather(ctx context.Context, c client.Client, name string) (*View, error) {
 		}
 		v.Loads = append(v.Loads, l)
 		v.Copying = append(v.Copying, Chunks(ctx, c, b)...)
+	}
+	for _, a := range desc.PendingActivities {
+		if a.ActivityType.GetName() == contract.CreateSlotActivity {
+			if p := details[contract.SlotProgress](a.HeartbeatDetails); p != nil {
+				v.WaitingFor = p.WaitingFor
+			}
+		}
 	}
 	v.stream(ctx, c, name)
 	return v, nil

@@ -1,6 +1,7 @@
 package flow
 
 import (
+	"strings"
 	"testing"
 
 	"syncline/dataplane/change"
@@ -27,5 +28,51 @@ func TestColumnsAddedWithDefaults(t *testing.T) {
 	f.equal()
 	// The default at the source is another now, what older rows have is not.
 	f.exec(`ALTER TABLE t ALTER n SET DEFAULT 7; ALTER TABLE t ADD n2 bigint DEFAULT -1; INSERT INTO t (id) VALUES (3000)`)
+	f.equal()
+}
+
+// Older rows may have values that no record of the log brings. Then the table
+// stops, and loaded again it is right; everything else flows on.
+func TestColumnsAddedWithoutAConstant(t *testing.T) {
+	f := newFlow(t)
+	var ids []change.TableID
+	names := []string{"random", "numbered", "compacted", "filled", "migrated", "part", "part_random"}
+	for _, n := range names {
+		ids = append(ids, change.TableID{Schema: "public", Name: n})
+		if !strings.HasPrefix(n, "part") {
+			f.exec(`CREATE TABLE ` + n + ` (id int PRIMARY KEY, a text); INSERT INTO ` + n + ` SELECT i, 'row ' || i FROM generate_series(1, 1000) i`)
+			continue
+		}
+		f.exec(`CREATE TABLE ` + n + ` (id int PRIMARY KEY, a text) PARTITION BY RANGE (id);
+			CREATE TABLE ` + n + `_a PARTITION OF ` + n + ` FOR VALUES FROM (0) TO (500); CREATE TABLE ` + n + `_b PARTITION OF ` + n + ` FOR VALUES FROM (500) TO (10000);
+			INSERT INTO ` + n + ` SELECT i, 'row ' || i FROM generate_series(1, 1000) i`)
+	}
+	f.exec(`ALTER TABLE filled REPLICA IDENTITY FULL`)
+	f.load(4, ids...)
+	// None of these brings anything that the log does not have.
+	f.exec(`ALTER TABLE filled ADD n int; ALTER TABLE filled ALTER n SET DEFAULT 7`)
+	f.exec(`BEGIN; ALTER TABLE migrated ADD n int, ADD r float8; UPDATE migrated SET n = id * 2, r = random(); ALTER TABLE migrated ALTER n SET NOT NULL; ALTER TABLE migrated ALTER r SET DEFAULT random(); COMMIT`)
+	f.exec(`ALTER TABLE part ADD n int; UPDATE part SET n = id WHERE id % 2 = 0; INSERT INTO filled (id) VALUES (2000); UPDATE filled SET n = id WHERE id < 100`)
+	f.exec(`ALTER TABLE filled ALTER n TYPE int`)
+	f.exec(`VACUUM FULL filled`)
+	f.exec(`UPDATE filled SET n = 8 WHERE id < 10`)
+	f.equal()
+
+	f.exec(`ALTER TABLE random ADD r float8 DEFAULT random(); INSERT INTO random (id) VALUES (2000)`)
+	f.exec(`ALTER TABLE numbered ADD n bigserial; UPDATE numbered SET a = 'x' WHERE id = 5`)
+	f.exec(`ALTER TABLE compacted ADD n int DEFAULT 5`)
+	f.exec(`VACUUM FULL compacted`)
+	f.exec(`UPDATE compacted SET n = 6 WHERE id = 5`)
+	f.exec(`ALTER TABLE part_random ADD r float8 DEFAULT random(); UPDATE part_random SET a = 'x' WHERE id = 5`)
+	for i, n := range []string{"random", "numbered", "compacted", "part_random"} {
+		id := change.TableID{Schema: "public", Name: n}
+		for name, why := range f.gated(id) {
+			if !strings.Contains(why, "SchemaGate") || !strings.Contains(why, "starter resync-table") || !strings.Contains(why, "not in the log") {
+				t.Errorf("%s at %s: %s", n, name, why)
+			}
+		}
+		f.resync(id, uint32(i+2))
+	}
+	f.exec(`UPDATE random SET r = 1 WHERE id = 7; UPDATE numbered SET n = 1 WHERE id = 7; UPDATE compacted SET n = 1 WHERE id = 7; DELETE FROM part_random WHERE id = 7; INSERT INTO part VALUES (3000, 'x', 1)`)
 	f.equal()
 }

@@ -87,6 +87,26 @@ func (f *flow) load(partitions int, tables ...change.TableID) {
 	for _, id := range tables {
 		published = append(published, postgres.PublishedTable{ID: id})
 	}
+	schemas := f.prepare(partitions, published...)
+	held, err := f.source.Export(f.ctx)
+	f.ok(err)
+	for _, s := range f.sinks {
+		for _, sc := range schemas {
+			f.ok(s.AddTable(f.ctx, sink.Table{ID: sc.Table, Schema: sc, Partitions: partitions, Epoch: 1}))
+			f.copy(s, sc, held)
+		}
+	}
+	f.ok(held.Close())
+	f.run()
+}
+
+// prepare makes slot and topics, and returns the tables' definitions.
+func (f *flow) prepare(partitions int, published ...postgres.PublishedTable) []*change.Schema {
+	f.t.Helper()
+	var tables []change.TableID
+	for _, p := range published {
+		tables = append(tables, p.ID)
+	}
 	f.ok(f.source.EnsurePublication(f.ctx, f.name, published))
 	slot, err := f.source.CreateSlot(f.ctx, f.name)
 	f.ok(err)
@@ -102,20 +122,56 @@ func (f *flow) load(partitions int, tables ...change.TableID) {
 	f.ok(admin.EnsureTopics(f.ctx, kafka.TopicOptions{Partitions: partitions}, tables, nil))
 	schemas, err := f.source.Describe(f.ctx, published)
 	f.ok(err)
+	return schemas
+}
+
+// copy loads a table that is loading as one chunk, and begins its delivery.
+func (f *flow) copy(s sink.Sink, sc *change.Schema, held *postgres.Exported) {
+	f.t.Helper()
+	_, err := s.PlanChunks(f.ctx, sc.Table, []sink.Chunk{{N: 0}})
+	f.ok(err)
+	f.ok(f.source.SameColumns(f.ctx, held.Name, sc))
+	_, err = s.LoadChunk(f.ctx, sc.Table, 0, sink.Loaded{Snapshot: held.Snapshot, LSN: held.LSN}, f.source.CopyChunk(held.Name, sc, sink.Chunk{}, ""), nil)
+	f.ok(err)
+	f.ok(s.FinishLoad(f.ctx, sc.Table))
+}
+
+// resync loads a table again, with the definition that it has now.
+func (f *flow) resync(id change.TableID, epoch uint32) {
+	f.t.Helper()
+	for _, s := range f.sinks {
+		f.ok(s.ResetTable(f.ctx, id, epoch))
+	}
+	schemas, err := f.source.Describe(f.ctx, []postgres.PublishedTable{{ID: id}})
+	f.ok(err)
 	held, err := f.source.Export(f.ctx)
 	f.ok(err)
 	for _, s := range f.sinks {
-		for _, sc := range schemas {
-			f.ok(s.AddTable(f.ctx, sink.Table{ID: sc.Table, Schema: sc, Partitions: partitions, Epoch: 1}))
-			_, err := s.PlanChunks(f.ctx, sc.Table, []sink.Chunk{{N: 0}})
-			f.ok(err)
-			_, err = s.LoadChunk(f.ctx, sc.Table, 0, sink.Loaded{Snapshot: held.Snapshot, LSN: held.LSN}, f.source.CopyChunk(held.Name, sc, sink.Chunk{}, ""), nil)
-			f.ok(err)
-			f.ok(s.FinishLoad(f.ctx, sc.Table))
-		}
+		f.ok(s.Redefine(f.ctx, id, schemas[0]))
+		f.copy(s, schemas[0], held)
 	}
 	f.ok(held.Close())
-	f.run()
+}
+
+// gated waits until both sinks have stopped a table and returns why.
+func (f *flow) gated(id change.TableID) map[string]string {
+	f.t.Helper()
+	why := map[string]string{}
+	for end := time.Now().Add(30 * time.Second); len(why) < len(f.sinks); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			f.t.Fatalf("table %s is gated by %v alone", id, why)
+		}
+		for name, s := range f.sinks {
+			ts, err := s.Tables(f.ctx)
+			f.ok(err)
+			for _, t := range ts {
+				if t.ID == id && t.State == sink.Gated {
+					why[name] = t.Reason
+				}
+			}
+		}
+	}
+	return why
 }
 
 func (f *flow) run() {

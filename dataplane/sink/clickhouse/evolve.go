@@ -18,7 +18,7 @@ func (x *session) Evolve(ctx context.Context, t sink.Table, sch *change.Schema) 
 		return err
 	}
 	if why := breaking(t.Schema, sch); why != "" {
-		return fault.Permanent(sink.CodeSchemaGate, nil, "approve the change, or resync the table", "table %s: %s", t.ID, why)
+		return fault.Permanent(sink.CodeSchemaGate, nil, "resync the table: starter resync-table", "table %s: %s", t.ID, why)
 	}
 	r, err := x.record(ctx, t.ID)
 	if err != nil {
@@ -53,6 +53,29 @@ func (x *session) Evolve(ctx context.Context, t sink.Table, sch *change.Schema) 
 		return err
 	}
 	return x.setAspect(ctx, t.ID.String(), aspectSchema, sch)
+}
+
+// Redefine makes the table able to be loaded with a newer definition.
+func (s *Sink) Redefine(ctx context.Context, id change.TableID, to *change.Schema) error {
+	r, err := s.record(ctx, id)
+	if err != nil || r.state.State != sink.Loading {
+		return err
+	}
+	p, err := s.plan(ctx, r)
+	if err != nil || len(p.chunks) > 0 {
+		return err
+	}
+	l, err := s.prepareTable(ctx, to, r.def.Options, true)
+	if fault.Is(err, sink.CodeTableMismatch) {
+		return fault.Permanent(sink.CodeTableMismatch, err, "change the sink's table, or remove it from the pipeline with --drop-rows and add it again", "the present definition of table %s", id)
+	}
+	if err != nil {
+		return err
+	}
+	if err := s.refreshView(ctx, l, id.String()); err != nil {
+		return err
+	}
+	return s.setAspect(ctx, id.String(), aspectSchema, to)
 }
 
 // covers reports whether have holds every column of sch, as it is or wider.
@@ -92,11 +115,6 @@ func breaking(old, new *change.Schema) string {
 			names = append(names, lit(s.Columns[i].Name))
 		}
 		return strings.Join(names, ", ")
-	}
-	for i := range new.Columns {
-		if c := &new.Columns[i]; c.NotNull && c.Missing == nil && old.Column(c.Name) < 0 {
-			return fmt.Sprintf("column %q is new and NOT NULL, and what existing rows have in it is neither a constant default nor in the log", c.Name)
-		}
 	}
 	if keys(old) != keys(new) {
 		return "the primary key changed"

@@ -39,7 +39,7 @@ func (x *session) Evolve(ctx context.Context, table sink.Table, s *change.Schema
 			return nil
 		}
 		if why := notAdditive(t.Schema, s); len(why) > 0 {
-			return fault.Permanent(sink.CodeSchemaGate, nil, "approve the change and alter the sink's table, or resync the table",
+			return fault.Permanent(sink.CodeSchemaGate, nil, "resync the table: starter resync-table",
 				"the new definition of table %s is not additive: %s", table.ID, strings.Join(why, "; "))
 		}
 		if err := x.s.alter(ctx, tx, t, s); err != nil {
@@ -57,6 +57,62 @@ func (x *session) Evolve(ctx context.Context, table sink.Table, s *change.Schema
 		x.targets = map[*change.Schema]*target{}
 	}
 	return x.s.wrap(ctx, err, "evolve table %s", table.ID)
+}
+
+// fixRemade is for a table that its source's present definition does not fit.
+const fixRemade = "alter the sink's table, or remove it from the pipeline with --drop-rows and add it again"
+
+// Redefine makes the table able to be loaded with a newer definition.
+func (s *Sink) Redefine(ctx context.Context, id change.TableID, to *change.Schema) error {
+	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		if err := s.lockTable(ctx, tx, id); err != nil {
+			return err
+		}
+		t, err := s.table(ctx, tx, id)
+		if err != nil {
+			return err
+		}
+		var planned bool
+		if err := tx.QueryRow(ctx, "SELECT planned FROM syncline.tables WHERE pipeline = $1 AND source_table = $2", s.pipeline, id.String()).Scan(&planned); err != nil {
+			return err
+		}
+		if planned || t.State != sink.Loading {
+			return nil
+		}
+		if err := s.alter(ctx, tx, t, to); fault.Is(err, sink.CodeSchemaGate) {
+			return fault.Permanent(sink.CodeTableMismatch, err, fixRemade, "the present definition of table %s", id)
+		} else if err != nil {
+			return err
+		}
+		target := name(id, t.Options)
+		r, err := s.relation(ctx, tx, target)
+		if err != nil {
+			return err
+		}
+		if t.created { // what the source has dropped stays, empty
+			for i := range r.columns {
+				if c := &r.columns[i]; to.Column(c.name) < 0 && c.notNull && !slices.Contains(keyNames(t.Schema), c.name) {
+					if _, err := tx.Exec(ctx, "ALTER TABLE "+quoted(target)+" ALTER COLUMN "+ident(c.name)+" DROP NOT NULL"); err != nil {
+						return err
+					}
+				}
+			}
+			if r, err = s.relation(ctx, tx, target); err != nil {
+				return err
+			}
+		}
+		if diffs := differences(to, t.Options, r, t.created); len(diffs) > 0 {
+			return fault.Permanent(sink.CodeTableMismatch, nil, fixRemade, "table %s cannot hold the rows of %s: %s", target, id, strings.Join(diffs, "; "))
+		}
+		schema, err := json.Marshal(to)
+		if err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, `UPDATE syncline.tables SET schema = $3, versions = versions || $4::text, updated_at = now()
+			WHERE pipeline = $1 AND source_table = $2`, s.pipeline, id.String(), schema, to.Version().String())
+		return err
+	})
+	return s.wrap(err, "redefine table %s", id)
 }
 
 func (s *Sink) alter(ctx context.Context, tx pgx.Tx, t record, to *change.Schema) error {
@@ -115,13 +171,6 @@ func notAdditive(from, to *change.Schema) []string {
 		}
 		if !sameType(&old.Type, &to.Columns[j].Type) {
 			add("column %q was %s and is %s", old.Name, old.Type.Name, to.Columns[j].Type.Name)
-		}
-	}
-	for i := range to.Columns {
-		// Existing rows have something in a NOT NULL column without a change in the log.
-		// If it is no constant (a sequence, a random value), added as NULL it would differ.
-		if c := &to.Columns[i]; c.NotNull && c.Missing == nil && from.Column(c.Name) < 0 {
-			add("column %q is new and NOT NULL, and what existing rows have in it is neither a constant default nor in the log", c.Name)
 		}
 	}
 	if !slices.Equal(keyNames(from), keyNames(to)) {

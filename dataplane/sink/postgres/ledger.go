@@ -10,9 +10,14 @@ import (
 )
 
 // migrations are applied in order, each once, and never changed after a release.
-var migrations = []string{ledgerV1}
+var migrations = []string{ledgerV1, ledgerV2}
 
 // Positions are three columns, so that SQL can read, compare and subtract them.
+const ledgerV2 = `
+ALTER TABLE syncline.chunks ADD COLUMN cut_by text[];
+COMMENT ON COLUMN syncline.chunks.cut_by IS 'columns of the bounds of an append-only table, whose schema has no key';
+`
+
 const ledgerV1 = `
 CREATE SEQUENCE syncline.tokens;
 CREATE TABLE syncline.lanes (

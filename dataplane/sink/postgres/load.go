@@ -27,9 +27,9 @@ func (s *Sink) PlanChunks(ctx context.Context, id change.TableID, cut []sink.Chu
 			return err
 		}
 		if !planned {
-			_, err = tx.CopyFrom(ctx, pgx.Identifier{"syncline", "chunks"}, []string{"pipeline", "source_table", "n", "after", "up_to"},
+			_, err = tx.CopyFrom(ctx, pgx.Identifier{"syncline", "chunks"}, []string{"pipeline", "source_table", "n", "cut_by", "after", "up_to"},
 				pgx.CopyFromSlice(len(cut), func(i int) ([]any, error) {
-					return []any{s.pipeline, id.String(), int32(cut[i].N), cut[i].After, cut[i].UpTo}, nil
+					return []any{s.pipeline, id.String(), int32(cut[i].N), cut[i].By, cut[i].After, cut[i].UpTo}, nil
 				}))
 			if err != nil {
 				return err

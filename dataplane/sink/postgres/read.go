@@ -138,11 +138,11 @@ func (s *Sink) watermarks(ctx context.Context, q querier, ps []sink.Partition) (
 	return out, err
 }
 
-const chunksSQL = `SELECT n, after, up_to, done, snapshot, lsn::text, rows, bytes FROM syncline.chunks WHERE pipeline = $1 AND source_table = $2`
+const chunksSQL = `SELECT n, cut_by, after, up_to, done, snapshot, lsn::text, rows, bytes FROM syncline.chunks WHERE pipeline = $1 AND source_table = $2`
 
 func scanChunk(row pgx.CollectableRow) (c sink.Chunk, err error) {
 	var snapshot, lsn string
-	if err = row.Scan(&c.N, &c.After, &c.UpTo, &c.Done, &snapshot, &lsn, &c.Rows, &c.Bytes); err != nil {
+	if err = row.Scan(&c.N, &c.By, &c.After, &c.UpTo, &c.Done, &snapshot, &lsn, &c.Rows, &c.Bytes); err != nil {
 		return c, err
 	}
 	if snapshot != "" {

@@ -1,7 +1,12 @@
 package sinktest
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"io"
+	"reflect"
+	"sync"
 
 	"syncline/dataplane/change"
 	"syncline/dataplane/sink"
@@ -125,6 +130,49 @@ func testAppendOnly(e *env) {
 	b := Batch(th, 2, Put(h, 5, "1", "x"), Put(h, 6, "1", "y"))
 	e.apply(x2(e, x), b)
 	e.want(th, []string{"1", "x"}, []string{"1", "y"})
+}
+
+// testAppendOnlyChunks: the rows of an append-only table have nothing to replace
+// one another by, so what an attempt at a chunk leaves behind must not count.
+func testAppendOnlyChunks(e *env) {
+	s := Schema("measured", 0, Col("id", Int4), Col("v", TextT))
+	t := e.addLoading(s, 1, sink.TableOptions{AppendOnly: true})
+	cut := []sink.Chunk{{N: 0, By: []string{"id"}, UpTo: []string{"10"}}, {N: 1, By: []string{"id"}, After: []string{"10"}}}
+	plan, err := e.sink.PlanChunks(e.ctx, t.ID, cut)
+	e.ok(err)
+	if !reflect.DeepEqual(plan, cut) {
+		e.Fatalf("planned %+v", plan)
+	}
+	low, _ := Copy(s, []string{"1", "same"}, []string{"2", "same"})
+	high, _ := Copy(s, []string{"11", "same"}, []string{"12", NULL})
+	lost := errors.New("the source's connection is gone")
+	var wg sync.WaitGroup
+	for n, f := range []sink.CopyFunc{low, high} { // side by side
+		wg.Go(func() {
+			broken := func(ctx context.Context, w io.Writer, binary bool) (int64, error) {
+				_, err := f(ctx, w, binary)
+				return 0, errors.Join(lost, err)
+			}
+			if _, err := e.openSink().LoadChunk(e.ctx, t.ID, n, Loaded(1), broken, nil); !errors.Is(err, lost) {
+				e.Errorf("error %v, want that of the source", err)
+			}
+			for range 2 {
+				if _, err := e.openSink().LoadChunk(e.ctx, t.ID, n, Loaded(1+n), f, nil); err != nil {
+					e.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	e.ok(e.sink.FinishLoad(e.ctx, t.ID))
+	x := e.claim(0, 1)
+	done, err := x.Chunks(e.ctx, t.ID)
+	e.ok(err)
+	if len(done) != 2 || !reflect.DeepEqual(done[1].By, cut[1].By) || done[1].LSN != Loaded(2).LSN {
+		e.Fatalf("chunks %+v", done)
+	}
+	e.apply(x, Batch(t, 1, Put(s, 5, "11", "same")))
+	e.want(t, []string{"1", "same"}, []string{"2", "same"}, []string{"11", "same"}, []string{"12", NULL}, []string{"11", "same"})
 }
 
 // x2 tells a session of tables that were added after its claim.

@@ -57,6 +57,7 @@ func Run(t *testing.T, open Open, probe Probe) {
 		{"PartialRows", testPartialRows},
 		{"PartialRowMissing", testPartialMissing},
 		{"AppendOnly", testAppendOnly},
+		{"AppendOnlyChunks", testAppendOnlyChunks},
 		{"QuotedNamesAndCompositeKeys", testQuotedNames},
 		{"KeyColumnsOnly", testKeyOnly},
 		{"Types", testTypes},
@@ -76,6 +77,7 @@ func Run(t *testing.T, open Open, probe Probe) {
 		{"ResetAndRemove", testResetAndRemove},
 		{"Evolve", testEvolve},
 		{"EvolveWithDefaults", testEvolveDefaults},
+		{"Redefine", testRedefine},
 		{"Forget", testForget},
 		{"RandomChanges", testRandom},
 	} {

@@ -77,6 +77,41 @@ func testChunks(e *env) {
 	e.want(t, []string{"1", "streamed", "2"}, []string{"12", NULL, NULL})
 }
 
+// testRedefine: a table that is loaded again takes the definition of now.
+func testRedefine(e *env) {
+	v1 := Schema("redefined", 1, Col("id", Int4), Col("a", TextT), Col("b", Int4))
+	v1.Columns[2].NotNull = true
+	t := e.add(v1, 1, sink.TableOptions{})
+	v2 := Schema("redefined", 1, Col("id", Int4), Col("a", TextT), Col("c", Int8), Col("d", TextT))
+	v2.Columns[2].NotNull = true
+	e.ok(e.sink.Redefine(e.ctx, t.ID, v2)) // streams: left alone
+	e.wantCode(e.claim(0, 1).Evolve(e.ctx, t, v2), sink.CodeSchemaGate)
+	e.ok(e.sink.ResetTable(e.ctx, t.ID, 2))
+	e.ok(e.sink.Redefine(e.ctx, t.ID, v2))
+	e.ok(e.sink.Redefine(e.ctx, t.ID, v2))
+	_, err := e.sink.PlanChunks(e.ctx, t.ID, []sink.Chunk{{N: 0}})
+	e.ok(err)
+	e.ok(e.sink.Redefine(e.ctx, t.ID, v1)) // planned: left alone
+	f, _ := Copy(v2, []string{"1", "x", "7", NULL}, []string{"2", NULL, "8", "y"})
+	_, err = e.sink.LoadChunk(e.ctx, t.ID, 0, Loaded(1), f, nil)
+	e.ok(err)
+	e.ok(e.sink.FinishLoad(e.ctx, t.ID))
+	ts, err := e.sink.Tables(e.ctx)
+	e.ok(err)
+	if ts[0].State != sink.Streaming || ts[0].Schema.Version() != v2.Version() {
+		e.Fatalf("table %+v with schema %+v", ts[0], ts[0].Schema)
+	}
+	x := e.claim(0, 1)
+	b := Batch(ts[0], 5, Put(v2, 5, "3", "z", "9", NULL))
+	b.Tables[0].Epoch = ts[0].Epoch
+	e.apply(x, b)
+	e.want(ts[0], []string{"1", "x", "7", NULL}, []string{"2", NULL, "8", "y"}, []string{"3", "z", "9", NULL})
+
+	e.ok(e.sink.ResetTable(e.ctx, t.ID, 3))
+	v3 := Schema("redefined", 1, Col("id", Int4), Col("c", TextT))
+	e.wantCode(e.sink.Redefine(e.ctx, t.ID, v3), sink.CodeTableMismatch)
+}
+
 func testChunkFailure(e *env) {
 	s := people()
 	t := e.addLoading(s, 1, sink.TableOptions{})

@@ -29,7 +29,8 @@ const (
 // PlanChunks cuts a table into ranges of its primary key of about equal size on
 // disk, in the source's own order of keys. The first chunk has no lower bound
 // and the last no upper one, so that together they hold every key there can be,
-// once. A table without a key is one chunk.
+// once. An append-only table, whose schema has no key, is cut by the one that its
+// rows have at the source; a table without any is one chunk.
 func (s *Server) PlanChunks(ctx context.Context, schema *change.Schema, o ChunkOptions) ([]sink.Chunk, error) {
 	if o.ChunkBytes <= 0 {
 		o.ChunkBytes = 64 << 20
@@ -38,9 +39,17 @@ func (s *Server) PlanChunks(ctx context.Context, schema *change.Schema, o ChunkO
 		o.MaxChunks = 10_000
 	}
 	var cuts [][]string
+	var by sink.Chunk
 	err := s.inTx(ctx, o.Snapshot, func(tx pgx.Tx) error {
 		var err error
-		cuts, err = planCuts(ctx, tx, schema, o)
+		if len(schema.Key) == 0 {
+			if by.By, err = rowKey(ctx, tx, schema); err != nil {
+				return err
+			}
+		}
+		if ranges, ok := by.Ranges(schema); ok {
+			cuts, err = planCuts(ctx, tx, ranges, o)
+		}
 		return err
 	})
 	if err != nil {
@@ -49,6 +58,9 @@ func (s *Server) PlanChunks(ctx context.Context, schema *change.Schema, o ChunkO
 	chunks := make([]sink.Chunk, len(cuts)+1)
 	for i := range chunks {
 		chunks[i].N = i
+		if len(cuts) > 0 {
+			chunks[i].By = by.By
+		}
 		if i > 0 {
 			chunks[i].After = cuts[i-1]
 		}
@@ -59,9 +71,26 @@ func (s *Server) PlanChunks(ctx context.Context, schema *change.Schema, o ChunkO
 	return chunks, nil
 }
 
+// rowKey finds columns of which each row has a value that no other row has: those
+// of the primary key, or of another unique index over columns that are NOT NULL.
+func rowKey(ctx context.Context, tx pgx.Tx, s *change.Schema) ([]string, error) {
+	names := make([]string, len(s.Columns))
+	for i := range s.Columns {
+		names[i] = s.Columns[i].Name
+	}
+	var key []string
+	err := tx.QueryRow(ctx, `SELECT coalesce((SELECT k.names FROM pg_index i CROSS JOIN LATERAL (
+			SELECT array_agg(a.attname::text ORDER BY u.n) AS names, bool_and(coalesce(a.attnotnull AND a.attname = ANY ($2::text[]), false)) AS usable
+			FROM unnest(i.indkey::int2[]) WITH ORDINALITY u(attnum, n)
+			LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = u.attnum AND u.attnum > 0 WHERE u.n <= i.indnkeyatts) k
+		WHERE i.indrelid = to_regclass($1) AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL AND k.usable
+		ORDER BY i.indisprimary DESC, i.indexrelid LIMIT 1), '{}')`, quoteTable(s.Table), names).Scan(&key)
+	return key, err
+}
+
 func planCuts(ctx context.Context, tx pgx.Tx, schema *change.Schema, o ChunkOptions) ([][]string, error) {
 	from, err := fromClause(ctx, tx, schema.Table)
-	if err != nil || len(schema.Key) == 0 {
+	if err != nil {
 		return nil, err
 	}
 	var bytes, pages int64

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -150,6 +151,88 @@ func TestChunksHoldEveryRowOnce(t *testing.T) {
 				if len(chunks) >= 4 && n > 400_000 {
 					t.Errorf("chunk %d of %d has %d bytes", i, len(chunks), n)
 				}
+			}
+		})
+	}
+}
+
+// Append-only tables, whose changes carry no key, are cut by the one that their
+// rows have.
+func TestAppendOnlyChunks(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.makeKeyCases()
+	r.exec(`CREATE TABLE "K unique" (v text, a int NOT NULL, "B" text NOT NULL, n int, UNIQUE (n), UNIQUE ("B", a)); INSERT INTO "K unique" SELECT repeat('x', 100), g, 'b' || g % 7, g FROM generate_series(1, 5000) g;
+		CREATE TABLE "K unusable" (v text, a int NOT NULL, b int, c int NOT NULL, UNIQUE (a, b), UNIQUE (a) DEFERRABLE); CREATE UNIQUE INDEX ON "K unusable" (a) WHERE a > 0; CREATE UNIQUE INDEX ON "K unusable" ((a + c));
+		CREATE INDEX ON "K unusable" (c); INSERT INTO "K unusable" SELECT repeat('x', 100), g, g, g FROM generate_series(1, 5000) g; ANALYZE`)
+	want := map[string][]string{"ints": {"k"}, "composite": {"c d", "B", "a"}, "parts": {"r", "k"}, "citexts": {"k"}, "unique": {"B", "a"}, "unusable": nil, "keyless": nil, "empty": nil}
+	for name, by := range want {
+		t.Run(name, func(t *testing.T) {
+			p := caseTable(name)
+			p.AppendOnly = true
+			schemas, err := r.s.Describe(r.ctx(), []PublishedTable{p})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := schemas[0]
+			chunks, err := r.s.PlanChunks(r.ctx(), s, ChunkOptions{ChunkBytes: 100_000})
+			if err != nil {
+				t.Fatal(err)
+			}
+			checkChain(t, chunks)
+			if (len(chunks) >= 4) != (by != nil) {
+				t.Fatalf("%d chunks", len(chunks))
+			}
+			seen, rows := map[change.Key]int{}, 0
+			for _, ch := range chunks {
+				if !slices.Equal(ch.By, by) {
+					t.Fatalf("cut by %v, want %v", ch.By, by)
+				}
+				ranges, keyed := ch.Ranges(s)
+				if keyed != (by != nil) {
+					t.Fatal("keyed", keyed)
+				}
+				var keys []change.Key
+				for _, row := range r.copyAll(s, []sink.Chunk{ch}, "") {
+					rows++
+					if !keyed {
+						continue
+					}
+					k, err := change.MakeKey(ranges, row)
+					if err != nil {
+						t.Fatal(err)
+					}
+					keys = append(keys, k)
+					seen[k]++
+				}
+				placed, err := r.s.Place(r.ctx(), s, chunks, keys)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for i, n := range placed {
+					if n != ch.N {
+						t.Fatalf("key %s of chunk %d was placed in chunk %d", keys[i], ch.N, n)
+					}
+				}
+			}
+			var n int
+			r.scan(&n, "SELECT count(*) FROM "+quoteIdent("K "+name))
+			if rows != n || by != nil && len(seen) != n {
+				t.Errorf("%d rows, %d keys, want %d", rows, len(seen), n)
+			}
+			if by == nil {
+				return
+			}
+			other := *s
+			other.Columns = slices.Clone(s.Columns)
+			for i := range other.Columns {
+				other.Columns[i].Name += " renamed"
+			}
+			if _, err := r.s.Place(r.ctx(), &other, chunks, []change.Key{"x"}); !fault.Is(err, sink.CodeSchemaGate) {
+				t.Errorf("placed by columns that are not there: %v", err)
+			}
+			if _, err := r.s.CopyChunk("", &other, chunks[1], "")(r.ctx(), io.Discard, false); !fault.Is(err, sink.CodeSchemaGate) {
+				t.Errorf("copied by columns that are not there: %v", err)
 			}
 		})
 	}

@@ -25,12 +25,16 @@ func (s *Server) CopyChunk(snapshot string, schema *change.Schema, chunk sink.Ch
 			if err != nil {
 				return err
 			}
+			ranges, ok := chunk.Ranges(schema)
+			if !ok && len(chunk.By) > 0 {
+				return fault.Permanent(sink.CodeSchemaGate, nil, fixGate, "table %s lost a column of (%s) while it was being loaded", schema.Table, strings.Join(chunk.By, ", "))
+			}
 			format := "text"
 			if binary {
 				format = "binary"
 			}
 			sql := fmt.Sprintf("COPY (SELECT %s FROM %s%s) TO STDOUT (FORMAT %s)",
-				columnList(schema), from, whereClause(schema, chunk, where), format)
+				columnList(schema), from, whereClause(ranges, chunk, where), format)
 			out.w = w
 			tag, err := tx.Conn().PgConn().CopyTo(ctx, &out, sql)
 			rows = tag.RowsAffected()
@@ -41,6 +45,34 @@ func (s *Server) CopyChunk(snapshot string, schema *change.Schema, chunk sink.Ch
 		}
 		return rows, classify(ctx, err, "copy chunk %d of table %s", chunk.N, schema.Table)
 	}
+}
+
+// SameColumns reports CodeSchemaGate if the table has other columns in the snapshot
+// than in the definition that it is loaded with. The values of a column that only
+// the snapshot has would be in neither chunk nor stream: delivery takes a change
+// that the snapshot saw as contained in the chunk.
+func (s *Server) SameColumns(ctx context.Context, snapshot string, schema *change.Schema) error {
+	var added, gone []string
+	names := make([]string, len(schema.Columns))
+	for i := range schema.Columns {
+		names[i] = schema.Columns[i].Name
+	}
+	err := s.inTx(ctx, snapshot, func(tx pgx.Tx) error {
+		return tx.QueryRow(ctx, `WITH have AS (SELECT a.attname::text AS name FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+				WHERE n.nspname = $1 AND c.relname = $2 AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '')
+			SELECT coalesce((SELECT array_agg(name ORDER BY name) FROM have WHERE name <> ALL ($3::text[])), '{}'),
+				coalesce((SELECT array_agg(name ORDER BY name) FROM unnest($3::text[]) name WHERE name NOT IN (SELECT name FROM have)), '{}')`,
+			schema.Table.Schema, schema.Table.Name, names).Scan(&added, &gone)
+	})
+	switch {
+	case err != nil:
+		return classify(err, "look up table %s", schema.Table)
+	case len(added) > 0:
+		return fault.Permanent(sink.CodeSchemaGate, nil, fixGate, "table %s was given column %q while it was being loaded", schema.Table, added[0])
+	case len(gone) > 0:
+		return fault.Permanent(sink.CodeSchemaGate, nil, fixGate, "table %s lost column %q while it was being loaded", schema.Table, gone[0])
+	}
+	return nil
 }
 
 type outWriter struct {

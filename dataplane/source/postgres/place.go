@@ -8,12 +8,13 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"syncline/dataplane/change"
+	"syncline/dataplane/fault"
 	"syncline/dataplane/sink"
 )
 
 // Place returns for each key the N of the chunk that holds it. The chunks must
-// be all of a plan; the source compares, as only it knows its collations. It
-// makes Server a deliver.Placer.
+// be all of a plan; the source compares, as only it knows its collations. With
+// Carried it makes Server a deliver.Source.
 func (s *Server) Place(ctx context.Context, schema *change.Schema, chunks []sink.Chunk, keys []change.Key) ([]int, error) {
 	out := make([]int, len(keys))
 	first := -1
@@ -34,7 +35,11 @@ func (s *Server) Place(ctx context.Context, schema *change.Schema, chunks []sink
 		}
 		return out, nil
 	}
-	err := s.inTx(ctx, "", func(tx pgx.Tx) error { return place(ctx, tx, schema, bounded, first, keys, out) })
+	ranges, ok := bounded[0].Ranges(schema)
+	if !ok {
+		return nil, fault.Permanent(sink.CodeSchemaGate, nil, fixGate, "table %s: the columns that its chunks are ranges of are not in its definition", schema.Table)
+	}
+	err := s.inTx(ctx, "", func(tx pgx.Tx) error { return place(ctx, tx, ranges, bounded, first, keys, out) })
 	if err != nil {
 		return nil, classify(ctx, err, "place keys of table %s", schema.Table)
 	}

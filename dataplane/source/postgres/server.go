@@ -32,6 +32,8 @@ type Server struct {
 	o      ServerOptions
 	config *pgxpool.Config
 	pool   *pgxpool.Pool
+
+	carriedLimit time.Duration // instead of the constant, in tests
 }
 
 // NewServer checks the options. It does not connect.
