@@ -112,7 +112,7 @@ func (s *Sink) Redefine(ctx context.Context, id change.TableID, to *change.Schem
 			WHERE pipeline = $1 AND source_table = $2`, s.pipeline, id.String(), schema, to.Version().String())
 		return err
 	})
-	return s.wrap(err, "redefine table %s", id)
+	return s.wrap(ctx, err, "redefine table %s", id)
 }
 
 func (s *Sink) alter(ctx context.Context, tx pgx.Tx, t record, to *change.Schema) error {

@@ -64,7 +64,7 @@ func (s *Server) Carried(ctx context.Context, schema *change.Schema, columns []s
 		}
 		return nil
 	})
-	return classify(err, "see what rows of table %s have in new columns", schema.Table)
+	return classify(ctx, err, "see what rows of table %s have in new columns", schema.Table)
 }
 
 // probe looks at the files of one table: itself or its partitions.

@@ -66,7 +66,7 @@ func (s *Server) SameColumns(ctx context.Context, snapshot string, schema *chang
 	})
 	switch {
 	case err != nil:
-		return classify(err, "look up table %s", schema.Table)
+		return classify(ctx, err, "look up table %s", schema.Table)
 	case len(added) > 0:
 		return fault.Permanent(sink.CodeSchemaGate, nil, fixGate, "table %s was given column %q while it was being loaded", schema.Table, added[0])
 	case len(gone) > 0:
