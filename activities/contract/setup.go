@@ -97,6 +97,8 @@ type SinkInput struct {
 	// Fresh: begin with an empty ledger. What an earlier pipeline or load of the name
 	// left there is not this one's progress, and its offsets are of another log.
 	Fresh bool `json:"fresh,omitempty"`
+	// Topics: the tables' topics are there already, and no EnsureTopics follows.
+	Topics bool `json:"topics,omitempty"`
 }
 
 // TeardownInput is the input of the activities that remove things.

@@ -3,6 +3,7 @@ package flow
 import (
 	"context"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"syncline/dataplane/capture"
 	"syncline/dataplane/change"
 	"syncline/dataplane/deliver"
+	"syncline/dataplane/fault"
 	"syncline/dataplane/sink"
 	"syncline/dataplane/sink/clickhouse"
 	pgsink "syncline/dataplane/sink/postgres"
@@ -83,6 +85,14 @@ func (f *flow) exec(sql string) {
 // and delivery.
 func (f *flow) load(partitions int, tables ...change.TableID) {
 	f.t.Helper()
+	f.prepare(partitions, tables...)
+	f.copy(tables...)
+	f.run()
+}
+
+// prepare makes slot, topics and tables, and notes from where delivery begins.
+func (f *flow) prepare(partitions int, tables ...change.TableID) {
+	f.t.Helper()
 	var published []postgres.PublishedTable
 	for _, id := range tables {
 		published = append(published, postgres.PublishedTable{ID: id})
@@ -102,23 +112,45 @@ func (f *flow) load(partitions int, tables ...change.TableID) {
 	f.ok(admin.EnsureTopics(f.ctx, kafka.TopicOptions{Partitions: partitions}, tables, nil))
 	schemas, err := f.source.Describe(f.ctx, published)
 	f.ok(err)
-	held, err := f.source.Export(f.ctx)
+	log, err := admin.Ranges(f.ctx, time.Time{}, tables...)
 	f.ok(err)
 	for _, s := range f.sinks {
 		for _, sc := range schemas {
 			f.ok(s.AddTable(f.ctx, sink.Table{ID: sc.Table, Schema: sc, Partitions: partitions, Epoch: 1}))
-			_, err := s.PlanChunks(f.ctx, sc.Table, []sink.Chunk{{N: 0}})
+			f.ok(s.BeginLog(f.ctx, sc.Table, log[sc.Table], false))
+		}
+	}
+}
+
+// copy loads tables into both sinks, in one snapshot.
+func (f *flow) copy(tables ...change.TableID) {
+	f.t.Helper()
+	held, err := f.source.Export(f.ctx)
+	f.ok(err)
+	for _, s := range f.sinks {
+		known, err := s.Tables(f.ctx)
+		f.ok(err)
+		for _, t := range known {
+			if !slices.Contains(tables, t.ID) {
+				continue
+			}
+			_, err := s.PlanChunks(f.ctx, t.ID, []sink.Chunk{{N: 0}})
 			f.ok(err)
-			_, err = s.LoadChunk(f.ctx, sc.Table, 0, sink.Loaded{Snapshot: held.Snapshot, LSN: held.LSN}, f.source.CopyChunk(held.Name, sc, sink.Chunk{}, ""), nil)
+			_, err = s.LoadChunk(f.ctx, t.ID, 0, sink.Loaded{Snapshot: held.Snapshot, LSN: held.LSN}, f.source.CopyChunk(held.Name, t.Schema, sink.Chunk{}, ""), nil)
 			f.ok(err)
-			f.ok(s.FinishLoad(f.ctx, sc.Table))
+			f.ok(s.FinishLoad(f.ctx, t.ID))
 		}
 	}
 	f.ok(held.Close())
-	f.run()
 }
 
 func (f *flow) run() {
+	f.t.Helper()
+	f.capture()
+	f.deliver()
+}
+
+func (f *flow) capture() {
 	f.t.Helper()
 	w, err := kafka.OpenWriter(f.ctx, f.kafka, kafka.WriterOptions{})
 	f.ok(err)
@@ -126,11 +158,26 @@ func (f *flow) run() {
 	f.ok(err)
 	ctx, stop := context.WithCancel(f.ctx)
 	var running sync.WaitGroup
+	f.t.Cleanup(func() {
+		stop()
+		running.Wait()
+		_, _ = stream.Close(), w.Close()
+	})
 	running.Go(func() {
 		o := capture.Options{Epoch: 1, CreatedAt: f.from, StatusInterval: 50 * time.Millisecond}
 		if err := capture.Run(ctx, stream, w, o, capture.Observer{}); err != nil {
 			f.t.Errorf("capture: %v", err)
 		}
+	})
+}
+
+func (f *flow) deliver() {
+	f.t.Helper()
+	ctx, stop := context.WithCancel(f.ctx)
+	var running sync.WaitGroup
+	f.t.Cleanup(func() {
+		stop()
+		running.Wait()
 	})
 	for name, s := range f.sinks {
 		log, err := kafka.OpenLog(f.ctx, f.kafka, kafka.LogOptions{}) // of each its own: a log has one reader of a partition
@@ -139,21 +186,23 @@ func (f *flow) run() {
 			o := deliver.Options{Lanes: 1, Epoch: 1, PollTables: 50 * time.Millisecond, IdleMark: 50 * time.Millisecond}
 			obs := deliver.Observer{
 				Retry: func(what string, err error, _ time.Duration) { f.t.Logf("%s: %s again: %v", name, what, err) },
-				Closed: func(id change.TableID, st sink.State, why string) {
-					f.t.Logf("%s: table %s is %s: %s", name, id, st, why)
+				Closed: func(t sink.Table, st sink.State, why string) {
+					f.t.Logf("%s: table %s is %s: %s", name, t.ID, st, why)
 				},
 			}
 			defer func() { _ = log.Close() }()
-			if err := deliver.Run(ctx, o, log, s, f.source, obs); err != nil && ctx.Err() == nil {
-				f.t.Errorf("delivery to %s: %v", name, err)
+			for {
+				err := deliver.Run(ctx, o, log, s, f.source, obs)
+				if ctx.Err() == nil && fault.Is(err, sink.CodeFenced) {
+					continue // by a resync; the next attempt claims the lane again
+				}
+				if err != nil && ctx.Err() == nil {
+					f.t.Errorf("delivery to %s: %v", name, err)
+				}
+				return
 			}
 		})
 	}
-	f.t.Cleanup(func() {
-		stop()
-		running.Wait()
-		_, _ = stream.Close(), w.Close()
-	})
 }
 
 // equal waits until the sinks have what is committed now and compares them.
