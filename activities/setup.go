@@ -123,6 +123,18 @@ func (a *Activities) Resolve(ctx context.Context, in contract.SetupInput) (out c
 		}
 		out.Tables = append(out.Tables, contract.ResolvedTable{Table: t.Table, AppendOnly: t.AppendOnly, Rows: max(i.Rows, 0), Bytes: i.Bytes})
 	}
+	if in.Fresh && !in.OneOff {
+		admin, err := a.admin(ctx, &in.Spec)
+		if err != nil {
+			return out, err
+		}
+		defer admin.Close()
+		any, err := admin.Any(ctx)
+		if err != nil {
+			return out, err
+		}
+		out.NoTopics = !any
+	}
 	return out, nil
 }
 

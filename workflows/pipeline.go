@@ -268,7 +268,10 @@ func (p *entity) onLoaded(ctx workflow.Context, l contract.TableLoaded) {
 		t.Reason = fmt.Sprintf("%s: %s: %s", l.Sink, l.Failure.Code, l.Failure.Message)
 		t.Sinks[l.Sink] = contract.LoadFailed
 	} else {
-		t.Sinks[l.Sink], t.Reason = sink.Streaming, ""
+		t.Sinks[l.Sink] = sink.Streaming
+		if strings.HasPrefix(t.Reason, l.Sink+": ") { // another sink's stays
+			t.Reason = ""
+		}
 		t.Rows = max(t.Rows, l.Rows)
 		if why, ok := t.Early[l.Sink]; ok { // a lane was faster than the word of the load's end
 			t.Sinks[l.Sink], t.Reason = sink.Gated, why

@@ -58,6 +58,9 @@ type Resolved struct {
 	SystemID string          `json:"system_id"` // of the source's cluster
 	Version  string          `json:"version"`
 	Tables   []ResolvedTable `json:"tables"`
+	// NoTopics: of a pipeline that is being set up, none of its topics existed: what
+	// is there of them when the setup fails, it has made.
+	NoTopics bool `json:"no_topics,omitempty"`
 }
 
 // ResolvedTable is one selected table.

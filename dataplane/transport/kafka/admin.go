@@ -214,6 +214,24 @@ func (a *Admin) Topics(ctx context.Context) ([]Topic, error) {
 	return out, nil
 }
 
+// Any reports whether there is a topic of the pipeline, its own two included.
+func (a *Admin) Any(ctx context.Context) (bool, error) {
+	a.c.renew()
+	all, err := a.all(ctx)
+	for name := range all {
+		if a.owns(name) {
+			return true, err
+		}
+	}
+	return false, err
+}
+
+// owns reports whether a topic is the pipeline's, in the format of ours.
+func (a *Admin) owns(name string) bool {
+	_, ok := ParseTopicName(a.c.opts.Prefix, a.c.opts.Pipeline, name)
+	return ok || name == SchemasTopic(a.c.opts.Prefix, a.c.opts.Pipeline) || name == ProgressTopic(a.c.opts.Prefix, a.c.opts.Pipeline)
+}
+
 // Ranges returns what the topics of tables hold, by partition, from the first
 // record that is not older than since; the zero time means all. Tables without a
 // topic are left out.
