@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/mock"
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/temporal"
@@ -206,6 +207,21 @@ func TestPauseAndResume(t *testing.T) {
 	}
 	if n := w.count("run capture"); n != 2 {
 		t.Errorf("capture started %d times, want 2", n)
+	}
+}
+
+// A pause does not say of what goes on that it has stopped.
+func TestPauseNamesWhatGoesOn(t *testing.T) {
+	w := newWorld()
+	w.outlived = true // its stream never says that it has ended
+	env := environment(t, w)
+	env.OnRequestCancelExternalWorkflow(mock.Anything, contract.StreamID("shop"), mock.Anything).Return(nil)
+	pause := ask(env, time.Minute, contract.PauseUpdate)
+	ask(env, 10*time.Minute, contract.DestroyUpdate, contract.DestroyInput{})
+	env.ExecuteWorkflow(Pipeline, contract.PipelineInput{Spec: shopSpec(t)})
+	var app *temporal.ApplicationError
+	if !errors.As(pause.err, &app) || app.Type() != contract.StillRunningError || !strings.Contains(app.Message(), contract.StreamID("shop")) {
+		t.Errorf("pause %+v", pause)
 	}
 }
 

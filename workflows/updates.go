@@ -227,8 +227,12 @@ func (p *entity) mayPause(workflow.Context) error {
 func (p *entity) pause(ctx workflow.Context) (st contract.PipelineStatus, err error) {
 	err = p.exclusive(ctx, func() error {
 		p.state.Paused = true
-		p.stopWork(ctx)
+		running := p.stopWork(ctx)
 		p.settle(ctx)
+		if len(running) > 0 {
+			return temporal.NewNonRetryableApplicationError(fmt.Sprintf("told to stop, and still running after %s: %s; they end when their workers answer, and nothing is started meanwhile",
+				stopBound, strings.Join(running, ", ")), contract.StillRunningError, nil)
+		}
 		return nil
 	})
 	return p.status(), err

@@ -39,7 +39,9 @@ const (
 	RefusedError      = "Refused"
 	// DestroyIncompleteError: destroy could not remove everything, and says what is left.
 	DestroyIncompleteError = "DestroyIncomplete"
-	WorkerStoppedError     = "WorkerStopped" // the attempt ended with its worker: try elsewhere at once
+	// StillRunningError: pause has told everything to stop, and names what has not.
+	StillRunningError  = "StillRunning"
+	WorkerStoppedError = "WorkerStopped" // the attempt ended with its worker: try elsewhere at once
 )
 
 // SetupInput is the input of the activities that make and check what a pipeline needs.
