@@ -103,11 +103,11 @@ func (a *Activities) Deliver(ctx context.Context, in contract.DeliverInput) (err
 		}
 		for _, t := range known { // the attempt that gated it may not have been heard
 			if t.State == sink.Gated {
-				gates(t.ID, t.Reason)
+				gates(t, t.Reason)
 			}
 		}
 		closed := obs.Closed
-		obs.Closed = func(t change.TableID, st sink.State, reason string) {
+		obs.Closed = func(t sink.Table, st sink.State, reason string) {
 			closed(t, st, reason)
 			if st == sink.Gated {
 				gates(t, reason)
@@ -134,9 +134,9 @@ func (a *Activities) Deliver(ctx context.Context, in contract.DeliverInput) (err
 
 // tellGates returns a function that tells the pipeline of a table that is not
 // delivered any more: a status that says less would be taken for "in sync".
-func (a *Activities) tellGates(ctx context.Context, name, sinkName string, log *zap.Logger) func(change.TableID, string) {
-	return func(t change.TableID, reason string) {
-		g := contract.TableGated{Sink: sinkName, Table: t, Reason: secrets.Redact(reason)}
+func (a *Activities) tellGates(ctx context.Context, name, sinkName string, log *zap.Logger) func(sink.Table, string) {
+	return func(t sink.Table, reason string) {
+		g := contract.TableGated{Sink: sinkName, Table: t.ID, Reason: secrets.Redact(reason), Epoch: t.Epoch}
 		go func() {
 			for wait := 100 * time.Millisecond; ; wait = min(2*wait, 10*time.Second) {
 				err := a.Client.SignalWorkflow(ctx, contract.PipelineID(name), "", contract.GatedSignal, g)
@@ -144,7 +144,7 @@ func (a *Activities) tellGates(ctx context.Context, name, sinkName string, log *
 				if err == nil || errors.As(err, &gone) || ctx.Err() != nil {
 					return
 				}
-				log.Warn("pipeline not told of a gated table", zap.Stringer("table", t), zap.Error(err))
+				log.Warn("pipeline not told of a gated table", zap.Stringer("table", t.ID), zap.Error(err))
 				select {
 				case <-ctx.Done():
 				case <-time.After(wait):
@@ -177,8 +177,8 @@ func deliverObserver(m *observe.Deliver, log *zap.Logger) deliver.Observer {
 		Opened: func(t change.TableID, to change.LSN) {
 			log.Info("table is delivered", zap.Stringer("table", t), zap.Stringer("consistent_at", to))
 		},
-		Closed: func(t change.TableID, st sink.State, reason string) {
-			log.Info("table is not delivered any more", zap.Stringer("table", t), zap.String("state", string(st)), zap.String("reason", reason))
+		Closed: func(t sink.Table, st sink.State, reason string) {
+			log.Info("table is not delivered any more", zap.Stringer("table", t.ID), zap.String("state", string(st)), zap.String("reason", reason))
 		},
 		Retry: func(what string, err error, wait time.Duration) {
 			m.Retried(string(fault.CodeOf(err)))

@@ -123,6 +123,18 @@ func (a *Activities) Resolve(ctx context.Context, in contract.SetupInput) (out c
 		}
 		out.Tables = append(out.Tables, contract.ResolvedTable{Table: t.Table, AppendOnly: t.AppendOnly, Rows: max(i.Rows, 0), Bytes: i.Bytes})
 	}
+	if in.Fresh && !in.OneOff {
+		admin, err := a.admin(ctx, &in.Spec)
+		if err != nil {
+			return out, err
+		}
+		defer admin.Close()
+		any, err := admin.Any(ctx)
+		if err != nil {
+			return out, err
+		}
+		out.NoTopics = !any
+	}
 	return out, nil
 }
 
@@ -154,9 +166,22 @@ func (a *Activities) EnsureTopics(ctx context.Context, in contract.SetupInput) (
 		ids = append(ids, t.Table)
 	}
 	k := in.Spec.Kafka
-	return out, admin.EnsureTopics(ctx, kafka.TopicOptions{
+	if err := admin.EnsureTopics(ctx, kafka.TopicOptions{
 		Partitions: k.Partitions, ReplicationFactor: k.ReplicationFactor, Retention: k.Retention.Std(), MaxMessageBytes: int(k.MaxMessageBytes),
-	}, ids, nil)
+	}, ids, nil); err != nil {
+		return out, err
+	}
+	// Tables that are there already have their place in the log, and keep it.
+	log, err := ranges(ctx, admin, &in.Spec, true, ids...)
+	if err != nil {
+		return out, err
+	}
+	for _, conf := range in.Spec.Sinks {
+		if err := a.withSink(ctx, in.Spec.Name, conf, func(sk sink.Sink) error { return beginLogs(ctx, sk, log, false) }); err != nil {
+			return out, err
+		}
+	}
+	return out, nil
 }
 
 func (a *Activities) admin(ctx context.Context, spec *pipeline.Spec) (*kafka.Admin, error) {
@@ -309,12 +334,26 @@ func (a *Activities) PrepareSink(ctx context.Context, in contract.SinkInput) (er
 			return err
 		}
 	}
+	var ids []change.TableID
 	for _, t := range want {
 		if err := sk.AddTable(ctx, t); err != nil {
 			return err
 		}
+		ids = append(ids, t.ID)
 	}
-	return nil
+	if !in.Topics {
+		return nil
+	}
+	admin, err := a.admin(ctx, &in.Spec)
+	if err != nil {
+		return err
+	}
+	defer admin.Close()
+	log, err := ranges(ctx, admin, &in.Spec, true, ids...)
+	if err != nil {
+		return err
+	}
+	return beginLogs(ctx, sk, log, true)
 }
 
 // leftBehind reports whether a ledger holds anything but what an earlier attempt
@@ -323,8 +362,13 @@ func (a *Activities) PrepareSink(ctx context.Context, in contract.SinkInput) (er
 // does not tell: the one before may have failed before it came to look.
 func leftBehind(ctx context.Context, sk sink.Sink, want []sink.Table) (bool, error) {
 	marks, err := sk.Watermarks(ctx)
-	if err != nil || len(marks) > 0 {
+	if err != nil {
 		return true, err
+	}
+	for _, w := range marks {
+		if !w.Pos.IsZero() { // something was delivered
+			return true, nil
+		}
 	}
 	have, err := sk.Tables(ctx)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"syncline/activities/contract"
 	"syncline/dataplane/sink"
 	source "syncline/dataplane/source/postgres"
+	"syncline/pipeline"
 )
 
 // DropSlot removes the slot, so that the source may recycle its log.
@@ -73,7 +74,25 @@ func (a *Activities) ForgetSink(ctx context.Context, in contract.SinkInput) (err
 // ResetTable empties a table at a sink for another load.
 func (a *Activities) ResetTable(ctx context.Context, in contract.TableTask) (err error) {
 	defer func() { err = ended(ctx, err) }()
-	return a.withSink(ctx, in.Pipeline, in.Sink, func(sk sink.Sink) error { return sk.ResetTable(ctx, in.Table, in.Epoch) })
+	return a.withSink(ctx, in.Pipeline, in.Sink, func(sk sink.Sink) error {
+		return beating(ctx, func(ctx context.Context) error {
+			if err := sk.ResetTable(ctx, in.Table, in.Epoch); err != nil || in.Kafka == nil {
+				return err
+			}
+			// The new load makes good what the log does not hold any more.
+			spec := pipeline.Spec{Name: in.Pipeline, Kafka: *in.Kafka}
+			admin, err := a.admin(ctx, &spec)
+			if err != nil {
+				return err
+			}
+			defer admin.Close()
+			log, err := ranges(ctx, admin, &spec, !in.NoRows, in.Table)
+			if err != nil {
+				return err
+			}
+			return beginLogs(ctx, sk, log, true)
+		})
+	})
 }
 
 // RemoveTable ends the delivery of a table into a sink.

@@ -35,6 +35,7 @@ type world struct {
 	// while its stream goes on; the environment waits for every child.
 	outlived bool
 	before   func(activity string)
+	topics   bool // there are topics of the pipeline before it is set up
 	hold     bool // the snapshot's holder stays until it is cancelled, as on a real server
 }
 
@@ -81,7 +82,7 @@ func (w *world) register(r interface {
 }) {
 	reg := func(name string, fn any) { r.RegisterActivityWithOptions(fn, activity.RegisterOptions{Name: name}) }
 	reg(contract.ResolveActivity, func(_ context.Context, in contract.SetupInput) (contract.Resolved, error) {
-		out := contract.Resolved{SystemID: "7"}
+		out := contract.Resolved{SystemID: "7", NoTopics: in.Fresh && !w.topics}
 		for _, t := range w.tables {
 			if len(in.Tables) == 0 && len(in.Spec.Match([]change.TableID{t}).Tables) == 1 || slices.Contains(in.Tables, t) {
 				out.Tables = append(out.Tables, contract.ResolvedTable{Table: t})

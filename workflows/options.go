@@ -44,6 +44,11 @@ func short(ctx workflow.Context, summary string, attempts int32) workflow.Contex
 	})
 }
 
+// slotBound is how long the creation of a slot waits for transactions that run at
+// the source. It heartbeats with them, so that a worker that dies is missed all the
+// same, and a cancellation ends the wait at once.
+const slotBound = time.Hour
+
 // removeBound is how long one thing that is to be removed is tried for. What a
 // destroy does one after the other (stopBound, slot, publication) fits into the
 // starter's ten minutes twice.

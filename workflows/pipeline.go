@@ -195,7 +195,7 @@ func (p *entity) addTables(ts []contract.ResolvedTable) {
 		if p.table(t.Table) != nil {
 			continue
 		}
-		st := contract.TableStatus{Table: t.Table, AppendOnly: t.AppendOnly, Sinks: map[string]sink.State{}}
+		st := contract.TableStatus{Table: t.Table, AppendOnly: t.AppendOnly, LoadEpoch: p.state.LoadEpoch, Sinks: map[string]sink.State{}}
 		for _, s := range p.spec.Sinks {
 			st.Sinks[s.Name] = sink.Loading
 		}
@@ -268,19 +268,35 @@ func (p *entity) onLoaded(ctx workflow.Context, l contract.TableLoaded) {
 		t.Reason = fmt.Sprintf("%s: %s: %s", l.Sink, l.Failure.Code, l.Failure.Message)
 		t.Sinks[l.Sink] = contract.LoadFailed
 	} else {
-		t.Sinks[l.Sink], t.Reason = sink.Streaming, ""
+		t.Sinks[l.Sink] = sink.Streaming
+		if strings.HasPrefix(t.Reason, l.Sink+": ") { // another sink's stays
+			t.Reason = ""
+		}
 		t.Rows = max(t.Rows, l.Rows)
+		if why, ok := t.Early[l.Sink]; ok { // a lane was faster than the word of the load's end
+			t.Sinks[l.Sink], t.Reason = sink.Gated, why
+		}
 	}
+	delete(t.Early, l.Sink)
 	p.settle(ctx)
 }
 
 func (p *entity) onGated(ctx workflow.Context, g contract.TableGated) {
 	t := p.table(g.Table)
-	if t == nil || t.Sinks[g.Sink] == sink.Loading { // removed, or being loaded again
+	if t == nil { // removed
 		return
 	}
-	t.Sinks[g.Sink] = sink.Gated
-	t.Reason = fmt.Sprintf("%s: %s (resync-table loads it again)", g.Sink, g.Reason)
+	why := fmt.Sprintf("%s: %s (resync-table loads it again)", g.Sink, g.Reason)
+	if t.Sinks[g.Sink] == sink.Loading {
+		if g.Epoch > 0 && g.Epoch >= t.LoadEpoch { // not of a load before, which is being made good
+			if t.Early == nil {
+				t.Early = map[string]string{}
+			}
+			t.Early[g.Sink] = why
+		}
+		return
+	}
+	t.Sinks[g.Sink], t.Reason = sink.Gated, why
 	p.settle(ctx)
 }
 

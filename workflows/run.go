@@ -126,8 +126,9 @@ func (p *entity) child(ctx workflow.Context, id, summary string, fn, input any) 
 // stopBound is how long a stop waits for activities to flush and end.
 const stopBound = 2 * time.Minute
 
-// stopWork cancels stream and bootstraps, and waits until they have ended.
-func (p *entity) stopWork(ctx workflow.Context) {
+// stopWork cancels stream and bootstraps, waits until they have ended, and returns
+// those that did not within stopBound.
+func (p *entity) stopWork(ctx workflow.Context) (running []string) {
 	ids := slices.Clone(p.state.Loading)
 	if p.state.StreamOn {
 		ids = append(ids, contract.StreamID(p.spec.Name))
@@ -144,5 +145,10 @@ func (p *entity) stopWork(ctx workflow.Context) {
 	ok, err := workflow.AwaitWithTimeout(ctx, stopBound, func() bool { return !p.state.StreamOn && len(p.state.Loading) == 0 })
 	if err != nil || !ok {
 		workflow.GetLogger(ctx).Warn("stream or bootstrap did not end in time", "bound", stopBound.String())
+		running = slices.Clone(p.state.Loading)
+		if p.state.StreamOn {
+			running = append(running, contract.StreamID(p.spec.Name))
+		}
 	}
+	return running
 }

@@ -84,6 +84,9 @@ func (p *entity) make(ctx workflow.Context, undos *[]undo) (step string, err err
 		// What is undone must not be made a moment later, by an attempt that was told to stop.
 		o := workflow.GetActivityOptions(short(ctx, name, setupTries))
 		o.WaitForCancellation = true
+		if activity == contract.CreateSlotActivity {
+			o.StartToCloseTimeout, o.ScheduleToCloseTimeout = slotBound, slotBound
+		}
 		return workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, o), activity, input).Get(ctx, output)
 	}
 	later := func(what, activity string, input any) {
@@ -109,6 +112,10 @@ func (p *entity) make(ctx workflow.Context, undos *[]undo) (step string, err err
 	}
 	var topics contract.Made
 	if err := do("create the topics", contract.EnsureTopicsActivity, in, &topics); err != nil {
+		// Of many topics some may have been made. A run of an older release does not know.
+		if found.NoTopics {
+			later("delete the topics", contract.DeleteTopicsActivity, down)
+		}
 		return step, err
 	}
 	if topics.Created {

@@ -194,7 +194,7 @@ func (p *entity) addSinks(ctx workflow.Context, old *pipeline.Spec) (undo func()
 		}
 		made = append(made, sk.Name)
 		if err := workflow.ExecuteActivity(short(ctx, "prepare sink "+sk.Name, setupTries), contract.PrepareSinkActivity,
-			contract.SinkInput{Spec: spec, Sink: sk.Name, Tables: all, Epoch: epoch, Fresh: true}).Get(ctx, nil); err != nil {
+			contract.SinkInput{Spec: spec, Sink: sk.Name, Tables: all, Epoch: epoch, Fresh: true, Topics: true}).Get(ctx, nil); err != nil {
 			return undo, err
 		}
 	}
@@ -227,8 +227,12 @@ func (p *entity) mayPause(workflow.Context) error {
 func (p *entity) pause(ctx workflow.Context) (st contract.PipelineStatus, err error) {
 	err = p.exclusive(ctx, func() error {
 		p.state.Paused = true
-		p.stopWork(ctx)
+		running := p.stopWork(ctx)
 		p.settle(ctx)
+		if len(running) > 0 {
+			return temporal.NewNonRetryableApplicationError(fmt.Sprintf("told to stop, and still running after %s: %s; they end when their workers answer, and nothing is started meanwhile",
+				stopBound, strings.Join(running, ", ")), contract.StillRunningError, nil)
+		}
 		return nil
 	})
 	return p.status(), err
@@ -435,11 +439,14 @@ func (p *entity) resyncTable(ctx workflow.Context, in contract.TablesInput) (res
 				continue
 			}
 			for _, t := range in.Tables {
-				task := contract.TableTask{Endpoint: contract.Endpoint{Pipeline: p.spec.Name, Source: p.spec.Source, Sink: sk}, Table: t, Epoch: p.state.LoadEpoch}
+				task := contract.TableTask{Endpoint: contract.Endpoint{Pipeline: p.spec.Name, Source: p.spec.Source, Sink: sk}, Table: t, Epoch: p.state.LoadEpoch,
+					Kafka: &p.spec.Kafka, NoRows: p.spec.Snapshot.Mode == pipeline.SnapshotNever}
 				if err := workflow.ExecuteActivity(short(ctx, fmt.Sprintf("%s: reset %s", sk.Name, t), setupTries), contract.ResetTableActivity, task).Get(ctx, nil); err != nil {
 					return err
 				}
 				p.table(t).Sinks[sk.Name] = sink.Loading
+				p.table(t).LoadEpoch = p.state.LoadEpoch
+				delete(p.table(t).Early, sk.Name)
 			}
 		}
 		res.Tables = in.Tables

@@ -125,9 +125,12 @@ type PipelineState struct {
 type TableStatus struct {
 	Table      change.TableID        `json:"table"`
 	AppendOnly bool                  `json:"append_only,omitempty"`
-	Sinks      map[string]sink.State `json:"sinks"`            // by sink name
-	Rows       int64                 `json:"rows"`             // loaded, at the sink that is furthest
-	Reason     string                `json:"reason,omitempty"` // of the last failure that concerns it
+	Sinks      map[string]sink.State `json:"sinks"`                // by sink name
+	Rows       int64                 `json:"rows"`                 // loaded, at the sink that is furthest
+	Reason     string                `json:"reason,omitempty"`     // of the last failure that concerns it
+	LoadEpoch  uint32                `json:"load_epoch,omitempty"` // since when it is in the pipeline, or was loaded anew
+	// Early are gates, by sink, that were heard of before the end of the load whose delivery they ended.
+	Early map[string]string `json:"early,omitempty"`
 }
 
 // PipelineStatus answers StatusQuery of a pipeline.
@@ -181,6 +184,7 @@ type TableGated struct {
 	Sink   string         `json:"sink"`
 	Table  change.TableID `json:"table"`
 	Reason string         `json:"reason"`
+	Epoch  uint32         `json:"epoch,omitempty"` // of the load that was being delivered
 }
 
 // LoadFailed is the state of a table whose load failed for good; resume tries it

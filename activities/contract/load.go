@@ -79,6 +79,8 @@ type TableTask struct {
 	Listed bool `json:"listed,omitempty"`
 	// Epoch of ResetTable.
 	Epoch uint32 `json:"epoch,omitempty"`
+	// Kafka of ResetTable: a watermark that is behind what the log holds goes on from there.
+	Kafka *pipeline.Kafka `json:"kafka,omitempty"`
 	// DropRows of RemoveTable.
 	DropRows bool `json:"drop_rows,omitempty"`
 }

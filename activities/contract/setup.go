@@ -39,7 +39,9 @@ const (
 	RefusedError      = "Refused"
 	// DestroyIncompleteError: destroy could not remove everything, and says what is left.
 	DestroyIncompleteError = "DestroyIncomplete"
-	WorkerStoppedError     = "WorkerStopped" // the attempt ended with its worker: try elsewhere at once
+	// StillRunningError: pause has told everything to stop, and names what has not.
+	StillRunningError  = "StillRunning"
+	WorkerStoppedError = "WorkerStopped" // the attempt ended with its worker: try elsewhere at once
 )
 
 // SetupInput is the input of the activities that make and check what a pipeline needs.
@@ -58,6 +60,9 @@ type Resolved struct {
 	SystemID string          `json:"system_id"` // of the source's cluster
 	Version  string          `json:"version"`
 	Tables   []ResolvedTable `json:"tables"`
+	// NoTopics: of a pipeline that is being set up, none of its topics existed: what
+	// is there of them when the setup fails, it has made.
+	NoTopics bool `json:"no_topics,omitempty"`
 }
 
 // ResolvedTable is one selected table.
@@ -97,6 +102,8 @@ type SinkInput struct {
 	// Fresh: begin with an empty ledger. What an earlier pipeline or load of the name
 	// left there is not this one's progress, and its offsets are of another log.
 	Fresh bool `json:"fresh,omitempty"`
+	// Topics: the tables' topics are there already, and no EnsureTopics follows.
+	Topics bool `json:"topics,omitempty"`
 }
 
 // TeardownInput is the input of the activities that remove things.

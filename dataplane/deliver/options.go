@@ -97,7 +97,7 @@ type Observer struct {
 	Batch      func(rows, bytes int, took time.Duration) // rows after merging; bytes as sent to the sink
 	Lag        func(d time.Duration, n int)              // n changes became visible d after their commit
 	Opened     func(t change.TableID, loadedTo change.LSN)
-	Closed     func(t change.TableID, state sink.State, reason string)
+	Closed     func(t sink.Table, state sink.State, reason string) // t as it was opened
 	Retry      func(what string, err error, wait time.Duration)
 	Status     func(Status) // about once a second
 }

@@ -217,7 +217,7 @@ func (l *lane) shut(t *table, state sink.State, reason string) {
 		l.drain = nil
 	}
 	if l.obs.Closed != nil {
-		l.obs.Closed(t.info.ID, state, reason)
+		l.obs.Closed(t.info, state, reason)
 	}
 }
 

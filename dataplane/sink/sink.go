@@ -148,7 +148,13 @@ type Partition struct {
 type Watermark struct {
 	Partition
 	Pos    change.Position `json:"pos"`    // every change at or before it has taken effect
-	Offset int64           `json:"offset"` // the next record to read; -1: none read yet, start at the log's first
+	Offset int64           `json:"offset"` // the next record to read; -1: of a load without a log, or that an older release began: the log's first
+}
+
+// LogRange is what the log holds of a partition before a load begins.
+type LogRange struct {
+	From int64 // at or before the first record that the load may not hold
+	End  int64 // after the last record
 }
 
 // Row is what one key of a table becomes (or, for an append-only table, one
@@ -261,6 +267,12 @@ type Sink interface {
 	// newer definition, with which it is then loaded; one that is farther is left
 	// alone. It adds columns; CodeTableMismatch if the sink's table still does not fit.
 	Redefine(ctx context.Context, table change.TableID, s *change.Schema) error
+	// BeginLog records from where a table's delivery begins, for its partitions from 0
+	// on, before anything of the load is read: what expires from the log from then on
+	// is missed when delivery begins. A partition without a watermark gets one at From.
+	// With again, which is for a load that was begun anew and is not planned yet, a
+	// watermark whose offset is not within the range goes to From too; positions stay.
+	BeginLog(ctx context.Context, table change.TableID, log []LogRange, again bool) error
 	// PlanChunks records the cut of a table and returns it; if one is recorded
 	// already, it returns that one instead.
 	PlanChunks(ctx context.Context, table change.TableID, cut []Chunk) ([]Chunk, error)
@@ -271,7 +283,7 @@ type Sink interface {
 	// the bytes so far.
 	LoadChunk(ctx context.Context, table change.TableID, n int, seen Loaded, copy CopyFunc, progress func(bytes int64)) (Chunk, error)
 	// FinishLoad builds indexes and constraints and sets the table to streaming.
-	// Watermarks of its partitions that do not exist yet start at offset -1.
+	// Watermarks of its partitions that do not exist yet (BeginLog makes them) start at offset -1.
 	FinishLoad(ctx context.Context, table change.TableID) error
 	// ResetTable empties the table and its chunk plan for another load in a higher
 	// epoch; its watermarks stay. It fences off every session, so that no batch that

@@ -13,6 +13,7 @@ import (
 	"syncline/dataplane/capture"
 	"syncline/dataplane/change"
 	"syncline/dataplane/deliver"
+	"syncline/dataplane/fault"
 	"syncline/dataplane/sink"
 	"syncline/dataplane/sink/clickhouse"
 	pgsink "syncline/dataplane/sink/postgres"
@@ -83,21 +84,17 @@ func (f *flow) exec(sql string) {
 // and delivery.
 func (f *flow) load(partitions int, tables ...change.TableID) {
 	f.t.Helper()
-	var published []postgres.PublishedTable
-	for _, id := range tables {
-		published = append(published, postgres.PublishedTable{ID: id})
-	}
-	schemas := f.prepare(partitions, published...)
-	held, err := f.source.Export(f.ctx)
-	f.ok(err)
-	for _, s := range f.sinks {
-		for _, sc := range schemas {
-			f.ok(s.AddTable(f.ctx, sink.Table{ID: sc.Table, Schema: sc, Partitions: partitions, Epoch: 1}))
-			f.copy(s, sc, held)
-		}
-	}
-	f.ok(held.Close())
+	schemas := f.prepare(partitions, published(tables...)...)
+	f.add(partitions, schemas...)
+	f.copyAll(schemas...)
 	f.run()
+}
+
+func published(tables ...change.TableID) (out []postgres.PublishedTable) {
+	for _, id := range tables {
+		out = append(out, postgres.PublishedTable{ID: id})
+	}
+	return out
 }
 
 // prepare makes slot and topics, and returns the tables' definitions.
@@ -123,6 +120,35 @@ func (f *flow) prepare(partitions int, published ...postgres.PublishedTable) []*
 	schemas, err := f.source.Describe(f.ctx, published)
 	f.ok(err)
 	return schemas
+}
+
+// add makes the sinks' tables, and notes from where their delivery begins.
+func (f *flow) add(partitions int, schemas ...*change.Schema) {
+	f.t.Helper()
+	admin, err := kafka.OpenAdmin(f.kafka)
+	f.ok(err)
+	defer func() { _ = admin.Close() }()
+	for _, sc := range schemas {
+		log, err := admin.Ranges(f.ctx, time.Time{}, sc.Table)
+		f.ok(err)
+		for _, s := range f.sinks {
+			f.ok(s.AddTable(f.ctx, sink.Table{ID: sc.Table, Schema: sc, Partitions: partitions, Epoch: 1}))
+			f.ok(s.BeginLog(f.ctx, sc.Table, log[sc.Table], false))
+		}
+	}
+}
+
+// copyAll loads tables that are loading into both sinks, in one snapshot.
+func (f *flow) copyAll(schemas ...*change.Schema) {
+	f.t.Helper()
+	held, err := f.source.Export(f.ctx)
+	f.ok(err)
+	for _, s := range f.sinks {
+		for _, sc := range schemas {
+			f.copy(s, sc, held)
+		}
+	}
+	f.ok(held.Close())
 }
 
 // copy loads a table that is loading as one chunk, and begins its delivery.
@@ -176,17 +202,38 @@ func (f *flow) gated(id change.TableID) map[string]string {
 
 func (f *flow) run() {
 	f.t.Helper()
+	f.capture()
+	f.deliver()
+}
+
+func (f *flow) capture() {
+	f.t.Helper()
 	w, err := kafka.OpenWriter(f.ctx, f.kafka, kafka.WriterOptions{})
 	f.ok(err)
 	stream, err := f.source.NewStream(postgres.StreamOptions{Slot: f.name, Publication: f.name, Epoch: 1, SpillDir: f.t.TempDir(), HeartbeatInterval: 100 * time.Millisecond})
 	f.ok(err)
 	ctx, stop := context.WithCancel(f.ctx)
 	var running sync.WaitGroup
+	f.t.Cleanup(func() {
+		stop()
+		running.Wait()
+		_, _ = stream.Close(), w.Close()
+	})
 	running.Go(func() {
 		o := capture.Options{Epoch: 1, CreatedAt: f.from, StatusInterval: 50 * time.Millisecond}
 		if err := capture.Run(ctx, stream, w, o, capture.Observer{}); err != nil {
 			f.t.Errorf("capture: %v", err)
 		}
+	})
+}
+
+func (f *flow) deliver() {
+	f.t.Helper()
+	ctx, stop := context.WithCancel(f.ctx)
+	var running sync.WaitGroup
+	f.t.Cleanup(func() {
+		stop()
+		running.Wait()
 	})
 	for name, s := range f.sinks {
 		log, err := kafka.OpenLog(f.ctx, f.kafka, kafka.LogOptions{}) // of each its own: a log has one reader of a partition
@@ -195,21 +242,23 @@ func (f *flow) run() {
 			o := deliver.Options{Lanes: 1, Epoch: 1, PollTables: 50 * time.Millisecond, IdleMark: 50 * time.Millisecond}
 			obs := deliver.Observer{
 				Retry: func(what string, err error, _ time.Duration) { f.t.Logf("%s: %s again: %v", name, what, err) },
-				Closed: func(id change.TableID, st sink.State, why string) {
-					f.t.Logf("%s: table %s is %s: %s", name, id, st, why)
+				Closed: func(t sink.Table, st sink.State, why string) {
+					f.t.Logf("%s: table %s is %s: %s", name, t.ID, st, why)
 				},
 			}
 			defer func() { _ = log.Close() }()
-			if err := deliver.Run(ctx, o, log, s, f.source, obs); err != nil && ctx.Err() == nil {
-				f.t.Errorf("delivery to %s: %v", name, err)
+			for {
+				err := deliver.Run(ctx, o, log, s, f.source, obs)
+				if ctx.Err() == nil && fault.Is(err, sink.CodeFenced) {
+					continue // by a resync; the next attempt claims the lane again
+				}
+				if err != nil && ctx.Err() == nil {
+					f.t.Errorf("delivery to %s: %v", name, err)
+				}
+				return
 			}
 		})
 	}
-	f.t.Cleanup(func() {
-		stop()
-		running.Wait()
-		_, _ = stream.Close(), w.Close()
-	})
 }
 
 // equal waits until the sinks have what is committed now and compares them.

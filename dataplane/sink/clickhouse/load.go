@@ -305,6 +305,63 @@ func (s *Sink) deleteRows(ctx context.Context, t target, where string) error {
 	return err
 }
 
+// BeginLog records from where the table's delivery begins.
+func (s *Sink) BeginLog(ctx context.Context, id change.TableID, log []sink.LogRange, again bool) error {
+	all, err := s.Watermarks(ctx)
+	if err != nil {
+		return err
+	}
+	have := make(map[int]sink.Watermark, len(log))
+	for _, w := range all {
+		if w.Table == id {
+			have[w.N] = w
+		}
+	}
+	var ns []uint64
+	var offsets []int64
+	var vers []change.Position
+	var move []sink.Watermark
+	for n, r := range log {
+		w, ok := have[n]
+		switch {
+		case !ok:
+			// Below any that a session writes, and above those that FinishLoad does.
+			ns, offsets, vers = append(ns, uint64(n)), append(offsets, r.From), append(vers, change.Position{Commit: change.LSN(r.From+1) >> 32, Ordinal: uint32(r.From + 1)})
+		case again && (w.Offset < r.From || w.Offset > r.End):
+			w.Offset = r.From
+			move = append(move, w)
+		}
+	}
+	if n := len(ns); n > 0 {
+		if _, err := s.insert(ctx, s.ledger("watermarks"), n, []part{same("pipeline", s.pipeline, n), same("tab", id.String(), n), numbers("part", 4, ns...),
+			same("pos", change.Position{}.String(), n), signed("offset", offsets...), signed("token", make([]int64, n)...), versions("ver", vers...)}); err != nil {
+			return err
+		}
+	}
+	if len(move) == 0 {
+		return nil
+	}
+	r, err := s.record(ctx, id)
+	if err != nil {
+		return err
+	}
+	p, err := s.plan(ctx, r)
+	if err != nil || r.state.State != sink.Loading || len(p.chunks) > 0 { // chunks may have been read in an older snapshot
+		return err
+	}
+	// A token above all others', whichever way the offset goes. It fences off every
+	// session, since none has so many lanes; they claim theirs again.
+	x, err := s.Claim(ctx, 0, noLanes)
+	if err != nil {
+		return err
+	}
+	defer x.Close()
+	return x.(*session).mark(ctx, move, nil)
+}
+
+// noLanes is a number of lanes that no pipeline has.
+const noLanes = 1 << 30
+
 // beginWatermarks gives partitions without a watermark one at offset -1. Version
 // 0 loses to any that a session writes.
 func (s *Sink) beginWatermarks(ctx context.Context, r *record) error {

@@ -228,6 +228,31 @@ func copyFault(err error) error {
 		"the sink does not take a row: %s", what)
 }
 
+// BeginLog records from where the table's delivery begins.
+func (s *Sink) BeginLog(ctx context.Context, id change.TableID, log []sink.LogRange, again bool) error {
+	from, ends := make([]int64, len(log)), make([]int64, len(log))
+	for i, r := range log {
+		from[i], ends[i] = r.From, r.End
+	}
+	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		if err := s.lockTable(ctx, tx, id); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, `INSERT INTO syncline.watermarks (pipeline, source_table, partition, epoch, lsn, ordinal, "offset")
+			SELECT $1, $2, n - 1, 0, '0/0', 0, f FROM unnest($3::bigint[]) WITH ORDINALITY AS a (f, n) ON CONFLICT DO NOTHING`, s.pipeline, id.String(), from); err != nil || !again {
+			return err
+		}
+		// Once it is planned, chunks may have been read in an older snapshot.
+		_, err := tx.Exec(ctx, `UPDATE syncline.watermarks w SET "offset" = a.f, moved_at = now()
+			FROM unnest($3::bigint[], $4::bigint[]) WITH ORDINALITY AS a (f, e, n)
+			WHERE w.pipeline = $1 AND w.source_table = $2 AND w.partition = a.n - 1 AND w."offset" NOT BETWEEN a.f AND a.e
+			AND EXISTS (SELECT FROM syncline.tables t WHERE t.pipeline = $1 AND t.source_table = $2 AND t.state = 'loading' AND NOT t.planned)`,
+			s.pipeline, id.String(), from, ends)
+		return err
+	})
+	return s.wrap(ctx, err, "begin the log of table %s", id)
+}
+
 // FinishLoad builds the primary key of a table that Syncline created and sets
 // the table to streaming.
 func (s *Sink) FinishLoad(ctx context.Context, id change.TableID) error {

@@ -75,6 +75,7 @@ func Run(t *testing.T, open Open, probe Probe) {
 		{"LoadTextFormat", testLoadText},
 		{"ExistingRows", testExisting},
 		{"ResetAndRemove", testResetAndRemove},
+		{"BeginLog", testBeginLog},
 		{"Evolve", testEvolve},
 		{"EvolveWithDefaults", testEvolveDefaults},
 		{"Redefine", testRedefine},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 
@@ -378,4 +379,69 @@ func testRandom(e *env) {
 			rt.Fatalf("have %q, want %q", h, w)
 		}
 	})
+}
+
+// testBeginLog is where delivery begins: at what the log held before the load,
+// whatever becomes of it meanwhile, and anew only with a load that is begun anew.
+func testBeginLog(e *env) {
+	s := people()
+	t := e.addLoading(s, 3, sink.TableOptions{})
+	at := func(n int) sink.Partition { return sink.Partition{Table: t.ID, N: n} }
+	want := func(what string, offsets ...int64) {
+		e.Helper()
+		ws, err := e.sink.Watermarks(e.ctx)
+		e.ok(err)
+		var got []int64
+		for _, w := range ws {
+			got = append(got, w.Offset)
+		}
+		if !slices.Equal(got, offsets) {
+			e.Fatalf("%s: offsets %v, want %v", what, got, offsets)
+		}
+	}
+	big := int64(1) << 33 // offsets are not bounded by 32 bits
+	e.ok(e.sink.BeginLog(e.ctx, t.ID, []sink.LogRange{{From: 0, End: 0}, {From: 7, End: 9}, {From: big, End: big}}, false))
+	want("begun", 0, 7, big)
+	e.ok(e.sink.BeginLog(e.ctx, t.ID, []sink.LogRange{{From: 5, End: 9}, {From: 8, End: 9}, {From: big, End: big}}, false))
+	want("begun already", 0, 7, big)
+	_, err := e.sink.PlanChunks(e.ctx, t.ID, []sink.Chunk{{}})
+	e.ok(err)
+	e.ok(e.sink.BeginLog(e.ctx, t.ID, []sink.LogRange{{From: 5, End: 9}, {From: 8, End: 9}, {From: big, End: big}}, true))
+	want("planned already", 0, 7, big)
+	e.load(s, []string{"1", "x", "1"})
+	want("loaded", 0, 7, big)
+
+	x := e.claim(0, 1)
+	ws, err := x.Watermarks(e.ctx, []sink.Partition{at(0), at(1), at(2)})
+	e.ok(err)
+	for i, o := range []int64{0, 7, big} {
+		if ws[i].Offset != o || !ws[i].Pos.IsZero() {
+			e.Fatalf("delivery begins at %+v, want offset %d", ws[i], o)
+		}
+	}
+	e.apply(x, Batch(t, 5, Put(s, 5, "2", "y", "2")))
+	e.ok(e.sink.BeginLog(e.ctx, t.ID, []sink.LogRange{{From: 6, End: 9}, {From: 8, End: 9}, {From: 0, End: 1}}, true))
+	want("delivered", 5, 7, big)
+
+	// A load that is begun anew: what expired, what is there, what was made anew.
+	e.ok(e.sink.ResetTable(e.ctx, t.ID, 2))
+	e.ok(e.sink.BeginLog(e.ctx, t.ID, []sink.LogRange{{From: 6, End: 9}, {From: 7, End: 9}, {From: 0, End: 1}}, true))
+	want("reset", 6, 7, 0)
+	e.ok(e.sink.BeginLog(e.ctx, t.ID, []sink.LogRange{{From: 6, End: 9}, {From: 7, End: 9}, {From: 0, End: 1}}, true))
+	want("reset once more", 6, 7, 0)
+	e.load(s, []string{"1", "again", "1"})
+	x = e.claim(0, 1)
+	if ws, err = x.Watermarks(e.ctx, []sink.Partition{at(0), at(2)}); err != nil || ws[0].Pos != Pos(5) || ws[1].Offset != 0 {
+		e.Fatalf("watermarks after the reset %+v, %v: positions stay", ws, err)
+	}
+	again := t
+	again.Epoch = 2
+	e.apply(x, Batch(again, 8, Put(s, 8, "3", "z", "3")))
+	want("delivered after the reset", 8, 7, 0)
+	e.ok(e.sink.RemoveTable(e.ctx, t.ID, false))
+	want("removed")
+	t.Epoch, t.Options.Existing = 3, sink.Clear
+	e.ok(e.sink.AddTable(e.ctx, t))
+	e.ok(e.sink.BeginLog(e.ctx, t.ID, []sink.LogRange{{From: 2, End: 9}, {From: 3, End: 9}, {From: 4, End: 9}}, false))
+	want("added again", 2, 3, 4)
 }

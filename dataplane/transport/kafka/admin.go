@@ -14,6 +14,7 @@ import (
 
 	"syncline/dataplane/change"
 	"syncline/dataplane/fault"
+	"syncline/dataplane/sink"
 )
 
 // TopicOptions are what a pipeline's topics are created with.
@@ -210,6 +211,66 @@ func (a *Admin) Topics(ctx context.Context) ([]Topic, error) {
 		}
 	}
 	slices.SortFunc(out, func(x, y Topic) int { return strings.Compare(x.Name, y.Name) })
+	return out, nil
+}
+
+// Any reports whether there is a topic of the pipeline, its own two included.
+func (a *Admin) Any(ctx context.Context) (bool, error) {
+	a.c.renew()
+	all, err := a.all(ctx)
+	for name := range all {
+		if a.owns(name) {
+			return true, err
+		}
+	}
+	return false, err
+}
+
+// owns reports whether a topic is the pipeline's, in the format of ours.
+func (a *Admin) owns(name string) bool {
+	_, ok := ParseTopicName(a.c.opts.Prefix, a.c.opts.Pipeline, name)
+	return ok || name == SchemasTopic(a.c.opts.Prefix, a.c.opts.Pipeline) || name == ProgressTopic(a.c.opts.Prefix, a.c.opts.Pipeline)
+}
+
+// Ranges returns what the topics of tables hold, by partition, from the first
+// record that is not older than since; the zero time means all. Tables without a
+// topic are left out.
+func (a *Admin) Ranges(ctx context.Context, since time.Time, tables ...change.TableID) (map[change.TableID][]sink.LogRange, error) {
+	topics, err := a.Topics(ctx)
+	if err != nil {
+		return nil, err
+	}
+	topics = slices.DeleteFunc(topics, func(t Topic) bool { return !slices.Contains(tables, t.Table) })
+	var ps []partition
+	for _, t := range topics {
+		for n := range t.Partitions {
+			ps = append(ps, partition{t.Name, int32(n)})
+		}
+	}
+	if len(ps) == 0 {
+		return nil, nil
+	}
+	ats := []int64{kgo.FirstOffset, kgo.LastOffset}
+	if !since.IsZero() {
+		ats = append(ats, since.UnixMilli())
+	}
+	at, err := a.c.offsets(ctx, ps, ats...)
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[change.TableID][]sink.LogRange, len(topics))
+	for _, t := range topics {
+		for n := range t.Partitions {
+			o := at[partition{t.Name, int32(n)}]
+			r := sink.LogRange{From: o[0], End: o[1]}
+			if len(o) > 2 {
+				if r.From = r.End; o[2] >= 0 {
+					r.From = min(max(o[2], o[0]), r.End) // each was asked for a moment after the other
+				}
+			}
+			out[t.Table] = append(out[t.Table], r)
+		}
+	}
 	return out, nil
 }
 

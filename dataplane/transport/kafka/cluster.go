@@ -161,14 +161,27 @@ func sleep(ctx context.Context, d time.Duration) bool {
 
 // ends returns the first offset and the one after the last of each partition.
 func (c *cluster) ends(ctx context.Context, ps []partition) (map[partition][2]int64, error) {
-	out := make(map[partition][2]int64, len(ps))
+	at, err := c.offsets(ctx, ps, kgo.FirstOffset, kgo.LastOffset)
+	out := make(map[partition][2]int64, len(at))
+	for p, o := range at {
+		out[p] = [2]int64(o)
+	}
+	return out, err
+}
+
+// offsets returns what each partition answers to each of ats: kgo.FirstOffset,
+// kgo.LastOffset, or a time in milliseconds, for the first record that is not
+// older (-1 if there is none).
+func (c *cluster) offsets(ctx context.Context, ps []partition, ats ...int64) (map[partition][]int64, error) {
+	out := make(map[partition][]int64, len(ps))
 	err := c.retry(ctx, func() error {
+		clear(out)
 		byLeader, err := c.byLeader(ctx, ps)
 		if err != nil {
 			return err
 		}
 		for leader, topics := range byLeader {
-			for i, at := range []int64{kgo.FirstOffset, kgo.LastOffset} {
+			for i, at := range ats {
 				m, err := c.roundTrip(ctx, 0, &offsetsRequest{toLeader: toLeader{leader}, client: c.opts.ClientID, at: at, topics: topics})
 				if err != nil {
 					return err
@@ -178,9 +191,10 @@ func (c *cluster) ends(ctx context.Context, ps []partition) (map[partition][2]in
 					return fmt.Errorf("%s: %w", p, e)
 				}
 				for p, o := range res.offsets {
-					bounds := out[p]
-					bounds[i] = o
-					out[p] = bounds
+					if out[p] == nil {
+						out[p] = make([]int64, len(ats))
+					}
+					out[p][i] = o
 				}
 			}
 		}

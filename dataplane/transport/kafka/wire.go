@@ -331,7 +331,7 @@ func readFetchResponse(r io.Reader) (*fetchResponse, error) {
 type offsetsRequest struct {
 	toLeader
 	client string
-	at     int64 // kgo.FirstOffset or kgo.LastOffset
+	at     int64 // kgo.FirstOffset, kgo.LastOffset or milliseconds
 	topics map[string][]int32
 	tooOld bool
 }
