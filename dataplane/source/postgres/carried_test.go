@@ -91,16 +91,26 @@ func TestCarried(t *testing.T) {
 	}
 }
 
-// loadedNow is a chunk whose snapshot is taken now.
+// loadedNow is a chunk whose snapshot shows that all before it had ended: other
+// tests' transactions on the same server may take a moment to.
 func (r *rig) loadedNow() []sink.Chunk {
 	r.t.Helper()
-	var text string
-	r.scan(&text, "SELECT pg_current_snapshot()::text")
-	snap, err := change.ParseSnapshot(text)
-	if err != nil {
-		r.t.Fatal(err)
+	var before uint64
+	r.scan(&before, "SELECT pg_current_xact_id()::text::int8")
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		var text string
+		r.scan(&text, "SELECT pg_current_snapshot()::text")
+		snap, err := change.ParseSnapshot(text)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		if snap.XMin > before {
+			return []sink.Chunk{{Done: true, Snapshot: snap}}
+		}
+		if time.Now().After(end) {
+			r.t.Fatalf("transactions from before %d are still running: %s", before, text)
+		}
 	}
-	return []sink.Chunk{{Done: true, Snapshot: snap}}
 }
 
 // Without what the load tells, common migrations still pass, after a look at all rows.
