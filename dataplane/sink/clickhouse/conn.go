@@ -232,9 +232,9 @@ func (c *conn) insertHTTP(ctx context.Context, w *report, t target, rows int, pa
 // insertNative hands the encoded columns to the client library's, which read
 // their own wire form: no value is converted twice.
 func (c *conn) insertNative(ctx context.Context, t target, rows int, parts []part, buf []byte) (int64, []byte, error) {
-	ctx, cancel := c.context(ctx, nil)
-	defer cancel()
-	batch, err := c.pool.PrepareBatch(ctx, insertQuery(t, parts))
+	in := follow(ctx, c.timeout)
+	defer in.release()
+	batch, err := c.pool.PrepareBatch(in, insertQuery(t, parts))
 	if err != nil {
 		return 0, buf, err
 	}

@@ -41,6 +41,32 @@ func TestAFencedLaneMovesNoWatermark(t *testing.T) {
 	})
 }
 
+// TestReleasedContextsDoNotEnd: a batch that was sent must not feel what becomes
+// of its caller.
+func TestReleasedContextsDoNotEnd(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	live, sent, late := follow(ctx, time.Hour), follow(ctx, time.Hour), follow(t.Context(), time.Millisecond)
+	sent.release()
+	cancel()
+	select {
+	case <-live.Done():
+	case <-time.After(10 * time.Second):
+		t.Fatal("it does not follow")
+	}
+	<-late.Done()
+	if !errors.Is(live.Err(), context.Canceled) || !errors.Is(late.Err(), context.DeadlineExceeded) || sent.Err() != nil {
+		t.Errorf("%v, %v, %v", live.Err(), late.Err(), sent.Err())
+	}
+	select {
+	case <-sent.Done():
+		t.Error("ended after its release")
+	default:
+	}
+	if d, ok := sent.Deadline(); !ok || time.Until(d) < time.Minute {
+		t.Errorf("deadline %v", d)
+	}
+}
+
 func TestNativeFaults(t *testing.T) {
 	t.Parallel()
 	s := openTest(t, "native", Options{}, "")
