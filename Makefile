@@ -42,10 +42,11 @@ devstack:
 	@mkdir -p $(BUILD)
 	@cd devstack && go build -o ../$(BUILD)/devstack .
 
+# The end-to-end tests, which wait a lot, begin first, and the others run beside them.
 ## test: linters, unit, property, replay, integration and end-to-end tests, on real servers
 test: lint workers
 	@cd devstack && go vet ./... && go test ./...
-	@testsuite/with-stack $(GOTEST) ./...
+	@testsuite/with-stack $(GOTEST) ./testsuite/e2e ./...
 	@$(MAKE) --no-print-directory test-postgres
 
 ## test-postgres: what depends on Postgres, on the newest version and the one between

@@ -3,7 +3,8 @@
 //
 // Every test has its own databases, task queues, workers and pipelines, so that
 // tests run beside each other and beside other packages on the same servers. The
-// test that restarts servers starts a development stack of its own.
+// test that restarts servers starts a development stack of its own, and a process
+// that uses it.
 //
 // Nothing waits by sleeping: a test waits for what it needs to see, and says what
 // it saw last when that does not come. Random moments come from a seed that is

@@ -17,9 +17,9 @@ import (
 )
 
 // ownStack starts servers that no other test uses, because this one ends them,
-// and points the environment at them. It needs the devstack program that `make`
-// builds.
-func ownStack(t *testing.T) {
+// and returns the environment that points at them. It needs the devstack program
+// that `make` builds.
+func ownStack(t *testing.T) (vars []string) {
 	t.Helper()
 	stack.Postgres(t) // no servers wanted: skip
 	program := os.Getenv("E2E_DEVSTACK")
@@ -83,9 +83,10 @@ func ownStack(t *testing.T) {
 	}
 	for line := range strings.SplitSeq(string(b), "\n") {
 		if k, v, ok := strings.Cut(strings.TrimPrefix(line, "export "), "="); ok {
-			t.Setenv(k, strings.Trim(v, "'"))
+			vars = append(vars, k+"="+strings.Trim(v, "'"))
 		}
 	}
+	return vars
 }
 
 // freeBlock finds ports for a stack. Between the look and the start another
@@ -111,9 +112,30 @@ func freeBlock(t *testing.T) int {
 }
 
 // TestServersRestart ends every server under load, by SIGKILL and in order, and
-// starts it again. It runs beside no other test of this package.
+// starts it again.
 func TestServersRestart(t *testing.T) {
-	ownStack(t)
+	if os.Getenv(withOwnServers) != "" {
+		serversRestart(t)
+		return
+	}
+	t.Parallel()
+	// In a process of its own: which servers a test uses is in the environment.
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestServersRestart$", "-test.v", "-test.timeout=30m")
+	cmd.Env = append(append(os.Environ(), withOwnServers+"=1"), ownStack(t)...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGQUIT) } // it says where it hangs
+	cmd.WaitDelay = 10 * time.Second
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	out, err := cmd.CombinedOutput()
+	t.Logf("%s", out)
+	if err != nil || !strings.Contains(string(out), "--- PASS: TestServersRestart") {
+		t.Errorf("in its own process: %v", err)
+	}
+}
+
+// withOwnServers tells the process that its servers are for it alone.
+const withOwnServers = "E2E_OWN_SERVERS"
+
+func serversRestart(t *testing.T) {
 	ctl := stack.Control(t)
 	r, rnd := newRig(t), moments(t)
 	r.fast = true // as the others run with the race detector
