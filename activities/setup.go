@@ -138,7 +138,7 @@ func (a *Activities) Resolve(ctx context.Context, in contract.SetupInput) (out c
 	return out, nil
 }
 
-// EnsureTopics creates the topics that are missing.
+// EnsureTopics creates the topics that are missing, and gives the others the declared settings.
 func (a *Activities) EnsureTopics(ctx context.Context, in contract.SetupInput) (out contract.Made, err error) {
 	defer func() { err = ended(ctx, err) }()
 	srv, err := a.source(ctx, in.Spec.Name, in.Spec.Source)

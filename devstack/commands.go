@@ -73,6 +73,7 @@ func upFlags(name string, args []string) (cfg stack.Config, detach bool, err err
 		{"sink", &own.Sink, &cfg.Ports.Sink}, {"kafka", &own.Kafka, &cfg.Ports.Kafka}, {"clickhouse", &own.ClickHouse, &cfg.Ports.ClickHouse},
 		{"clickhouse-native", &own.Native, &cfg.Ports.Native},
 		{"vault", &own.Vault, &cfg.Ports.Vault}, {"controller", &own.Controller, &cfg.Ports.Controller}, {"metrics", &own.Metrics, &cfg.Ports.Metrics},
+		{"kafka-secured", &own.KafkaSecured, &cfg.Ports.KafkaSecured},
 	}
 	for _, p := range ports {
 		f.IntVar(p.own, p.name+"-port", 0, "port of "+p.name)

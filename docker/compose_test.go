@@ -15,6 +15,7 @@ import (
 
 	"github.com/goccy/go-yaml"
 
+	"syncline/activities/frontend"
 	"syncline/pipeline"
 	"syncline/worker/config"
 )
@@ -70,6 +71,9 @@ func names(settings []config.Setting) []string {
 func TestWorkerVariablesAreThoseThatItReads(t *testing.T) {
 	w := load(t).Services["worker"]
 	known := names(config.Settings())
+	for _, v := range frontend.Variables() {
+		known = append(known, v.Name)
+	}
 	var environ []string
 	for name, value := range w.Environment {
 		if !slices.Contains(known, name) {
@@ -102,7 +106,7 @@ func TestWorkerVariablesAreThoseThatItReads(t *testing.T) {
 	}
 }
 
-// The command-line tool reads three variables, which are the worker's too.
+// The command-line tool reads few variables of its own, which are the worker's too, and Temporal's.
 func TestStarterVariables(t *testing.T) {
 	sources, err := filepath.Glob("../starter/*.go")
 	if err != nil || len(sources) == 0 {
@@ -113,7 +117,8 @@ func TestStarterVariables(t *testing.T) {
 		code.WriteString(read(t, f))
 	}
 	for name := range load(t).Services["starter"].Environment {
-		if !strings.Contains(code.String(), `"`+name+`"`) {
+		temporals := slices.ContainsFunc(frontend.Variables(), func(v frontend.Variable) bool { return v.Name == name })
+		if !temporals && !strings.Contains(code.String(), `"`+name+`"`) {
 			t.Errorf("the starter does not read %s", name)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"syncline/activities/contract"
+	"syncline/activities/frontend"
 	"syncline/pipeline"
 	"syncline/worker/config"
 )
@@ -54,6 +55,9 @@ A worker has no configuration file and no flags. It reports all mistakes at once
 and a ` + "`SYNCLINE_`" + ` variable that it does not know is one of them.
 
 ` + config.Reference() + `
+Its exit codes: 0 stopped, 1 failed, 2 mistakes in the environment, 3 Temporal refuses
+the connection (certificate, API key). A Temporal that is not there yet is waited for.
+
 Roles and their task queues, ` + "`<prefix>-<role>`" + `:
 
 | Role | Does | Holds open |
@@ -62,6 +66,16 @@ Roles and their task queues, ` + "`<prefix>-<role>`" + `:
 | ` + "`capture`" + ` | one activity per pipeline reads its slot into Kafka; holders of exported snapshots | one replication connection per pipeline |
 | ` + "`snapshot`" + ` | copies chunks | two connections per chunk |
 | ` + "`deliver`" + ` | one activity per lane of each sink | one sink connection per lane |
+
+## The connection to Temporal
+
+Worker and command-line tool read what the ` + "`temporal`" + ` program reads. Flags of the
+tool go before ` + "`SYNCLINE_TEMPORAL_…`" + `, these before ` + "`TEMPORAL_…`" + `, and these before the
+configuration file. An API key in a file, or in Vault, is read again as it is used; a
+certificate is read at start.
+
+` + frontend.Reference() + `
+` + "`TEMPORAL_GRPC_META_<NAME>`" + ` adds metadata to every request.
 `
 }
 

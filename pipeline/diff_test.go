@@ -15,7 +15,7 @@ func TestDiff(t *testing.T) {
 		{"slot: syncline_orders_eu", "slot: mine", "source.slot: syncline_orders_eu → mine (refused)"},
 		{"source#password", "source2#password", "source.password: vault:secret/orders/source#password → vault:secret/orders/source2#password (restart-stream)"},
 		{"parallelism: 4", "parallelism: 8", "snapshot.parallelism: 4 → 8 (live)"},
-		{"retention: 14d", "retention: 30d", "kafka.retention: 14d → 30d (live; for topics made from now on"},
+		{"retention: 14d", "retention: 30d", "kafka.retention: 14d → 30d (live; topics that exist are changed"},
 		{"    - audit.event_log\n", "    - audit.*\n", "tables.include: sales.*, audit.event_log, "},
 		{"    - sales.tmp_*\n", "    - sales.tmp_*\n    - sales.x\n", "tables.exclude: sales.tmp_* → sales.tmp_*, sales.x (live; tables that appear"},
 		{"lanes: 4   ", "lanes: 5   ", "sinks[warehouse].lanes: 4 → 5 (restart-stream)"},

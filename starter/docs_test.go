@@ -24,7 +24,7 @@ func TestCLIReferenceIsFresh(t *testing.T) {
 Printed from the tool's own commands; do not edit. To write it again:
 ` + "`go test ./starter -run CLIReference -update`" + `.
 
-` + "`starter` connects to Temporal only. Output is text for people; with `--json` it is\nexactly one JSON object on standard output, also when the command fails\n(`{\"error\": …, \"code\": …, \"exit\": …}`), and `status --watch --json` prints one a line.\nColour and bars appear on a terminal only, and not if `NO_COLOR` is set.\n" + `
+` + "`starter` connects to Temporal only. Output is text for people; with `--json` it is\nexactly one JSON object on standard output, also when the command fails\n(`{\"error\": …, \"code\": …, \"exit\": …}`), and `status --watch --json` prints one a line.\nColour and bars appear on a terminal only, and not if `NO_COLOR` is set.\n\nTLS and API key are those of\n[the connection to Temporal](reference.md#the-connection-to-temporal).\n" + `
 | Exit code | Meaning |
 |---|---|
 | 0 | it worked |

@@ -131,18 +131,21 @@ func (t *tool) explain(err error) error {
 // away says what cannot be reached, and "" of errors that have another reason.
 func (t *tool) away(err error) string {
 	var late *serviceerror.DeadlineExceeded
+	refusal := ""
+	if t.at.Address != "" { // somebody has tried to connect
+		refusal = t.at.Refusal(context.Background(), err)
+	}
 	var lateUpdate *client.WorkflowUpdateServiceTimeoutOrCanceledError
 	var timeout *temporal.TimeoutError
 	var down *serviceerror.Unavailable
 	var namespace *serviceerror.NamespaceNotFound
-	var denied *serviceerror.PermissionDenied
 	var idle *serviceerror.FailedPrecondition
 	var unready *serviceerror.WorkflowNotReady
 	switch {
 	case errors.As(err, &namespace):
 		return fmt.Sprintf("Temporal at %s has no namespace %q (fix: create it, or name another with --namespace or SYNCLINE_TEMPORAL_NAMESPACE)", t.address, t.namespace)
-	case errors.As(err, &denied):
-		return fmt.Sprintf("Temporal at %s refuses access to namespace %q (fix: ask its operator for the right)", t.address, t.namespace)
+	case refusal != "":
+		return refusal
 	case errors.As(err, &down):
 		return fmt.Sprintf("Temporal at %s does not answer: %s (fix: start it, or say where it is with --address or SYNCLINE_TEMPORAL_ADDRESS)", t.address, short(down.Message))
 	case errors.As(err, &late), errors.As(err, &lateUpdate), errors.As(err, &timeout), errors.As(err, &idle), errors.As(err, &unready),

@@ -63,7 +63,12 @@ func (c call) run(t *testing.T) result {
 	lookup := func(n string) (string, bool) { v, ok := c.env[n]; return v, ok }
 	tl := &tool{
 		in: strings.NewReader(c.stdin), out: &out, err: &errs,
-		getenv: func(n string) string { return c.env[n] }, lookup: lookup,
+		getenv: func(n string) string { return c.env[n] }, lookup: lookup, environ: func() (out []string) {
+			for name, value := range c.env {
+				out = append(out, name+"="+value)
+			}
+			return out
+		},
 		terminal: c.terminal, errTerminal: c.terminal, interactive: c.terminal,
 		size:      func() (int, int) { return 100, 40 },
 		dialBound: patience, workerBound: patience,

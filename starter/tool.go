@@ -19,7 +19,9 @@ import (
 	"golang.org/x/term"
 
 	"syncline/activities/contract"
+	"syncline/activities/frontend"
 	"syncline/pipeline"
+	"syncline/secrets"
 	"syncline/starter/view"
 )
 
@@ -29,6 +31,7 @@ type tool struct {
 	out, err    io.Writer
 	getenv      func(string) string
 	lookup      func(string) (string, bool)
+	environ     func() []string
 	terminal    bool // out is one
 	errTerminal bool
 	interactive bool // somebody can be asked
@@ -40,13 +43,15 @@ type tool struct {
 	dialBound   time.Duration // how long to wait for Temporal
 	workerBound time.Duration // how long to wait for a worker to appear
 
-	client client.Client
+	at      frontend.Config // once dialled
+	secrets *secrets.Resolver
+	client  client.Client
 }
 
 func newTool(in, out, errw *os.File) *tool {
 	is := func(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
 	return &tool{
-		in: in, out: out, err: errw, getenv: os.Getenv, lookup: os.LookupEnv,
+		in: in, out: out, err: errw, getenv: os.Getenv, lookup: os.LookupEnv, environ: os.Environ,
 		terminal: is(out), errTerminal: is(errw), interactive: is(in) && is(errw),
 		size: func() (int, int) {
 			w, h, err := term.GetSize(int(out.Fd()))
@@ -110,8 +115,8 @@ Exit codes: 0 ok, 1 failed, 2 invalid input, 3 environment unreachable.`,
 		_ = json.NewEncoder(t.out).Encode(map[string]string{"help": b.String()})
 	})
 	f := root.PersistentFlags()
-	f.StringVar(&t.address, "address", cmp.Or(t.getenv("SYNCLINE_TEMPORAL_ADDRESS"), "127.0.0.1:7233"), "Temporal frontend, `host:port` (SYNCLINE_TEMPORAL_ADDRESS)")
-	f.StringVar(&t.namespace, "namespace", cmp.Or(t.getenv("SYNCLINE_TEMPORAL_NAMESPACE"), "default"), "Temporal namespace (SYNCLINE_TEMPORAL_NAMESPACE)")
+	f.StringVar(&t.address, "address", t.getenv("SYNCLINE_TEMPORAL_ADDRESS"), "Temporal frontend, `host:port` (SYNCLINE_TEMPORAL_ADDRESS, TEMPORAL_ADDRESS; else 127.0.0.1:7233)")
+	f.StringVar(&t.namespace, "namespace", t.getenv("SYNCLINE_TEMPORAL_NAMESPACE"), "Temporal namespace (SYNCLINE_TEMPORAL_NAMESPACE, TEMPORAL_NAMESPACE; else default)")
 	f.StringVar(&t.queue, "task-queue-prefix", cmp.Or(t.getenv("SYNCLINE_TASK_QUEUE_PREFIX"), "syncline"), "prefix of the workers' task queues (SYNCLINE_TASK_QUEUE_PREFIX)")
 	f.BoolVar(&t.json, "json", t.json, "print one JSON object instead of text")
 	root.AddCommand(
@@ -204,13 +209,20 @@ func (t *tool) dial(ctx context.Context) (client.Client, error) {
 	if t.client != nil {
 		return t.client, nil
 	}
-	if _, _, err := net.SplitHostPort(t.address); err != nil {
+	if _, _, err := net.SplitHostPort(t.address); t.address != "" && err != nil {
 		return nil, invalid("--address is %q, not host:port (fix: name Temporal's frontend, such as 127.0.0.1:7233, with --address or SYNCLINE_TEMPORAL_ADDRESS)", t.address)
 	}
 	ctx, cancel := context.WithTimeout(ctx, t.dialBound)
 	defer cancel()
-	c, err := client.DialContext(ctx, client.Options{HostPort: t.address, Namespace: t.namespace, Logger: quiet{}})
+	options, err := t.options(ctx)
 	if err != nil {
+		return nil, err
+	}
+	c, err := client.DialContext(ctx, options)
+	if err != nil {
+		if text := t.at.Refusal(ctx, err); text != "" {
+			return nil, &exitError{exitUnreachable, &plain{text, err}}
+		}
 		if text := t.away(err); text != "" && ctx.Err() == nil {
 			return nil, &exitError{exitUnreachable, &plain{text, err}}
 		}
@@ -220,7 +232,38 @@ func (t *tool) dial(ctx context.Context) (client.Client, error) {
 	return c, nil
 }
 
+// options finds out how to reach Temporal: flags, Syncline's variables, Temporal's.
+func (t *tool) options(ctx context.Context) (client.Options, error) {
+	given := frontend.Given{Address: t.address, Namespace: t.namespace}
+	if v := t.getenv("SYNCLINE_TEMPORAL_API_KEY"); v != "" {
+		var err error
+		if given.APIKey, err = secrets.ParseRef(v); err != nil { // not repeated: it may be the key itself
+			return client.Options{}, invalid("SYNCLINE_TEMPORAL_API_KEY is not a reference (fix: env:NAME, file:/path or vault:path#field; a key itself goes into TEMPORAL_API_KEY)")
+		}
+	}
+	at, err := frontend.Load(t.environ(), given)
+	if err != nil {
+		return client.Options{}, invalid("%w (fix: correct the environment)", err)
+	}
+	t.at, t.address, t.namespace = at, at.Address, at.Namespace
+	resolver, err := secrets.New(secrets.FromEnv(t.getenv))
+	if err != nil {
+		return client.Options{}, invalid("%w", err)
+	}
+	t.secrets = resolver
+	options, err := at.Options(ctx, resolver.Resolve)
+	if err != nil {
+		return client.Options{}, invalid("%w", err)
+	}
+	options.Logger = quiet{}
+	return options, nil
+}
+
 func (t *tool) close() {
+	if t.secrets != nil {
+		defer t.secrets.Close()
+		t.secrets = nil
+	}
 	if t.client != nil {
 		t.client.Close()
 		t.client = nil

@@ -5,10 +5,14 @@
 //	worker          run
 //	worker probe    ask the running worker's /healthz; exit code 0 if it is green
 //	worker version  print the version
+//
+// Exit codes: 0 stopped, 1 failed, 2 mistakes in the environment, 3 Temporal refuses
+// the connection. That Temporal is not there yet is waited for.
 package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -77,6 +81,10 @@ func serve() int {
 	defer stop()
 	if err := run(ctx, c, identity, log); err != nil {
 		log.Error("worker ended", zap.Error(err))
+		var r *refused
+		if errors.As(err, &r) {
+			return 3
+		}
 		return 1
 	}
 	return 0

@@ -14,9 +14,11 @@ import (
 	"go.temporal.io/sdk/worker"
 	"go.temporal.io/sdk/workflow"
 	"go.uber.org/zap"
+	"google.golang.org/grpc/codes"
 
 	"syncline/activities"
 	"syncline/activities/contract"
+	"syncline/activities/frontend"
 	"syncline/activities/observe"
 	"syncline/secrets"
 	"syncline/worker/config"
@@ -48,15 +50,17 @@ func run(ctx context.Context, c config.Config, identity string, log *zap.Logger)
 	}
 	defer resolver.Close()
 
-	tc, err := dial(ctx, client.Options{
-		HostPort: c.TemporalAddress, Namespace: c.TemporalNamespace, Identity: identity,
-		Logger: observe.TemporalLogger(log), MetricsHandler: sdk,
-	}, health, log)
+	options, err := c.Temporal.Options(ctx, resolver.Resolve)
+	if err != nil {
+		return err
+	}
+	options.Identity, options.Logger, options.MetricsHandler = identity, observe.TemporalLogger(log), sdk
+	tc, err := dial(ctx, c.Temporal, options, health, log)
 	if err != nil {
 		return err
 	}
 	defer tc.Close()
-	if err := registerAttributes(ctx, tc, c.TemporalNamespace); err != nil {
+	if err := registerAttributes(ctx, tc, c.Temporal.Namespace, log); err != nil {
 		return err
 	}
 
@@ -75,7 +79,7 @@ func run(ctx context.Context, c config.Config, identity string, log *zap.Logger)
 	}
 	go watchTemporal(ctx, tc, health, 10*time.Second, 45*time.Second)
 	health.Ready()
-	log.Info("worker runs", zap.Any("roles", c.Roles), zap.String("temporal", c.TemporalAddress), zap.String("metrics", "http://"+server.Addr()+"/metrics"))
+	log.Info("worker runs", zap.Any("roles", c.Roles), zap.String("temporal", c.Temporal.Address), zap.String("metrics", "http://"+server.Addr()+"/metrics"))
 	<-ctx.Done()
 	health.NotReady("stopping")
 	log.Info("worker stops: activities flush and hand over", zap.Duration("within", c.ShutdownTimeout))
@@ -156,12 +160,15 @@ func newWorker(tc client.Client, c config.Config, role contract.Role, acts *acti
 }
 
 // dial waits for Temporal: in a fleet that starts together it may come up last.
-// /readyz says what is waited for.
-func dial(ctx context.Context, o client.Options, health *observe.Health, log *zap.Logger) (client.Client, error) {
+// /readyz says what is waited for. A server that is there and refuses is not waited for.
+func dial(ctx context.Context, at frontend.Config, o client.Options, health *observe.Health, log *zap.Logger) (client.Client, error) {
 	for wait := time.Second; ; wait = min(2*wait, 15*time.Second) {
 		tc, err := client.DialContext(ctx, o)
 		if err == nil {
 			return tc, nil
+		}
+		if text := at.Refusal(ctx, err); text != "" {
+			return nil, &refused{text, err}
 		}
 		health.NotReady("no connection to Temporal at " + o.HostPort)
 		log.Warn("no connection to Temporal; trying again", zap.String("address", o.HostPort), zap.Duration("in", wait), zap.Error(err))
@@ -173,9 +180,18 @@ func dial(ctx context.Context, o client.Options, health *observe.Health, log *za
 	}
 }
 
+// refused is Temporal's refusal in words of our own.
+type refused struct {
+	text string
+	err  error
+}
+
+func (r *refused) Error() string { return r.text }
+func (r *refused) Unwrap() error { return r.err }
+
 // registerAttributes adds the search attributes that the namespace lacks:
 // without them a workflow that sets one cannot proceed.
-func registerAttributes(ctx context.Context, tc client.Client, namespace string) error {
+func registerAttributes(ctx context.Context, tc client.Client, namespace string, log *zap.Logger) error {
 	want := map[string]enumspb.IndexedValueType{
 		contract.PipelineAttribute: enumspb.INDEXED_VALUE_TYPE_KEYWORD,
 		contract.PhaseAttribute:    enumspb.INDEXED_VALUE_TYPE_KEYWORD,
@@ -185,6 +201,11 @@ func registerAttributes(ctx context.Context, tc client.Client, namespace string)
 		contract.TierAttribute:     enumspb.INDEXED_VALUE_TYPE_KEYWORD_LIST,
 	}
 	have, err := tc.OperatorService().ListSearchAttributes(ctx, &operatorservice.ListSearchAttributesRequest{Namespace: namespace})
+	switch serviceerror.ToStatus(err).Code() {
+	case codes.Unimplemented, codes.PermissionDenied: // Temporal Cloud keeps this to other tools
+		log.Warn("search attributes cannot be looked at; if the namespace lacks one, workflows wait until it is made", zap.String("namespace", namespace), zap.Error(err))
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("list search attributes of namespace %s: %w", namespace, err)
 	}

@@ -360,6 +360,44 @@ func TestApplyChangesWhatRuns(t *testing.T) {
 	}
 }
 
+// Topics that exist are changed when the declaration says so, and only then, before
+// the stream goes on; if they cannot be, the pipeline stays as it was declared.
+func TestApplyChangesTopics(t *testing.T) {
+	w := newWorld()
+	env := environment(t, w)
+	longer, larger, other := shopSpec(t), shopSpec(t), shopSpec(t)
+	longer.Kafka.Retention *= 2
+	larger.Kafka.Retention = longer.Kafka.Retention
+	larger.Kafka.MaxMessageBytes *= 2
+	other.Kafka = larger.Kafka
+	other.Sinks[0].Lanes = 3
+	var counts []int
+	count := func(at time.Duration) {
+		env.RegisterDelayedCallback(func() { counts = append(counts, w.count("EnsureTopics 2")) }, at)
+	}
+	first := ask(env, time.Minute, contract.ApplyUpdate, longer)
+	count(2 * time.Minute)
+	second := ask(env, 3*time.Minute, contract.ApplyUpdate, larger)
+	count(4 * time.Minute)
+	third := ask(env, 5*time.Minute, contract.ApplyUpdate, other)
+	count(6 * time.Minute)
+	env.RegisterDelayedCallback(func() { w.fail[contract.EnsureTopicsActivity] = permanent("KafkaRefused") }, 7*time.Minute)
+	last := ask(env, 8*time.Minute, contract.ApplyUpdate, shopSpec(t))
+	var end contract.PipelineStatus
+	env.RegisterDelayedCallback(func() { end = statusOf(t, env) }, 9*time.Minute)
+	ask(env, 10*time.Minute, contract.DestroyUpdate, contract.DestroyInput{})
+	env.ExecuteWorkflow(Pipeline, contract.PipelineInput{Spec: shopSpec(t)})
+	if first.err != nil || second.err != nil || third.err != nil {
+		t.Fatalf("apply: %+v %+v %+v", first, second, third)
+	}
+	if !slices.Equal(counts, []int{1, 2, 2}) {
+		t.Errorf("topics were changed %v times: %v", counts, w.names())
+	}
+	if last.err == nil || end.Spec.Kafka.Retention != other.Kafka.Retention || end.Phase != contract.Streaming {
+		t.Errorf("topics that cannot be changed: %+v, %v", last, end.Spec.Kafka.Retention)
+	}
+}
+
 // A sink that is added is prepared and loads every table, while what the others
 // have is left alone; one that is taken away is not waited for any more.
 func TestSinksComeAndGo(t *testing.T) {

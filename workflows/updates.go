@@ -141,6 +141,9 @@ func (p *entity) change(ctx workflow.Context, spec pipeline.Spec) error {
 	if err == nil {
 		err = p.add(ctx, found, come)
 	}
+	if err == nil && len(come) == 0 && topicsDiffer(&old, &spec) && workflow.GetVersion(ctx, "topic-settings", workflow.DefaultVersion, 1) >= 1 {
+		err = workflow.ExecuteActivity(short(ctx, "adapt the topics", setupTries), contract.EnsureTopicsActivity, contract.SetupInput{Spec: spec, Tables: want}).Get(ctx, nil)
+	}
 	if err != nil {
 		undo()
 		p.spec = old.WithTables(nil, go_) // they are gone all the same
@@ -148,6 +151,12 @@ func (p *entity) change(ctx workflow.Context, spec pipeline.Spec) error {
 	}
 	p.knowSinks()
 	return nil
+}
+
+// topicsDiffer reports whether topics that exist are to be changed, or others made
+// beside them.
+func topicsDiffer(a, b *pipeline.Spec) bool {
+	return a.Kafka.Retention != b.Kafka.Retention || a.Kafka.MaxMessageBytes != b.Kafka.MaxMessageBytes || a.Kafka.Format != b.Kafka.Format
 }
 
 // reshaped names what cannot change of tables that are in the pipeline: what the

@@ -95,7 +95,7 @@ func freeBlock(t *testing.T) int {
 	t.Helper()
 	for base := 20000 + os.Getpid()%400*20; base < 30000; base += 20 {
 		free := true
-		for n := range 10 {
+		for n := range 11 {
 			l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", base+n))
 			if err != nil {
 				free = false

@@ -34,6 +34,20 @@ func SinkPostgres(t testing.TB) string { return need(t, EnvSink) }
 // Kafka lists the brokers.
 func Kafka(t testing.TB) []string { return strings.Split(need(t, EnvKafka), ",") }
 
+// SecuredKafka is how to reach Kafka's listener with TLS and SASL.
+type SecuredKafka struct {
+	Brokers        []string
+	CA             string // file
+	User, Password string
+}
+
+// KafkaSecured is that listener, which the embedded Kafka does not have: there the
+// test is skipped, unless all servers are required.
+func KafkaSecured(t testing.TB) SecuredKafka {
+	t.Helper()
+	return SecuredKafka{strings.Split(need(t, "SYNCLINE_KAFKA_SECURED"), ","), need(t, "SYNCLINE_KAFKA_CA"), need(t, "SYNCLINE_KAFKA_USER"), need(t, "SYNCLINE_KAFKA_PASSWORD")}
+}
+
 // ClickHouse is the URL of the HTTP interface, with user and database.
 func ClickHouse(t testing.TB) string { return need(t, EnvClickHouse) }
 

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"syncline/activities/contract"
+	"syncline/activities/frontend"
 	"syncline/secrets"
 )
 
@@ -23,10 +24,9 @@ var Roles = []contract.Role{contract.Control, contract.Capture, contract.Snapsho
 
 // Config is what a worker needs to know before it can work.
 type Config struct {
-	TemporalAddress   string
-	TemporalNamespace string
-	TaskQueuePrefix   string
-	Roles             []contract.Role
+	Temporal        frontend.Config
+	TaskQueuePrefix string
+	Roles           []contract.Role
 
 	HTTPAddr string
 	LogLevel zapcore.Level
@@ -40,6 +40,8 @@ type Config struct {
 	Deployment string // "": Worker Versioning is off
 
 	Vault secrets.VaultOptions
+
+	temporal frontend.Given
 }
 
 // Has reports whether the worker takes on a role.
@@ -71,6 +73,10 @@ func Load(environ []string) (Config, error) {
 		}
 	}
 	errs = append(errs, unknown(env)...)
+	var err error
+	if c.Temporal, err = frontend.Load(environ, c.temporal); err != nil {
+		errs = append(errs, apart(err)...)
+	}
 
 	c.Vault = c.Vault.WithVaultEnv(func(n string) string { return env[n] })
 	if err := c.Vault.Validate(); err != nil {
@@ -88,10 +94,19 @@ func Load(environ []string) (Config, error) {
 	return c, nil
 }
 
+// apart takes joined errors apart, so that each counts as one mistake.
+func apart(err error) []error {
+	if many, ok := err.(interface{ Unwrap() []error }); ok {
+		return many.Unwrap()
+	}
+	return []error{err}
+}
+
 // notOurs are variables of the development stack, the tests and the command-line
 // tool, which share an environment with a worker on a developer's machine.
 var notOurs = []string{
-	"SYNCLINE_SOURCE_DSN", "SYNCLINE_SINK_DSN", "SYNCLINE_KAFKA_BROKERS", "SYNCLINE_CLICKHOUSE_URL", "SYNCLINE_CLICKHOUSE_NATIVE_URL", "SYNCLINE_TEMPORAL_UI",
+	"SYNCLINE_SOURCE_DSN", "SYNCLINE_SINK_DSN", "SYNCLINE_KAFKA_BROKERS", "SYNCLINE_KAFKA_SECURED", "SYNCLINE_KAFKA_CA", "SYNCLINE_KAFKA_USER", "SYNCLINE_KAFKA_PASSWORD",
+	"SYNCLINE_CLICKHOUSE_URL", "SYNCLINE_CLICKHOUSE_NATIVE_URL", "SYNCLINE_TEMPORAL_UI",
 	"SYNCLINE_TEMPORAL_CLI", "SYNCLINE_DEVSTACK_SOCKET", "SYNCLINE_PG_BINDIR", "SYNCLINE_CACHE", "SYNCLINE_STACK",
 }
 

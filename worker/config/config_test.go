@@ -16,7 +16,7 @@ func TestDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.TemporalAddress != "127.0.0.1:7233" || c.TemporalNamespace != "default" || c.HTTPAddr != ":9464" ||
+	if c.Temporal.Address != "127.0.0.1:7233" || c.Temporal.Namespace != "default" || c.Temporal.TLS() || c.HTTPAddr != ":9464" ||
 		!slices.Equal(c.Roles, Roles) || c.LogLevel != zapcore.InfoLevel || c.Pprof || c.MaxConcurrentChunks != 4 ||
 		c.ShutdownTimeout != 30*time.Second || c.SpillDir == "" || c.Vault.Address != "" || !c.Vault.Token.IsZero() {
 		t.Errorf("%+v", c)
@@ -25,7 +25,7 @@ func TestDefaults(t *testing.T) {
 
 func TestEverySettingIsRead(t *testing.T) {
 	c, err := Load([]string{
-		"SYNCLINE_TEMPORAL_ADDRESS=temporal:7233", "SYNCLINE_TEMPORAL_NAMESPACE=ns", "SYNCLINE_TASK_QUEUE_PREFIX=p",
+		"SYNCLINE_TEMPORAL_ADDRESS=temporal:7233", "SYNCLINE_TEMPORAL_NAMESPACE=ns", "SYNCLINE_TEMPORAL_API_KEY=file:/key", "SYNCLINE_TASK_QUEUE_PREFIX=p",
 		"SYNCLINE_ROLES=deliver, snapshot", "SYNCLINE_HTTP_ADDR=127.0.0.1:0", "SYNCLINE_LOG_LEVEL=debug", "SYNCLINE_PPROF=true",
 		"SYNCLINE_SPILL_DIR=/spill", "SYNCLINE_MAX_CONCURRENT_CHUNKS=9", "SYNCLINE_SHUTDOWN_TIMEOUT=1m",
 		"SYNCLINE_BUILD_ID=v1.2.3+abc", "SYNCLINE_DEPLOYMENT=d", "SYNCLINE_VAULT_ADDR=https://vault:8200",
@@ -37,7 +37,7 @@ func TestEverySettingIsRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Config{
-		TemporalAddress: "temporal:7233", TemporalNamespace: "ns", TaskQueuePrefix: "p", Roles: []contract.Role{contract.Deliver, contract.Snapshot},
+		TaskQueuePrefix: "p", Roles: []contract.Role{contract.Deliver, contract.Snapshot},
 		HTTPAddr: "127.0.0.1:0", LogLevel: zapcore.DebugLevel, Pprof: true, SpillDir: "/spill", MaxConcurrentChunks: 9,
 		ShutdownTimeout: time.Minute, BuildID: "v1.2.3+abc", Deployment: "d",
 	}
@@ -49,7 +49,7 @@ func TestEverySettingIsRead(t *testing.T) {
 		t.Errorf("roles %v", c.Roles)
 	}
 	c.Vault, c.Roles, want.Roles = want.Vault, nil, nil
-	if c.TemporalAddress != want.TemporalAddress || c.TemporalNamespace != want.TemporalNamespace || c.TaskQueuePrefix != want.TaskQueuePrefix ||
+	if c.Temporal.Address != "temporal:7233" || c.Temporal.Namespace != "ns" || !c.Temporal.TLS() || c.TaskQueuePrefix != want.TaskQueuePrefix ||
 		c.HTTPAddr != want.HTTPAddr || c.LogLevel != want.LogLevel || c.Pprof != want.Pprof || c.SpillDir != want.SpillDir ||
 		c.MaxConcurrentChunks != want.MaxConcurrentChunks || c.ShutdownTimeout != want.ShutdownTimeout || c.BuildID != want.BuildID || c.Deployment != want.Deployment {
 		t.Errorf("got %+v\nwant %+v", c, want)
@@ -60,16 +60,22 @@ func TestAllMistakesAtOnce(t *testing.T) {
 	_, err := Load([]string{
 		"SYNCLINE_TEMPORAL_ADDRESS=temporal", "SYNCLINE_HTTP_ADDR=:99999", "SYNCLINE_ROLES=control,sing", "SYNCLINE_LOG_LEVEL=loud",
 		"SYNCLINE_PPROF=perhaps", "SYNCLINE_MAX_CONCURRENT_CHUNKS=0", "SYNCLINE_SHUTDOWN_TIMEOUT=30", "SYNCLINE_TASK_QUEUE_PREFIX=a b",
+		"SYNCLINE_TEMPORAL_API_KEY=aVerySecretKey", "TEMPORAL_TLS=perhaps",
 		"SYNCLINE_DEPLOYMENT=d", "SYNCLINE_VAULT_ROLE_ID=r", "SYNCLINE_TEMPORAL_ADRESS=x:1", "SYNCLINE_Q_XYZZY=1",
 	})
 	if err == nil {
 		t.Fatal("taken")
 	}
+	if strings.Contains(err.Error(), "aVerySecretKey") {
+		t.Errorf("a key in the wrong place shows: %v", err)
+	}
 	if strings.Contains(err.Error(), "Q_XYZZY is not a variable that the worker reads; did") {
 		t.Errorf("a far-fetched suggestion: %v", err)
 	}
 	for _, want := range []string{
-		"12 mistakes",
+		"14 mistakes",
+		"SYNCLINE_TEMPORAL_API_KEY is not a reference",
+		`TEMPORAL_TLS is "perhaps", not true or false`,
 		`SYNCLINE_TEMPORAL_ADDRESS is "temporal", not host:port`,
 		`"99999" is not a port number`,
 		`SYNCLINE_ROLES names the role "sing"`,

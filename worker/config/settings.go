@@ -3,7 +3,6 @@ package config
 import (
 	"errors"
 	"fmt"
-	"net"
 	"regexp"
 	"slices"
 	"strconv"
@@ -13,6 +12,8 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"syncline/activities/contract"
+	"syncline/activities/frontend"
+	"syncline/secrets"
 )
 
 // Setting is one variable of the environment.
@@ -27,10 +28,12 @@ type Setting struct {
 func Settings() []Setting { return slices.Clone(settings) }
 
 var settings = []Setting{
-	{"SYNCLINE_TEMPORAL_ADDRESS", "127.0.0.1:7233", "Temporal's frontend, as `host:port`.",
-		func(c *Config, v string) error { c.TemporalAddress = v; return hostPort(v) }},
-	{"SYNCLINE_TEMPORAL_NAMESPACE", "default", "Temporal namespace that holds the pipelines.",
-		func(c *Config, v string) error { c.TemporalNamespace = v; return nil }},
+	{"SYNCLINE_TEMPORAL_ADDRESS", "", "Temporal's frontend, as `host:port`; otherwise `TEMPORAL_ADDRESS`, and without that `127.0.0.1:7233`.",
+		func(c *Config, v string) error { c.temporal.Address = v; return hostPort(v) }},
+	{"SYNCLINE_TEMPORAL_NAMESPACE", "", "Temporal namespace that holds the pipelines; otherwise `TEMPORAL_NAMESPACE`, and without that `default`.",
+		func(c *Config, v string) error { c.temporal.Namespace = v; return nil }},
+	{"SYNCLINE_TEMPORAL_API_KEY", "", "Where Temporal's API key is kept, `env:NAME`, `file:path` or `vault:path#field`, read again as it is used; otherwise the key in `TEMPORAL_API_KEY`.",
+		func(c *Config, v string) (err error) { c.temporal.APIKey, err = reference(v); return err }},
 	{"SYNCLINE_TASK_QUEUE_PREFIX", "syncline", "Task queues are named `<prefix>-<role>`; the command-line tool must use the same prefix.",
 		func(c *Config, v string) error { c.TaskQueuePrefix = v; return name(v) }},
 	{"SYNCLINE_ROLES", "control,capture,snapshot,deliver", "What this worker does, a comma-separated part of the default.",
@@ -82,15 +85,15 @@ func Reference() string {
 	return b.String()
 }
 
-func hostPort(v string) error {
-	_, port, err := net.SplitHostPort(v)
+func hostPort(v string) error { return frontend.HostPort(v) }
+
+// reference does not repeat what it cannot read: it may be the secret itself.
+func reference(v string) (secrets.Ref, error) {
+	ref, err := secrets.ParseRef(v)
 	if err != nil {
-		return fmt.Errorf("is %q, not host:port", v)
+		return secrets.Ref{}, errors.New("is not a reference such as env:NAME, file:/path or vault:path#field")
 	}
-	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
-		return fmt.Errorf("is %q; %q is not a port number", v, port)
-	}
-	return nil
+	return ref, nil
 }
 
 var nameForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$`)

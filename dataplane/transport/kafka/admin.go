@@ -74,7 +74,8 @@ func (a *Admin) Check(ctx context.Context) (brokers int, err error) {
 }
 
 // EnsureTopics creates what is missing of the tables' topics and the pipeline's
-// own two, and checks the partition counts of those that exist. partitions may
+// own two, checks the partition counts of those that exist, and gives these the
+// declared retention and message size. partitions may
 // be nil; it returns the number declared for a table, 0 for the default.
 func (a *Admin) EnsureTopics(ctx context.Context, o TopicOptions, tables []change.TableID, partitions func(change.TableID) int) error {
 	if err := o.validate(); err != nil {
@@ -127,21 +128,26 @@ func (a *Admin) EnsureTopics(ctx context.Context, o TopicOptions, tables []chang
 	return a.ensure(ctx, want)
 }
 
-// ensure creates topics that are missing and checks the partitions of the others.
+// ensure creates topics that are missing and checks and adapts the others.
 func (a *Admin) ensure(ctx context.Context, want []kgo.TopicConfig) error {
 	a.c.renew() // what an earlier call cached may be old
 	have, err := a.all(ctx)
 	if err != nil {
 		return err
 	}
-	var missing []kgo.TopicConfig
+	var missing, exist []kgo.TopicConfig
 	for _, t := range want {
 		info, ok := have[t.Topic]
 		if !ok {
 			missing = append(missing, t)
 		} else if len(info.leaders) != t.NumPartitions {
 			return partitionsMismatch(t.Topic, t.NumPartitions, len(info.leaders))
+		} else {
+			exist = append(exist, t)
 		}
+	}
+	if err := a.align(ctx, exist); err != nil {
+		return err
 	}
 	if len(missing) == 0 {
 		return nil
@@ -179,6 +185,92 @@ func (a *Admin) ensure(ctx context.Context, want []kgo.TopicConfig) error {
 		}
 	}
 	return nil
+}
+
+// declared are the settings of topics that follow the declaration when it changes.
+// What else an operator has set of a topic stays.
+var declared = []string{"retention.ms", "max.message.bytes"}
+
+// align gives topics that exist the declared settings where they differ.
+func (a *Admin) align(ctx context.Context, topics []kgo.TopicConfig) error {
+	if len(topics) == 0 {
+		return nil
+	}
+	describe := &kgo.DescribeConfigsRequest{}
+	want := map[string]map[string]string{}
+	for _, t := range topics {
+		describe.Resources = append(describe.Resources, kgo.DescribeConfigRequestResource{ResourceType: kgo.ResourceTypeTopic, ResourceName: t.Topic, ConfigNames: declared})
+		want[t.Topic] = map[string]string{}
+		for _, e := range t.ConfigEntries {
+			if slices.Contains(declared, e.ConfigName) {
+				want[t.Topic][e.ConfigName] = e.ConfigValue
+			}
+		}
+	}
+	differ := func() (*kgo.IncrementalAlterConfigsRequest, error) {
+		alter := &kgo.IncrementalAlterConfigsRequest{}
+		err := a.c.retry(ctx, func() error {
+			rctx, cancel := context.WithTimeout(ctx, a.c.opts.RequestTimeout)
+			defer cancel()
+			alter.Resources = nil
+			have, err := a.c.client.DescribeConfigs(rctx, describe)
+			if err != nil {
+				return err
+			}
+			for _, r := range have.Resources {
+				if r.Error != nil {
+					return fmt.Errorf("topic %s: %w", r.ResourceName, r.Error)
+				}
+				change := kgo.IncrementalAlterConfigsRequestResource{ResourceType: kgo.ResourceTypeTopic, ResourceName: r.ResourceName}
+				for _, e := range r.ConfigEntries {
+					if v, ok := want[r.ResourceName][e.ConfigName]; ok && v != e.ConfigValue {
+						change.Configs = append(change.Configs, kgo.IncrementalAlterConfigsRequestConfig{Name: e.ConfigName, Value: v, ConfigOperation: kgo.ConfigOperationSet})
+					}
+				}
+				if len(change.Configs) > 0 {
+					alter.Resources = append(alter.Resources, change)
+				}
+			}
+			return nil
+		})
+		return alter, classify(ctx, err, "settings of topics")
+	}
+	alter, err := differ()
+	if err != nil || len(alter.Resources) == 0 {
+		return err
+	}
+	err = a.c.retry(ctx, func() error {
+		rctx, cancel := context.WithTimeout(ctx, 2*a.c.opts.RequestTimeout)
+		defer cancel()
+		done, err := a.c.client.IncrementalAlterConfigs(rctx, alter)
+		if err != nil {
+			return err
+		}
+		for _, r := range done.Resources {
+			if r.Error != nil {
+				return fmt.Errorf("topic %s: %w", r.ResourceName, r.Error)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return classify(ctx, err, "change settings of topics")
+	}
+	// Brokers learn of it a moment later; a writer that is faster would be refused a
+	// message that has become small enough.
+	end := time.Now().Add(2 * a.c.opts.RequestTimeout)
+	for wait := 10 * time.Millisecond; ; wait = min(2*wait, 500*time.Millisecond) {
+		left, err := differ()
+		if err != nil || len(left.Resources) == 0 {
+			return err
+		}
+		if time.Now().After(end) {
+			return fault.Transient(CodeRefused, nil, "settings of topic %s are changed, and the brokers still show the old ones", left.Resources[0].ResourceName)
+		}
+		if !sleep(ctx, wait) {
+			return classify(ctx, ctx.Err(), "settings of topics")
+		}
+	}
 }
 
 func (a *Admin) all(ctx context.Context) (map[string]topicInfo, error) {

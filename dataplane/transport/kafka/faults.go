@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -19,6 +20,9 @@ const (
 	CodeUnreachable fault.Code = "KafkaUnreachable"
 	// CodeAuth: the brokers refuse the credentials or an operation. Transient while they rotate.
 	CodeAuth fault.Code = "KafkaAuthFailed"
+	// CodeTLS: no encrypted connection, because of a certificate or of one end that speaks
+	// plain text. Transient, since certificates are replaced.
+	CodeTLS fault.Code = "KafkaTLSFailed"
 	// CodeReplicas: fewer in-sync replicas than min.insync.replicas. Transient.
 	CodeReplicas fault.Code = "KafkaNotEnoughReplicas"
 	// CodePartitions: a topic does not have the declared number of partitions.
@@ -53,6 +57,9 @@ func classify(ctx context.Context, err error, what string) error {
 	if errors.Is(err, protocol.ErrNoTopic) || errors.Is(err, protocol.ErrNoPartition) {
 		return topicMissing(err, what)
 	}
+	if handshake(err) {
+		return fault.Transient(CodeTLS, err, "%s", what)
+	}
 	var k kgo.Error
 	if !errors.As(err, &k) {
 		return fault.Transient(CodeUnreachable, err, "%s", what)
@@ -75,6 +82,15 @@ func classify(ctx context.Context, err error, what string) error {
 		return fault.Transient(CodeUnreachable, err, "%s", what)
 	}
 	return fault.Permanent(CodeRefused, err, "see the brokers' log", "%s", what)
+}
+
+// handshake reports whether two ends could not agree on TLS.
+func handshake(err error) bool {
+	var cert *tls.CertificateVerificationError
+	var record tls.RecordHeaderError
+	var alert tls.AlertError
+	var remote *net.OpError
+	return errors.As(err, &cert) || errors.As(err, &record) || errors.As(err, &alert) || errors.As(err, &remote) && remote.Op == "remote error"
 }
 
 func topicMissing(err error, what string) error {

@@ -18,6 +18,7 @@ import (
 	"syncline/dataplane/deliver"
 	"syncline/dataplane/fault"
 	"syncline/dataplane/sink"
+	"syncline/dataplane/transport/debezium"
 )
 
 func mustAppend(t testing.TB, w *Writer, cs ...*change.Change) {
@@ -214,6 +215,65 @@ func TestOffsetGoneAndTopicMissing(t *testing.T) {
 	want(t, err, deliver.CodeOffsetGone, false)
 	_, err = l.Open(t.Context(), sink.Partition{Table: orders, N: n}, 1)
 	want(t, err, deliver.CodeOffsetGone, false)
+}
+
+// Topics that exist follow the declaration in what it owns, keep what an operator
+// has set besides, and the pipeline's own topics keep their retention.
+func TestSettingsFollowTheDeclaration(t *testing.T) {
+	t.Parallel()
+	o := testOptions(t)
+	o.Debezium = &debezium.Options{}
+	ensure(t, o, TopicOptions{Partitions: 1, Retention: 24 * time.Hour, MaxMessageBytes: 1 << 20}, orders)
+	a, err := OpenAdmin(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	table, err := TopicName(o.Prefix, o.Pipeline, orders)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.c.client.IncrementalAlterConfigs(t.Context(), &kgo.IncrementalAlterConfigsRequest{Resources: []kgo.IncrementalAlterConfigsRequestResource{{
+		ResourceType: kgo.ResourceTypeTopic, ResourceName: table, Configs: []kgo.IncrementalAlterConfigsRequestConfig{{Name: "segment.bytes", Value: "33554432"}}}}}); err != nil {
+		t.Fatal(err)
+	}
+	check := func(topic string, want map[string]string) {
+		t.Helper()
+		r, err := a.c.client.DescribeConfigs(t.Context(), &kgo.DescribeConfigsRequest{Resources: []kgo.DescribeConfigRequestResource{{ResourceType: kgo.ResourceTypeTopic, ResourceName: topic}}})
+		if err != nil || r.Resources[0].Error != nil {
+			t.Fatalf("%v %+v", err, r)
+		}
+		seen := 0
+		for _, e := range r.Resources[0].ConfigEntries {
+			if v, ok := want[e.ConfigName]; ok {
+				seen++
+				if v != e.ConfigValue {
+					t.Errorf("%s of %s is %s, want %s", e.ConfigName, topic, e.ConfigValue, v)
+				}
+			}
+		}
+		if seen != len(want) {
+			t.Errorf("%d of %d settings of %s", seen, len(want), topic)
+		}
+	}
+	for _, c := range []struct {
+		to                  TopicOptions
+		retention, messages string
+	}{
+		{TopicOptions{Partitions: 1, Retention: 48 * time.Hour, MaxMessageBytes: 2 << 20}, "172800000", "2097152"},
+		{TopicOptions{Partitions: 1, Retention: -1, MaxMessageBytes: 2 << 20}, "-1", "2097152"},
+		{TopicOptions{Partitions: 1, Retention: time.Hour, MaxMessageBytes: 1 << 20}, "3600000", "1048576"},
+	} {
+		for range 2 { // again: nothing differs
+			if err := a.EnsureTopics(t.Context(), c.to, []change.TableID{orders}, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		check(table, map[string]string{"retention.ms": c.retention, "max.message.bytes": c.messages, "segment.bytes": "33554432", "cleanup.policy": "delete"})
+		check(a.c.opts.debeziumTopic(orders), map[string]string{"retention.ms": c.retention, "max.message.bytes": c.messages})
+		check(ProgressTopic(o.Prefix, o.Pipeline), map[string]string{"retention.ms": "-1", "max.message.bytes": c.messages})
+		check(SchemasTopic(o.Prefix, o.Pipeline), map[string]string{"max.message.bytes": c.messages, "cleanup.policy": "compact"})
+	}
 }
 
 func TestPartitionsAreFixed(t *testing.T) {

@@ -11,6 +11,10 @@ import (
 	"syncline/devstack/internal/proc"
 )
 
+// The user of the secured listener. Whoever reaches the port may know the password:
+// the listener beside it wants none.
+const kafkaUser, kafkaPassword = "syncline", "devstack-password"
+
 // clusterID is any value in Kafka's form of a UUID.
 const clusterID = "c3luY2xpbmVkZXZzdGFjaw"
 
@@ -18,9 +22,16 @@ const kafkaProperties = `process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:%[1]d
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:%[2]d,CONTROLLER://127.0.0.1:%[1]d
-advertised.listeners=PLAINTEXT://127.0.0.1:%[2]d
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=PLAINTEXT://127.0.0.1:%[2]d,CONTROLLER://127.0.0.1:%[1]d,SECURED://127.0.0.1:%[4]d
+advertised.listeners=PLAINTEXT://127.0.0.1:%[2]d,SECURED://127.0.0.1:%[4]d
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURED:SASL_SSL
+inter.broker.listener.name=PLAINTEXT
+listener.name.secured.ssl.keystore.type=PEM
+listener.name.secured.ssl.keystore.location=%[5]s
+listener.name.secured.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
+listener.name.secured.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_%[6]s="%[7]s";
+listener.name.secured.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.secured.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
 log.dirs=%[3]s
 num.partitions=1
 auto.create.topics.enable=false
@@ -52,6 +63,7 @@ appender.out.layout.pattern=%d %p %m (%c)%n
 // controller (KRaft).
 func apacheKafka(c *Config, p programs, s *service) {
 	base := filepath.Join(c.Data, "kafka-apache")
+	ca, keystore := c.kafkaCA(), filepath.Join(base, "server.pem")
 	logs, props, logging := filepath.Join(base, "log"), filepath.Join(base, "server.properties"), filepath.Join(base, "log4j2.properties")
 	java := []string{"-cp", filepath.Join(p.kafka, "*"), "-Dlog4j2.configurationFile=" + logging}
 	s.note = "Apache Kafka"
@@ -64,7 +76,10 @@ func apacheKafka(c *Config, p programs, s *service) {
 			return fmt.Errorf("data folder: %w", err)
 		}
 		// Written anew each time, since ports may have changed.
-		text := fmt.Sprintf(kafkaProperties, c.Ports.Controller, c.Ports.Kafka, logs)
+		text := fmt.Sprintf(kafkaProperties, c.Ports.Controller, c.Ports.Kafka, logs, c.Ports.KafkaSecured, keystore, kafkaUser, kafkaPassword)
+		if err := writeCertificates(ca, keystore); err != nil {
+			return err
+		}
 		if err := os.WriteFile(props, []byte(text), 0o644); err != nil {
 			return fmt.Errorf("write %s: %w", props, err)
 		}
@@ -75,6 +90,9 @@ func apacheKafka(c *Config, p programs, s *service) {
 			return nil
 		}
 		format := append(java[:len(java):len(java)], "kafka.tools.StorageTool", "format", "-t", clusterID, "-c", props, "--ignore-formatted")
+		for _, mechanism := range []string{"SCRAM-SHA-256", "SCRAM-SHA-512"} {
+			format = append(format, "--add-scram", fmt.Sprintf("%s=[name=%s,password=%s]", mechanism, kafkaUser, kafkaPassword))
+		}
 		if out, err := exec.CommandContext(ctx, p.java, format...).CombinedOutput(); err != nil {
 			lines := strings.Split(strings.TrimSpace(string(out)), "\n")
 			return fmt.Errorf("format the log folder: %w: %s", err, lines[len(lines)-1])

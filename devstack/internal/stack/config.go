@@ -44,7 +44,7 @@ type Config struct {
 
 // Ports of the services on 127.0.0.1.
 type Ports struct {
-	Temporal, UI, Source, Sink, Kafka, ClickHouse, Vault, Controller, Metrics, Native int
+	Temporal, UI, Source, Sink, Kafka, ClickHouse, Vault, Controller, Metrics, Native, KafkaSecured int
 }
 
 // DefaultBase is the first port of the block.
@@ -55,7 +55,7 @@ func PortsFrom(base int) Ports {
 	return Ports{
 		Temporal: base, UI: base + 1, Source: base + 2, Sink: base + 3, Kafka: base + 4,
 		ClickHouse: base + 5, Vault: base + 6, Controller: base + 7, Metrics: base + 8,
-		Native: base + 9,
+		Native: base + 9, KafkaSecured: base + 10,
 	}
 }
 
@@ -106,7 +106,7 @@ func (c *Config) ports() []namedPort {
 		{"clickhouse-native", c.Ports.Native},
 	}
 	if c.Kafka == "apache" {
-		p = append(p, namedPort{"controller", c.Ports.Controller})
+		p = append(p, namedPort{"controller", c.Ports.Controller}, namedPort{"kafka-secured", c.Ports.KafkaSecured})
 	}
 	if c.Vault {
 		p = append(p, namedPort{"vault", c.Ports.Vault})

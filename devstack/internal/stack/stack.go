@@ -148,6 +148,8 @@ func (s *Stack) Env() [][2]string {
 	c := &s.cfg
 	env := [][2]string{
 		{"SYNCLINE_TEMPORAL_ADDRESS", loopback(c.Ports.Temporal)},
+		// A developer's own profile, perhaps of Temporal Cloud, must not reach into the stack.
+		{"TEMPORAL_CONFIG_FILE", os.DevNull},
 		{"SYNCLINE_TEMPORAL_UI", "http://" + loopback(c.Ports.UI)},
 		{"SYNCLINE_TEMPORAL_CLI", s.programs.temporal},
 		{"SYNCLINE_SOURCE_DSN", postgresDSN(c.Ports.Source)},
@@ -157,6 +159,10 @@ func (s *Stack) Env() [][2]string {
 		{"SYNCLINE_CLICKHOUSE_NATIVE_URL", "clickhouse://default@" + loopback(c.Ports.Native) + "/default"},
 		{"SYNCLINE_DEVSTACK_SOCKET", SocketPath(c.Data)},
 		{"SYNCLINE_PG_BINDIR", s.programs.postgres},
+	}
+	if c.Kafka == "apache" {
+		env = append(env, [2]string{"SYNCLINE_KAFKA_SECURED", loopback(c.Ports.KafkaSecured)}, [2]string{"SYNCLINE_KAFKA_CA", c.kafkaCA()},
+			[2]string{"SYNCLINE_KAFKA_USER", kafkaUser}, [2]string{"SYNCLINE_KAFKA_PASSWORD", kafkaPassword})
 	}
 	if c.Vault {
 		env = append(env, [2]string{"SYNCLINE_VAULT_ADDR", "http://" + loopback(c.Ports.Vault)}, [2]string{"SYNCLINE_VAULT_TOKEN_FILE", c.tokenFile()})
