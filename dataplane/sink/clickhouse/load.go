@@ -355,7 +355,7 @@ func (s *Sink) BeginLog(ctx context.Context, id change.TableID, log []sink.LogRa
 	if err != nil {
 		return err
 	}
-	defer x.Close()
+	defer func() { _ = x.Close() }()
 	return x.(*session).mark(ctx, move, nil)
 }
 
