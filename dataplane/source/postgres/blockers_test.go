@@ -55,3 +55,46 @@ func TestCreateSlotSaysForWhomItWaits(t *testing.T) {
 		t.Fatalf("slot %+v, told %v", i, told)
 	}
 }
+
+// An attempt that died while it waited leaves a slot without a beginning, which
+// the next one neither takes for finished nor waits behind.
+func TestCreateSlotAfterAnAttemptThatDied(t *testing.T) {
+	r := newRig(t)
+	r.exec(`CREATE TABLE t (id int PRIMARY KEY)`)
+	if err := r.s.EnsurePublication(r.ctx(), testPublication, []PublishedTable{table("t")}); err != nil {
+		t.Fatal(err)
+	}
+	other, err := pgx.Connect(r.ctx(), r.dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = other.Close(context.Background()) }()
+	tx, err := other.Begin(r.ctx())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(r.ctx(), "INSERT INTO t VALUES (1)"); err != nil {
+		t.Fatal(err)
+	}
+	waits, died := make(chan struct{}, 100), make(chan error, 1)
+	go func() {
+		_, err := r.s.CreateSlotReporting(r.ctx(), r.slot, func([]Blocker) { waits <- struct{}{} })
+		died <- err
+	}()
+	<-waits
+	freed := false
+	i, err := r.s.CreateSlotReporting(r.ctx(), r.slot, func(bs []Blocker) {
+		if len(bs) > 0 && !freed {
+			freed = true
+			if err := tx.Rollback(r.ctx()); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	if err != nil || !i.CreatedNow || i.Confirmed == 0 {
+		t.Fatalf("slot %+v, %v", i, err)
+	}
+	if err := <-died; err == nil {
+		t.Error("the first attempt made a slot, too")
+	}
+}

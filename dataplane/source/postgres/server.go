@@ -51,7 +51,7 @@ func NewServer(o ServerOptions) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("source address: %w", err) // pgx leaves the password out
 	}
-	prepareConfig(&c.ConnConfig.Config, o, "worker")
+	prepareConfig(&c.ConnConfig.Config, o, poolRole)
 	// Definitions change under us: a cached plan would fail once after each DDL.
 	c.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeDescribeExec
 	c.MaxConns, c.MinConns = o.MaxConns, 0

@@ -88,6 +88,9 @@ func readSlot(ctx context.Context, q querier, name string) (SlotInfo, error) {
 	return i, nil
 }
 
+// unfinished reports that the slot is being made: it has no beginning yet.
+func (i SlotInfo) unfinished() bool { return i.Confirmed == 0 && i.Plugin != "" }
+
 // usable reports what keeps the slot from being read, other than another reader.
 func (i SlotInfo) usable() error {
 	switch {
@@ -126,7 +129,17 @@ func (s *Server) CreateSlotReporting(ctx context.Context, name string, waiting f
 
 func (s *Server) createSlot(ctx context.Context, name string, waiting func([]Blocker)) (SlotInfo, error) {
 	i, err := readSlot(ctx, s.pool, name)
+	if err == nil && i.unfinished() {
+		// An attempt before this one died, and its backend does not notice while it
+		// waits. Taken for finished, the slot would begin nowhere. It goes with the backend.
+		if err = s.release(ctx, name); err == nil {
+			i, err = readSlot(ctx, s.pool, name)
+		}
+	}
 	if !fault.Is(err, CodeSlotMissing) {
+		if err == nil && i.unfinished() {
+			err = inUse(i)
+		}
 		if err != nil {
 			return i, err
 		}
@@ -206,7 +219,8 @@ func (s *Server) release(ctx context.Context, slot string) error {
 		if err != nil || i.ActivePID == 0 {
 			return err
 		}
-		if i.ActiveName != appName(s.o.Pipeline, captureRole) || time.Now().After(limit) {
+		own := i.ActiveName == appName(s.o.Pipeline, captureRole) || i.unfinished() && i.ActiveName == appName(s.o.Pipeline, poolRole)
+		if !own || time.Now().After(limit) {
 			return inUse(i)
 		}
 		// The name is checked again in the same statement: the process may be another by now.

@@ -23,6 +23,7 @@ import (
 
 const (
 	captureRole      = "capture" // last part of the application_name of walsenders
+	poolRole         = "worker"  // the same of ordinary connections
 	walSenderTimeout = 30 * time.Second
 	statusEvery      = 5 * time.Second  // at least, so that the server keeps the connection
 	silenceLimit     = 45 * time.Second // nothing heard, though every status asks for an answer
