@@ -297,7 +297,7 @@ func TestWatch(t *testing.T) {
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
 		out := &stopper{after: 3, mark: s.name, stop: cancel}
-		c := call{args: append([]string{"status", s.name, "--watch", "--every", "10ms"}, args...), env: s.env, terminal: terminal, ctx: ctx, edit: func(tl *tool) { tl.out = out }}
+		c := call{args: append([]string{"status", s.name, "--watch", "--every", "100ms"}, args...), env: s.env, terminal: terminal, ctx: ctx, edit: func(tl *tool) { tl.out = out }}
 		c.run(t).exits(exitOK)
 		return out.b.String()
 	}

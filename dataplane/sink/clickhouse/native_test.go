@@ -82,7 +82,7 @@ func TestNativeFaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	for what, address := range map[string]string{"nobody listens": "127.0.0.1:1", "the port of HTTP": http.Host} {
-		k, err := Open(Config{DSN: "clickhouse://user:hunter2@" + address + "/", Pipeline: "p"})
+		k, err := Open(Config{DSN: "clickhouse://user:hunter2@" + address + "/?dial_timeout=500ms", Pipeline: "p"})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -404,7 +404,7 @@ func TestSmallBlocksAndCompression(t *testing.T) { overBoth(t, smallBlocksAndCom
 func smallBlocksAndCompression(t *testing.T, protocol string) {
 	for _, query := range []string{"", "compress=lz4", "compress=zstd", "compress=gzip"} {
 		if query == "compress=gzip" && protocol == "native" {
-			continue // refused: see TestFaultsAreNamed
+			continue // refused: see TestNativeFaults
 		}
 		t.Run(query, func(t *testing.T) {
 			t.Parallel()
