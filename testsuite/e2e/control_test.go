@@ -210,7 +210,7 @@ func TestFailedSetup(t *testing.T) {
 	fail("publication exists", "PublicationExists", "  include: [s.*]\n")
 	fail("no table", "selects no table", "  include: [nothing.*]\n")
 	fail("sink unreachable", "prepare sink ch", strings.Replace(declaration, `dsn: "env:E2E_CLICKHOUSE"`, "host: 127.0.0.1, port: 1, database: default, user: default", 1)+"  include: [s.*]\n")
-	fail("brokers unreachable", "create the topics", strings.Replace(declaration, "${BROKERS}", "127.0.0.1:1", 1)+"  include: [s.*]\n")
+	fail("brokers unreachable", "KafkaUnreachable", strings.Replace(declaration, "${BROKERS}", "127.0.0.1:1", 1)+"  include: [s.*]\n")
 	fail("secret missing", "E2E_NOWHERE", strings.Replace(declaration, "E2E_SINK", "E2E_NOWHERE", 1)+"  include: [s.*]\n")
 	r.click("CREATE TABLE " + r.clickDB + ".b (id Int32, _version UInt128) ENGINE = MergeTree ORDER BY id")
 	fail("table does not fit", "s.b", "  include: [s.*]\n", "table at ch: b")

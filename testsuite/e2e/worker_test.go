@@ -3,14 +3,11 @@ package e2e
 import (
 	"bytes"
 	"context"
-	"flag"
 	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -30,9 +27,6 @@ var (
 // built names the variables that tell where a program is that was built already.
 var built = map[string]string{"worker-race": "E2E_WORKER", "worker": "E2E_WORKER_FAST"}
 
-// parallel is how many tests may run beside each other.
-const parallel = 3
-
 func TestMain(m *testing.M) {
 	if os.Getenv(racyProcess) != "" {
 		race()
@@ -42,11 +36,6 @@ func TestMain(m *testing.M) {
 	if buildDir, err = os.MkdirTemp("", "syncline-e2e-"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
-	}
-	flag.Parse()
-	if runtime.GOMAXPROCS(0) < parallel {
-		// These tests wait for timeouts most of their time.
-		_ = flag.Set("test.parallel", strconv.Itoa(parallel))
 	}
 	code := m.Run()
 	_ = os.RemoveAll(buildDir)

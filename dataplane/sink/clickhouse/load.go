@@ -350,13 +350,15 @@ func (s *Sink) BeginLog(ctx context.Context, id change.TableID, log []sink.LogRa
 		return err
 	}
 	// A token above all others', whichever way the offset goes. It fences off every
-	// session, since none has so many lanes; they claim theirs again.
+	// session, since none has so many lanes. They claim theirs again at once, and need
+	// not wait for this: none delivers, or writes marks of, a table that is loading.
 	x, err := s.Claim(ctx, 0, noLanes)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = x.Close() }()
-	return x.(*session).mark(ctx, move, nil)
+	_, err = x.(*session).put(ctx, move, "1")
+	return err
 }
 
 // noLanes is a number of lanes that no pipeline has.

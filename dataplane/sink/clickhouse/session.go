@@ -284,20 +284,9 @@ func (x *session) mark(ctx context.Context, marks []sink.Watermark, tables []sin
 	if len(marks) == 0 {
 		return nil
 	}
-	var rows strings.Builder
-	for i, m := range marks {
-		if i > 0 {
-			rows.WriteString(", ")
-		}
-		fmt.Fprintf(&rows, "(%s, %d, %s, %d)", lit(m.Table.String()), m.N, lit(m.Pos.String()), m.Offset)
-	}
 	began := time.Now()
 	live, want := x.streaming(tables)
-	q := fmt.Sprintf(`INSERT INTO %s (pipeline, tab, part, pos, offset, token, ver)
-		SELECT %s, tab, part, pos, offset, %d, bitShiftLeft(toUInt128(%d), 64) + toUInt128(offset + 1)
-		FROM values('tab String, part UInt32, pos String, offset Int64', %s) WHERE (%s) = 0 AND (%s) = %d`,
-		x.ledger("watermarks"), lit(x.pipeline), x.token, x.token, rows.String(), x.fencedBy(), live, want)
-	w, err := x.conn.exec(ctx, "INSERT of watermarks", q)
+	w, err := x.put(ctx, marks, fmt.Sprintf("(%s) = 0 AND (%s) = %d", x.fencedBy(), live, want))
 	if err != nil {
 		return err
 	}
@@ -309,6 +298,21 @@ func (x *session) mark(ctx context.Context, marks []sink.Watermark, tables []sin
 		return err
 	}
 	return x.fenced()
+}
+
+// put writes watermarks under the session's token if a condition holds.
+func (x *session) put(ctx context.Context, marks []sink.Watermark, condition string) (written, error) {
+	var rows strings.Builder
+	for i, m := range marks {
+		if i > 0 {
+			rows.WriteString(", ")
+		}
+		fmt.Fprintf(&rows, "(%s, %d, %s, %d)", lit(m.Table.String()), m.N, lit(m.Pos.String()), m.Offset)
+	}
+	return x.conn.exec(ctx, "INSERT of watermarks", fmt.Sprintf(`INSERT INTO %s (pipeline, tab, part, pos, offset, token, ver)
+		SELECT %s, tab, part, pos, offset, %d, bitShiftLeft(toUInt128(%d), 64) + toUInt128(offset + 1)
+		FROM values('tab String, part UInt32, pos String, offset Int64', %s) WHERE %s`,
+		x.ledger("watermarks"), lit(x.pipeline), x.token, x.token, rows.String(), condition))
 }
 
 // layout returns how rows of a batch lie in their table as it is now.
