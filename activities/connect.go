@@ -76,9 +76,6 @@ func (a *Activities) sinkDSN(ctx context.Context, s pipeline.Sink) (string, erro
 		p.scheme, p.port = "clickhouse", cmp.Or(s.Port, 9440)
 	case s.Protocol == "native":
 		p.scheme, p.port = "clickhouse", cmp.Or(s.Port, 9000)
-		if s.TLS != nil {
-			p.port, p.query = cmp.Or(s.Port, 9440), url.Values{"secure": {"true"}}
-		}
 	case s.TLS != nil:
 		p.scheme, p.port = "https", cmp.Or(s.Port, 8443)
 	default:

@@ -68,8 +68,8 @@ func outwait(ctx context.Context) error {
 	}
 }
 
-// look checks the lane and the batch's tables unless that was done within trust, or nothing but watermarks is
-// to be written.
+// look checks the lane and the batch's tables, unless that was done within trust
+// or nothing but watermarks, whose statement checks the same, is to be written.
 func (x *session) look(ctx context.Context, b *sink.Batch) error {
 	writes, seen := len(b.Dead) > 0, time.Since(x.held) < trust
 	for i := range b.Tables {
