@@ -164,6 +164,11 @@ func ParseVersion(s string) (Version, error) {
 // Version returns the fingerprint. Compute it once per schema, not per row.
 func (s *Schema) Version() Version { return Version(xxhash.Sum64(EncodeSchema(s))) }
 
+// Holds reports whether every column of the other schema is, by name, in this one.
+func (s *Schema) Holds(other *Schema) bool {
+	return !slices.ContainsFunc(other.Columns, func(c Column) bool { return s.Column(c.Name) < 0 })
+}
+
 // IsKey reports whether the column at index i is part of the primary key.
 func (s *Schema) IsKey(i int) bool {
 	return slices.Contains(s.Key, i)

@@ -381,7 +381,7 @@ func (s *memSession) Truncate(_ context.Context, w sink.Watermark, partitions in
 	return true, m.fail("truncate commit")
 }
 
-func (s *memSession) Evolve(_ context.Context, info sink.Table, sc *change.Schema) error {
+func (s *memSession) Evolve(_ context.Context, info sink.Table, sc *change.Schema, _ change.Position) error {
 	defer s.enter()()
 	t := s.m.tables[info.ID]
 	if err := s.m.fail("evolve"); err != nil {

@@ -158,7 +158,7 @@ func (l *lane) ready(ctx context.Context, p *partition, c *change.Change) (*tabl
 			l.drain = p
 			return nil, cut, nil
 		}
-		out, err := l.evolve(ctx, p, c.Schema)
+		out, err := l.evolve(ctx, p, c.Schema, c.Pos)
 		if out != taken || err != nil {
 			return nil, out, err
 		}
@@ -175,17 +175,20 @@ func (l *lane) ready(ctx context.Context, p *partition, c *change.Change) (*tabl
 	return tp, taken, nil
 }
 
-// evolve makes the sink able to hold rows of a schema version.
-func (l *lane) evolve(ctx context.Context, p *partition, v change.Version) (outcome, error) {
+// evolve makes the sink able to hold rows of a schema version, met at a position.
+func (l *lane) evolve(ctx context.Context, p *partition, v change.Version, at change.Position) (outcome, error) {
 	t := p.t
 	s, err := l.log.Schema(ctx, v)
 	if err == nil && (t.info.Schema == nil || v != t.info.Schema.Version()) {
-		err = l.ses.evolve(ctx, t.info, s)
+		err = l.ses.evolve(ctx, t.info, s, at)
 	}
 	if err != nil {
 		return l.setback(ctx, p, "evolve", err)
 	}
-	t.versions[v], t.info.Schema = s, s
+	t.versions[v] = s
+	if t.info.Schema == nil || s.Holds(t.info.Schema) { // else an older one, of a slower partition
+		t.info.Schema = s
+	}
 	return taken, nil
 }
 

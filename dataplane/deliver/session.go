@@ -48,10 +48,10 @@ func (s *session) truncate(ctx context.Context, m sink.Watermark, partitions int
 	return s.s.Truncate(ctx, m, partitions)
 }
 
-func (s *session) evolve(ctx context.Context, t sink.Table, sc *change.Schema) error {
+func (s *session) evolve(ctx context.Context, t sink.Table, sc *change.Schema, at change.Position) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.s.Evolve(ctx, t, sc)
+	return s.s.Evolve(ctx, t, sc, at)
 }
 
 func (s *session) gate(ctx context.Context, t change.TableID, reason string) error {

@@ -234,10 +234,13 @@ type Session interface {
 	// watermark moved. Call it again until it does. What is streamed after a TRUNCATE is
 	// complete in itself, so emptying the table also removes its chunks from the ledger.
 	Truncate(ctx context.Context, mark Watermark, partitions int) (done bool, err error)
-	// Evolve makes the sink's table able to hold rows of the schema; CodeSchemaGate if
-	// that takes more than adding columns. Rows that are there have a new column's
-	// Missing in it, or else NULL: the caller knows that this is what they should have.
-	Evolve(ctx context.Context, table Table, s *change.Schema) error
+	// Evolve makes the sink's table able to hold rows of the schema, which a change at
+	// a position has; CodeSchemaGate if that takes more than adding columns. Of two
+	// schemas the one met at the higher position is the newer: a slower partition may
+	// come with an older one after a faster one has gone on, and that adds nothing.
+	// Rows that are there have a new column's Missing in it, or else NULL: the caller
+	// knows that this is what they should have.
+	Evolve(ctx context.Context, table Table, s *change.Schema, at change.Position) error
 	// Gate takes a table out of delivery, with a reason.
 	Gate(ctx context.Context, table change.TableID, reason string) error
 	Close() error

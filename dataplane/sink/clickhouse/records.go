@@ -4,8 +4,11 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 
 	"syncline/dataplane/change"
 	"syncline/dataplane/fault"
@@ -31,18 +34,40 @@ type state struct {
 
 // Names of aspects.
 const (
-	aspectDef    = "def"
-	aspectState  = "state"
-	aspectSchema = "schema" // the schema of the last Evolve
+	aspectDef   = "def"
+	aspectState = "state"
+	// Schemas that Evolve took: one aspect per load and position, so that of lanes that
+	// evolve at the same time the one further on wins, whoever writes last.
+	aspectSchemas = "schema "
 )
+
+func schemaAspect(epoch uint32, at change.Position) string {
+	return fmt.Sprintf("%s%d %s", aspectSchemas, epoch, at)
+}
+
+// evolved is a schema that Evolve took.
+type evolved struct {
+	epoch  uint32 // of the table
+	at     change.Position
+	schema *change.Schema
+}
+
+func parseEvolved(aspect, body string) (evolved, error) {
+	epoch, at, _ := strings.Cut(strings.TrimPrefix(aspect, aspectSchemas), " ")
+	n, err1 := strconv.ParseUint(epoch, 10, 32)
+	pos, err2 := change.ParsePosition(at)
+	e := evolved{epoch: uint32(n), at: pos}
+	return e, errors.Join(err1, err2, json.Unmarshal([]byte(body), &e.schema))
+}
 
 // record is what the ledger holds of a table.
 type record struct {
 	id     change.TableID
 	def    definition
 	state  state
-	schema *change.Schema // evolved, or the definition's
-	ver    uint64         // of the definition
+	schema *change.Schema  // evolved, or the definition's
+	at     change.Position // of the change that brought it; zero if it is the definition's
+	ver    uint64          // of the definition
 }
 
 // records reads the pipeline's tables; only the one named, if tab is not empty.
@@ -52,6 +77,7 @@ func (s *Sink) records(ctx context.Context, tab string) ([]record, error) {
 		where = s.where(tab)
 	}
 	byName := map[string]*record{}
+	taken := map[string][]evolved{}
 	q := fmt.Sprintf("SELECT tab, aspect, body, ver FROM %s FINAL WHERE %s", s.ledger("tables"), where)
 	err := s.conn.query(ctx, "SELECT the tables of the ledger", q, func(scan func(...any) error) error {
 		var name, aspect, body string
@@ -74,9 +100,14 @@ func (s *Sink) records(ctx context.Context, tab string) ([]record, error) {
 			into, r.ver = &r.def, ver
 		case aspectState:
 			into = &r.state
-		case aspectSchema:
-			into = &r.schema
 		default:
+			if strings.HasPrefix(aspect, aspectSchemas) {
+				e, err := parseEvolved(aspect, body)
+				if err != nil {
+					return fmt.Errorf("the ledger's schema of table %s is damaged: %w", name, err)
+				}
+				taken[name] = append(taken[name], e)
+			}
 			return nil
 		}
 		if err := json.Unmarshal([]byte(body), into); err != nil {
@@ -92,8 +123,11 @@ func (s *Sink) records(ctx context.Context, tab string) ([]record, error) {
 		if r.state.State == "" || r.def.Schema == nil {
 			continue // its AddTable has not finished
 		}
-		if r.schema == nil {
-			r.schema = r.def.Schema
+		r.schema = r.def.Schema
+		for _, e := range taken[r.id.String()] {
+			if e.epoch == r.def.Epoch && r.at.Before(e.at) {
+				r.schema, r.at = e.schema, e.at
+			}
 		}
 		out = append(out, *r)
 	}

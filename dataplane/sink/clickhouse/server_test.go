@@ -477,7 +477,7 @@ func TestNotNullDropped(t *testing.T) {
 	loose := *sch
 	loose.Columns = slices.Clone(sch.Columns)
 	loose.Columns[1].NotNull, loose.Columns[2].NotNull = false, false
-	if err := x.Evolve(ctx, tab, &loose); err != nil {
+	if err := x.Evolve(ctx, tab, &loose, sinktest.Pos(2)); err != nil {
 		t.Fatal(err)
 	}
 	tab.Schema = &loose

@@ -162,7 +162,8 @@ func (s *Sink) AddTable(ctx context.Context, t sink.Table) error {
 	if def.Base, err = s.makeRoom(ctx, l, t); err != nil {
 		return err
 	}
-	if err := s.setAspect(ctx, tab, aspectSchema, t.Schema); err != nil {
+	// What an earlier life of the table evolved to is over.
+	if err := s.deleteRows(ctx, s.ledger("tables"), s.where(tab)+" AND startsWith(aspect, "+lit(aspectSchemas)+")"); err != nil {
 		return err
 	}
 	if err := s.setAspect(ctx, tab, aspectDef, def); err != nil {

@@ -17,7 +17,7 @@ import (
 // Evolve makes the table able to hold rows of the schema. Columns and enum labels
 // are added and NOT NULL is dropped; everything else is for an operator. Rows of
 // earlier versions, which other partitions may still hold, stay welcome.
-func (x *session) Evolve(ctx context.Context, table sink.Table, s *change.Schema) error {
+func (x *session) Evolve(ctx context.Context, table sink.Table, s *change.Schema, at change.Position) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	err := pgx.BeginFunc(ctx, x.s.pool, func(tx pgx.Tx) error {
@@ -31,16 +31,19 @@ func (x *session) Evolve(ctx context.Context, table sink.Table, s *change.Schema
 		if err != nil {
 			return err
 		}
-		var versions []string
-		if err := tx.QueryRow(ctx, "SELECT versions FROM syncline.tables WHERE pipeline = $1 AND source_table = $2", x.s.pipeline, table.ID.String()).Scan(&versions); err != nil {
-			return err
-		}
-		if slices.Contains(versions, s.Version().String()) {
+		if s.Version() == t.Schema.Version() {
 			return nil
 		}
-		if why := notAdditive(t.Schema, s); len(why) > 0 {
+		older, newer := t.Schema, s
+		if at.Before(t.schemaAt) {
+			older, newer = s, t.Schema
+		}
+		if why := notAdditive(older, newer); len(why) > 0 {
 			return fault.Permanent(sink.CodeSchemaGate, nil, "resync the table: starter resync-table",
 				"the new definition of table %s is not additive: %s", table.ID, strings.Join(why, "; "))
+		}
+		if newer != s {
+			return nil // the table holds it already
 		}
 		if err := x.s.alter(ctx, tx, t, s); err != nil {
 			return err
@@ -49,8 +52,8 @@ func (x *session) Evolve(ctx context.Context, table sink.Table, s *change.Schema
 		if err != nil {
 			return err
 		}
-		_, err = tx.Exec(ctx, `UPDATE syncline.tables SET schema = $3, versions = versions || $4::text, updated_at = now()
-			WHERE pipeline = $1 AND source_table = $2`, x.s.pipeline, table.ID.String(), schema, s.Version().String())
+		_, err = tx.Exec(ctx, `UPDATE syncline.tables SET schema = $3, schema_epoch = $4, schema_lsn = $5::text::pg_lsn, schema_ordinal = $6, updated_at = now()
+			WHERE pipeline = $1 AND source_table = $2`, x.s.pipeline, table.ID.String(), schema, int64(at.Epoch), at.Commit.String(), int64(at.Ordinal))
 		return err
 	})
 	if err == nil {
@@ -108,8 +111,8 @@ func (s *Sink) Redefine(ctx context.Context, id change.TableID, to *change.Schem
 		if err != nil {
 			return err
 		}
-		_, err = tx.Exec(ctx, `UPDATE syncline.tables SET schema = $3, versions = versions || $4::text, updated_at = now()
-			WHERE pipeline = $1 AND source_table = $2`, s.pipeline, id.String(), schema, to.Version().String())
+		_, err = tx.Exec(ctx, "UPDATE syncline.tables SET schema = $3, updated_at = now() WHERE pipeline = $1 AND source_table = $2",
+			s.pipeline, id.String(), schema)
 		return err
 	})
 	return s.wrap(ctx, err, "redefine table %s", id)

@@ -10,12 +10,18 @@ import (
 )
 
 // migrations are applied in order, each once, and never changed after a release.
-var migrations = []string{ledgerV1, ledgerV2}
+var migrations = []string{ledgerV1, ledgerV2, ledgerV3}
 
 // Positions are three columns, so that SQL can read, compare and subtract them.
 const ledgerV2 = `
 ALTER TABLE syncline.chunks ADD COLUMN cut_by text[];
 COMMENT ON COLUMN syncline.chunks.cut_by IS 'columns of the bounds of an append-only table, whose schema has no key';
+`
+
+const ledgerV3 = `
+ALTER TABLE syncline.tables DROP COLUMN versions,
+	ADD COLUMN schema_epoch bigint NOT NULL DEFAULT 0, ADD COLUMN schema_lsn pg_lsn NOT NULL DEFAULT '0/0', ADD COLUMN schema_ordinal bigint NOT NULL DEFAULT 0;
+COMMENT ON COLUMN syncline.tables.schema_lsn IS 'with schema_epoch and schema_ordinal: the position of the change that brought the schema; zero if it is that of the load';
 `
 
 const ledgerV1 = `

@@ -23,7 +23,7 @@ type querier interface {
 // tablesSQL sums up chunks only while a table is loading: lanes poll it, and a
 // finished load keeps its sums in the table's own row.
 const tablesSQL = `
-SELECT t.source_table, t.state, t.reason, t.partitions, t.epoch, t.schema, t.options, t.created,
+SELECT t.source_table, t.state, t.reason, t.partitions, t.epoch, t.schema, t.options, t.created, t.schema_epoch, t.schema_lsn::text, t.schema_ordinal,
 	CASE WHEN c.n IS NULL THEN t.chunks ELSE c.n END,
 	coalesce(c.done, t.chunks), coalesce(c.rows, t.rows), coalesce(c.bytes, t.bytes), coalesce(c.lsn, t.loaded_to)::text
 FROM syncline.tables t
@@ -38,14 +38,15 @@ WHERE t.pipeline = $1`
 // record is a row of syncline.tables.
 type record struct {
 	sink.Table
-	created bool
+	created  bool
+	schemaAt change.Position // of the change that brought the schema; zero if it is that of the load
 }
 
 func scanTable(row pgx.CollectableRow) (record, error) {
 	var r record
-	var id, state, lsn string
+	var id, state, lsn, schemaLSN string
 	var schema, options []byte
-	err := row.Scan(&id, &state, &r.Reason, &r.Partitions, &r.Epoch, &schema, &options, &r.created,
+	err := row.Scan(&id, &state, &r.Reason, &r.Partitions, &r.Epoch, &schema, &options, &r.created, &r.schemaAt.Epoch, &schemaLSN, &r.schemaAt.Ordinal,
 		&r.Chunks, &r.Done, &r.Rows, &r.Bytes, &lsn)
 	if err != nil {
 		return r, err
@@ -55,6 +56,9 @@ func scanTable(row pgx.CollectableRow) (record, error) {
 		return r, err
 	}
 	if r.LoadedTo, err = change.ParseLSN(lsn); err != nil {
+		return r, err
+	}
+	if r.schemaAt.Commit, err = change.ParseLSN(schemaLSN); err != nil {
 		return r, err
 	}
 	r.Schema = new(change.Schema)

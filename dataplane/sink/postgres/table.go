@@ -58,12 +58,13 @@ func (s *Sink) AddTable(ctx context.Context, t sink.Table) error {
 			return fmt.Errorf("record table %s: %w %w", t.ID, err1, err2)
 		}
 		_, err = tx.Exec(ctx, `
-			INSERT INTO syncline.tables (pipeline, source_table, state, partitions, epoch, schema, options, versions, created)
-			VALUES ($1, $2, 'loading', $3, $4, $5, $6, ARRAY[$7::text], $8)
+			INSERT INTO syncline.tables (pipeline, source_table, state, partitions, epoch, schema, options, created)
+			VALUES ($1, $2, 'loading', $3, $4, $5, $6, $7)
 			ON CONFLICT (pipeline, source_table) DO UPDATE SET state = 'loading', reason = '', partitions = EXCLUDED.partitions,
-				epoch = EXCLUDED.epoch, schema = EXCLUDED.schema, options = EXCLUDED.options, versions = EXCLUDED.versions,
+				epoch = EXCLUDED.epoch, schema = EXCLUDED.schema, options = EXCLUDED.options,
+				schema_epoch = 0, schema_lsn = '0/0', schema_ordinal = 0,
 				created = EXCLUDED.created, planned = false, chunks = 0, rows = 0, bytes = 0, loaded_to = '0/0', updated_at = now()`,
-			s.pipeline, t.ID.String(), t.Partitions, int64(t.Epoch), schema, options, t.Schema.Version().String(), created)
+			s.pipeline, t.ID.String(), t.Partitions, int64(t.Epoch), schema, options, created)
 		return err
 	})
 	return s.wrap(ctx, err, "add table %s", t.ID)

@@ -59,8 +59,8 @@ func testEvolveDefaults(e *env) {
 		}
 		old, late, set = append(old, d.text), append(late, d.text), append(set, v)
 	}
-	e.ok(x.Evolve(e.ctx, t, v2))
-	e.ok(x.Evolve(e.ctx, t, v2))
+	e.ok(x.Evolve(e.ctx, t, v2, Pos(2)))
+	e.ok(x.Evolve(e.ctx, t, v2, Pos(2)))
 	t2 := t
 	t2.Schema = v2
 	e.apply(x, Batch(t2, 2, Put(v2, 2, set...)))
@@ -72,7 +72,7 @@ func testEvolveDefaults(e *env) {
 	c := Col("filled in later", Int8)
 	c.NotNull = true
 	v3.Columns = append(v3.Columns, c)
-	e.ok(x.Evolve(e.ctx, t2, v3))
+	e.ok(x.Evolve(e.ctx, t2, v3, Pos(3)))
 	t3 := t
 	t3.Schema = v3
 	e.apply(x, Batch(t3, 4, Put(v3, 4, append(old, "1")...), Put(v3, 5, append(set, "2")...), Put(v3, 6, append(late, "3")...)))

@@ -143,7 +143,7 @@ func testFencing(e *env) {
 	e.wantCode(old.Gate(e.ctx, t.ID, "stale"), sink.CodeFenced)
 	more := *s
 	more.Columns = append(append([]change.Column{}, s.Columns...), Col("extra", TextT))
-	e.wantCode(old.Evolve(e.ctx, t, &more), sink.CodeFenced)
+	e.wantCode(old.Evolve(e.ctx, t, &more, Pos(2)), sink.CodeFenced)
 	e.want(t, []string{"1", "old", "1"})
 	_, err = now.Apply(e.ctx, Batch(t, 4, Put(s, 4, "1", "new", "4")))
 	e.ok(err)

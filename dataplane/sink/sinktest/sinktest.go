@@ -77,6 +77,8 @@ func Run(t *testing.T, open Open, probe Probe) {
 		{"ResetAndRemove", testResetAndRemove},
 		{"BeginLog", testBeginLog},
 		{"Evolve", testEvolve},
+		{"EvolveOutOfOrder", testEvolveOutOfOrder},
+		{"EvolveAtOnce", testEvolveAtOnce},
 		{"EvolveWithDefaults", testEvolveDefaults},
 		{"Redefine", testRedefine},
 		{"Forget", testForget},

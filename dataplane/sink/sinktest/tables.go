@@ -86,7 +86,7 @@ func testRedefine(e *env) {
 	v2 := Schema("redefined", 1, Col("id", Int4), Col("a", TextT), Col("c", Int8), Col("d", TextT))
 	v2.Columns[2].NotNull = true
 	e.ok(e.sink.Redefine(e.ctx, t.ID, v2)) // streams: left alone
-	e.wantCode(e.claim(0, 1).Evolve(e.ctx, t, v2), sink.CodeSchemaGate)
+	e.wantCode(e.claim(0, 1).Evolve(e.ctx, t, v2, Pos(2)), sink.CodeSchemaGate)
 	e.ok(e.sink.ResetTable(e.ctx, t.ID, 2))
 	e.ok(e.sink.Redefine(e.ctx, t.ID, v2))
 	e.ok(e.sink.Redefine(e.ctx, t.ID, v2))
@@ -254,9 +254,9 @@ func testEvolve(e *env) {
 		m2.Labels = []string{"first", "sad", "between", "so 'so'", "Happy", "last"}
 		v2.Columns[3].Type = m2
 	}
-	e.ok(x.Evolve(e.ctx, t, v2))
-	e.ok(x.Evolve(e.ctx, t, v2))
-	e.ok(x.Evolve(e.ctx, t, v1)) // a slower partition still holds rows of the first version
+	e.ok(x.Evolve(e.ctx, t, v2, Pos(2)))
+	e.ok(x.Evolve(e.ctx, t, v2, Pos(2)))
+	e.ok(x.Evolve(e.ctx, t, v1, Pos(1))) // a slower partition still holds rows of the first version
 	t2 := t
 	t2.Schema = v2
 	label := "Happy"
@@ -277,7 +277,63 @@ func testEvolve(e *env) {
 		"key changed":  Schema("evolving", 2, Col("id", Int4), Col("b \"new\"", Int8), Col("a", TextT), Col("m", v2.Columns[3].Type)),
 	} {
 		e.Log(name)
-		e.wantCode(x.Evolve(e.ctx, ts[0], s), sink.CodeSchemaGate)
+		e.wantCode(x.Evolve(e.ctx, ts[0], s, Pos(9)), sink.CodeSchemaGate)
+	}
+}
+
+// testEvolveOutOfOrder: partitions come to a new definition at different times, and
+// each sees only those under which it has changes.
+func testEvolveOutOfOrder(e *env) {
+	cols := []change.Column{Col("id", Int4), Col("a", TextT), Col("b", Int8), Col("c", TextT)}
+	v1, v2, v3 := Schema("ordered", 1, cols[:2]...), Schema("ordered", 1, cols[:3]...), Schema("ordered", 1, cols...)
+	t := e.add(v1, 2, sink.TableOptions{})
+	fast, slow := e.claim(1, 2), e.claim(0, 2)
+	e.ok(fast.Evolve(e.ctx, t, v3, Pos(30)))
+	ts, err := slow.Tables(e.ctx)
+	e.ok(err)
+	for n, s := range []*change.Schema{v2, v1, v3} { // from the ledger's definition and from its own
+		e.ok(slow.Evolve(e.ctx, ts[0], s, Pos(20-n)))
+		e.ok(slow.Evolve(e.ctx, t, s, Pos(20-n)))
+	}
+	of := func(s *change.Schema) sink.Table { t := t; t.Schema = s; return t }
+	e.apply(slow, Batch(of(v2), 1, Put(v2, 20, "2", "x", "20")))
+	e.apply(slow, Batch(t, 2, Put(v1, 21, "1", "y")))
+	e.apply(slow, Batch(of(v3), 3, Put(v3, 31, "3", "z", "30", "c")))
+	e.want(of(v3), []string{"1", "y", NULL, NULL}, []string{"2", "x", "20", NULL}, []string{"3", "z", "30", "c"})
+	ts, err = slow.Tables(e.ctx)
+	e.ok(err)
+	if ts[0].Schema.Version() != v3.Version() {
+		e.Fatalf("recorded schema %+v", ts[0].Schema)
+	}
+	e.wantCode(slow.Evolve(e.ctx, ts[0], v2, Pos(40)), sink.CodeSchemaGate) // now the column is gone
+	other := Schema("ordered", 1, Col("id", Int4), Col("a", TextT), Col("gone", TextT))
+	e.wantCode(slow.Evolve(e.ctx, ts[0], other, Pos(10)), sink.CodeSchemaGate) // dropped since
+}
+
+// testEvolveAtOnce: whichever of two lanes writes last, the newer definition stays.
+func testEvolveAtOnce(e *env) {
+	for range 10 {
+		v1 := Schema("raced", 1, Col("id", Int4))
+		v2 := Schema("raced", 1, Col("id", Int4), Col("b", Int8))
+		v3 := Schema("raced", 1, Col("id", Int4), Col("b", Int8), Col("c", TextT))
+		t := e.add(v1, 2, sink.TableOptions{})
+		lanes := []sink.Session{e.claim(0, 2), e.claim(1, 2)}
+		var wg sync.WaitGroup
+		errs := make([]error, 2)
+		for i, s := range []*change.Schema{v2, v3} {
+			wg.Go(func() { errs[i] = lanes[i].Evolve(e.ctx, t, s, Pos(10+i)) })
+		}
+		wg.Wait()
+		e.ok(errors.Join(errs...))
+		t.Schema = v3
+		e.apply(lanes[0], Batch(t, 1, Put(v3, 20, "1", "2", "c")))
+		e.want(t, []string{"1", "2", "c"})
+		ts, err := lanes[0].Tables(e.ctx)
+		e.ok(err)
+		if ts[0].Schema.Version() != v3.Version() {
+			e.Fatalf("recorded schema %+v", ts[0].Schema)
+		}
+		e.ok(e.sink.RemoveTable(e.ctx, t.ID, true))
 	}
 }
 
