@@ -95,13 +95,15 @@ func (a *Activities) Deliver(ctx context.Context, in contract.DeliverInput) (err
 			return err
 		}
 		defer records.Close()
-		obs := deliverObserver(metrics, log)
+		metrics.Capacity(observe.DefaultCapacity)
+		obs := deliverObserver(a.Metrics, metrics, log)
 		gates := a.tellGates(ctx, in.Spec.Name, in.Sink, log)
 		known, err := sk.Tables(ctx)
 		if err != nil {
 			return err
 		}
 		for _, t := range known { // the attempt that gated it may not have been heard
+			metrics.Gated(t.ID.String(), t.State == sink.Gated)
 			if t.State == sink.Gated {
 				gates(t, t.Reason)
 			}
@@ -109,6 +111,7 @@ func (a *Activities) Deliver(ctx context.Context, in contract.DeliverInput) (err
 		closed := obs.Closed
 		obs.Closed = func(t sink.Table, st sink.State, reason string) {
 			closed(t, st, reason)
+			metrics.Gated(t.ID.String(), st == sink.Gated)
 			if st == sink.Gated {
 				gates(t, reason)
 			}
@@ -163,7 +166,7 @@ func deliverOptions(in *contract.DeliverInput, s *pipeline.Sink) deliver.Options
 	}
 }
 
-func deliverObserver(m *observe.Deliver, log *zap.Logger) deliver.Observer {
+func deliverObserver(all *observe.Metrics, m *observe.Deliver, log *zap.Logger) deliver.Observer {
 	return deliver.Observer{
 		Applied:    func(t change.TableID, op change.Op, n int) { m.Applied(t.String(), op.String(), n) },
 		Duplicates: func(t change.TableID, n int) { m.Duplicates(t.String(), n) },
@@ -175,6 +178,7 @@ func deliverObserver(m *observe.Deliver, log *zap.Logger) deliver.Observer {
 		Batch: func(_, _ int, took time.Duration) { m.Batch(took) },
 		Lag:   func(d time.Duration, _ int) { m.Visible(d) },
 		Opened: func(t change.TableID, to change.LSN) {
+			m.Gated(t.String(), false)
 			log.Info("table is delivered", zap.Stringer("table", t), zap.Stringer("consistent_at", to))
 		},
 		Closed: func(t sink.Table, st sink.State, reason string) {
@@ -182,6 +186,7 @@ func deliverObserver(m *observe.Deliver, log *zap.Logger) deliver.Observer {
 		},
 		Retry: func(what string, err error, wait time.Duration) {
 			m.Retried(string(fault.CodeOf(err)))
+			securityFailed(all, fault.CodeOf(err))
 			log.Warn("trying again", zap.String("what", what), zap.Duration("in", wait), zap.Error(err))
 		},
 	}

@@ -11,6 +11,7 @@ import (
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/interceptor"
 	"go.temporal.io/sdk/worker"
 	"go.temporal.io/sdk/workflow"
 	"go.uber.org/zap"
@@ -134,6 +135,7 @@ func newWorker(tc client.Client, c config.Config, role contract.Role, acts *acti
 		// Zero would abandon what is in flight: no flush, no hand-over.
 		WorkerStopTimeout:     c.ShutdownTimeout,
 		DisableWorkflowWorker: role != contract.Control,
+		Interceptors:          []interceptor.WorkerInterceptor{acts.Watch()},
 	}
 	if role == contract.Snapshot {
 		o.MaxConcurrentActivityExecutionSize = c.MaxConcurrentChunks
