@@ -210,6 +210,55 @@ func TestDependenciesAndVolumesExist(t *testing.T) {
 	}
 }
 
+// Prometheus, Alertmanager and Grafana find each other, their files and ClickHouse.
+func TestMonitoringFitsTogether(t *testing.T) {
+	c := load(t)
+	mounted := func(service, from, to string) {
+		t.Helper()
+		if !slices.Contains(c.Services[service].Volumes, any(from+":"+to+":ro")) {
+			t.Errorf("%s does not mount %s at %s", service, from, to)
+		}
+	}
+	mounted("prometheus", "./prometheus", "/etc/prometheus")
+	mounted("alertmanager", "./alertmanager", "/etc/alertmanager")
+	mounted("grafana", "./grafana/provisioning", "/etc/grafana/provisioning")
+	mounted("grafana", "./grafana/dashboards", "/var/lib/grafana/dashboards")
+	for _, name := range []string{"prometheus", "alertmanager"} {
+		file := regexp.MustCompile(`--config\.file=/etc/(\S+\.yml)`).FindStringSubmatch(fmt.Sprint(c.Services[name].Command))
+		if file == nil {
+			t.Errorf("%s has no file of configuration", name)
+			continue
+		}
+		read(t, file[1])
+	}
+	// Every address in these files is a service of this one.
+	address := regexp.MustCompile(`(?m)(?:targets: \["|url: http://|host: )([a-z-]+)\b`)
+	known := 0
+	for _, file := range []string{"prometheus/prometheus.yml", "grafana/provisioning/datasources/datasources.yaml"} {
+		for _, m := range address.FindAllStringSubmatch(read(t, file), -1) {
+			if _, ok := c.Services[m[1]]; !ok && m[1] != "localhost" {
+				t.Errorf("%s names %s, which is no service", file, m[1])
+			}
+			known++
+		}
+	}
+	if known < 5 {
+		t.Errorf("only %d addresses found", known)
+	}
+	grafana, click := c.Services["grafana"].Environment, c.Services["clickhouse"].Environment
+	for _, v := range []string{"CLICKHOUSE_USER", "CLICKHOUSE_PASSWORD"} {
+		if grafana[v] != click[v] || !strings.Contains(read(t, "grafana/provisioning/datasources/datasources.yaml"), "$"+v+"\n") {
+			t.Errorf("Grafana has another %s than ClickHouse", v)
+		}
+	}
+	if !regexp.MustCompile(`^grafana-clickhouse-datasource [0-9.]+$`).MatchString(grafana["GF_INSTALL_PLUGINS"]) {
+		t.Errorf("the ClickHouse plugin has no version: %q", grafana["GF_INSTALL_PLUGINS"])
+	}
+	if !strings.Contains(read(t, "grafana/provisioning/dashboards/dashboards.yaml"), "path: /var/lib/grafana/dashboards\n") {
+		t.Error("the dashboards are not where they are mounted")
+	}
+}
+
 // Each reference of the pipeline must name what the setup writes into Vault, and
 // each address a service.
 func TestPipelineFitsTheServices(t *testing.T) {

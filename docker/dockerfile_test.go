@@ -8,10 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-
-	"github.com/prometheus/client_golang/prometheus"
-
-	"syncline/activities/observe"
 )
 
 func TestDockerfileGoVersion(t *testing.T) {
@@ -68,44 +64,6 @@ func TestIgnoredFilesAreNotNeeded(t *testing.T) {
 	for f := range strings.FieldsSeq(string(out)) {
 		if strings.HasSuffix(f, ".md") || strings.Contains(f, "testdata") {
 			t.Errorf("%s is embedded, and Dockerfile.dockerignore leaves it out", f)
-		}
-	}
-}
-
-func TestRulesUseMetricsThatExist(t *testing.T) {
-	m := observe.NewMetrics("test")
-	observe.NewHealth().Register(m)
-	descs := make(chan *prometheus.Desc)
-	go func() { m.Registry.Describe(descs); close(descs) }()
-	known := map[string]bool{}
-	for d := range descs {
-		if n := regexp.MustCompile(`fqName: "([^"]+)"`).FindStringSubmatch(d.String()); n != nil {
-			known[n[1]] = true
-		}
-	}
-	used := regexp.MustCompile(`syncline_[a-z_]+`).FindAllString(read(t, "prometheus/rules.yml"), -1)
-	if len(used) < 5 {
-		t.Fatalf("rules use %v", used)
-	}
-	for _, u := range used {
-		if !known[u] && !known[strings.TrimSuffix(u, "_bucket")] {
-			t.Errorf("the rules use %s, which no worker has", u)
-		}
-	}
-}
-
-func TestPromtool(t *testing.T) {
-	promtool, err := exec.LookPath("promtool")
-	if err != nil {
-		t.Skip("promtool is not installed (Debian: prometheus)")
-	}
-	for _, args := range [][]string{
-		{"check", "config", "prometheus/prometheus.yml"},
-		{"check", "rules", "prometheus/rules.yml"},
-		{"test", "rules", "prometheus/rules_test.yml"},
-	} {
-		if out, err := exec.Command(promtool, args...).CombinedOutput(); err != nil {
-			t.Errorf("promtool %s: %v\n%s", strings.Join(args, " "), err, out)
 		}
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"syncline/activities/observe"
 	"syncline/testsuite/stack"
 )
@@ -54,43 +56,53 @@ func TestAlertsAreComplete(t *testing.T) {
 var metric = regexp.MustCompile(`\bsyncline_[a-z0-9_]+`)
 
 // declared are the metrics that a worker has.
-func declared(t *testing.T) map[string]bool {
-	t.Helper()
+func declared() map[string]bool {
+	m := observe.NewMetrics("b1")
+	observe.NewHealth().Register(m)
+	descs := make(chan *prometheus.Desc)
+	go func() { m.Registry.Describe(descs); close(descs) }()
 	out := map[string]bool{}
-	for _, name := range regexp.MustCompile(`(?:counter|gauge|histogram)\("([a-z_]+)"|"syncline_([a-z_]+)"`).FindAllStringSubmatch(
-		read(t, "../../activities/observe/metrics.go")+read(t, "../../activities/observe/health.go"), -1) {
-		n := "syncline_" + name[1] + name[2]
-		out[n] = true
-		out[n+"_bucket"], out[n+"_sum"], out[n+"_count"] = true, true, true
-	}
-	// What the pattern finds is what is there: a part of it without any use has a value.
-	families, err := observe.NewMetrics("b1").Registry.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range families {
-		if n := f.GetName(); strings.HasPrefix(n, "syncline_") && !out[n] {
-			t.Errorf("%s is not found in the source", n)
+	for d := range descs {
+		if n := regexp.MustCompile(`fqName: "(syncline_[^"]+)"`).FindStringSubmatch(d.String()); n != nil {
+			for _, suffix := range []string{"", "_bucket", "_sum", "_count"} {
+				out[n[1]+suffix] = true
+			}
 		}
 	}
 	return out
 }
 
-// A rule over a metric that nobody has never fires, and nobody notices.
-func TestRulesUseMetricsThatExist(t *testing.T) {
-	have := declared(t)
-	for _, r := range Records() {
-		have[r.Name[strings.LastIndex(r.Name, "syncline"):]] = true
-	}
-	text := Rules(Plain())
-	for _, name := range regexp.MustCompile(`\b[a-z_]+:syncline_[a-z0-9_:]+`).FindAllString(text, -1) {
-		if !strings.Contains(text, "record: "+name+"\n") {
-			t.Errorf("no rule records %s", name)
+var recorded = regexp.MustCompile(`[a-z_]+:syncline_[a-z0-9_:]+`)
+
+// A rule over a metric that nobody has never fires, and nobody notices. And whoever
+// adds a metric says who looks at it.
+func TestQueriesUseMetricsThatExist(t *testing.T) {
+	rules := Rules(Plain())
+	texts := []string{rules}
+	for _, d := range Dashboards() {
+		for _, p := range d.Panels {
+			if p.Source == Prometheus {
+				texts = append(texts, p.Query)
+			}
 		}
 	}
-	for _, name := range metric.FindAllString(regexp.MustCompile(`[a-z_]+:syncline_[a-z0-9_:]+`).ReplaceAllString(text, ""), -1) {
-		if !have[name] {
-			t.Errorf("no worker has %s", name)
+	have, used := declared(), map[string]bool{}
+	for _, text := range texts {
+		for _, name := range recorded.FindAllString(text, -1) {
+			if !strings.Contains(rules, "record: "+name+"\n") {
+				t.Errorf("no rule records %s", name)
+			}
+		}
+		for _, name := range metric.FindAllString(recorded.ReplaceAllString(text, ""), -1) {
+			used[strings.TrimSuffix(name, "_bucket")] = true
+			if !have[name] {
+				t.Errorf("no worker has %s", name)
+			}
+		}
+	}
+	for name := range have {
+		if !used[name] && !regexp.MustCompile(`_(bucket|sum|count)$`).MatchString(name) {
+			t.Errorf("neither an alert nor a panel looks at %s", name)
 		}
 	}
 }
@@ -135,17 +147,17 @@ func TestPromtool(t *testing.T) {
 
 	// A wrong expectation is noticed: the check can fail.
 	broken := t.TempDir()
-	for name, text := range map[string]string{"rules.yml": Rules(Plain()), "rules_test.yml": strings.Replace(RulesTest(), "eval_time: 9m", "eval_time: 1s", 1)} {
+	for name, text := range map[string]string{"rules.yml": Rules(Plain()), "rules_test.yml": strings.Replace(RulesTest(), "eval_time: 5m", "eval_time: 1s", 1)} {
 		if err := os.WriteFile(filepath.Join(broken, name), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.CommandContext(t.Context(), m.Promtool, "test", "rules", "rules_test.yml")
+	cmd := exec.CommandContext(t.Context(), m.Promtool, "test", "rules", "--run", "SynclineWorkerDown", "rules_test.yml")
 	cmd.Dir = broken
 	if out, err := cmd.CombinedOutput(); err == nil {
 		t.Errorf("promtool does not mind a wrong expectation:\n%s", out)
 	}
-	// So are rules whose times a test has shortened.
+	// Rules whose times a test has shortened are rules too.
 	fast := Plain()
 	fast.Speed = 60
 	if err := os.WriteFile(filepath.Join(broken, "fast.yml"), []byte(Rules(fast)), 0o644); err != nil {

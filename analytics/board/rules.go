@@ -89,7 +89,7 @@ func Rules(o Options) string {
 // fires in its example, and clears.
 func RulesTest() string {
 	var b strings.Builder
-	b.WriteString(header + "# promtool test rules rules_test.yml\nrule_files:\n  - rules.yml\n\nevaluation_interval: 15s\n\ntests:\n")
+	b.WriteString(header + "# promtool test rules rules_test.yml\nrule_files:\n  - rules.yml\n\nevaluation_interval: 1m\n\ntests:\n")
 	o := Plain()
 	for _, a := range Alerts(o.Limits) {
 		x := a.Example

@@ -156,10 +156,10 @@ func (c *Components) Vault(ctx context.Context) (string, error) {
 }
 
 // Prometheus is the folder of prometheus, promtool and Alertmanager's amtool. Of
-// the ways in which Prometheus finds targets only files and HTTP are built in: the
-// others bring the libraries of two dozen clouds.
+// the ways in which Prometheus finds targets only files, HTTP and DNS are built in:
+// the others bring the libraries of two dozen clouds.
 func (c *Components) Prometheus(ctx context.Context) (string, error) {
-	return c.build(ctx, "prometheus", PrometheusVersion, "6 minutes", []string{"GOFLAGS=-mod=readonly"}, "-tags=remove_all_sd", "tool")
+	return c.build(ctx, "prometheus", PrometheusVersion, "6 minutes", []string{"GOFLAGS=-mod=readonly"}, "-tags=remove_all_sd,enable_dns_sd", "tool")
 }
 
 // ChDB is the path of ClickHouse as a library.
