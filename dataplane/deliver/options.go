@@ -98,8 +98,8 @@ type Observer struct {
 	Duplicates func(t change.TableID, n int)               // resent changes that were dropped
 	Contained  func(t change.TableID, n int)               // changes that the table's load had brought
 	Dead       func(t change.TableID, code fault.Code, n int)
-	Batch      func(rows, bytes int, took time.Duration) // rows after merging; bytes as sent to the sink
-	Lag        func(t change.TableID, d time.Duration, n int)           // n changes became visible d after their commit
+	Batch      func(rows, bytes int, took time.Duration)                   // rows after merging; bytes as sent to the sink
+	Lag        func(t change.TableID, d time.Duration, n int)              // n changes became visible d after their commit
 	Moved      func(p sink.Partition, from, to int64, pos change.Position) // records from an offset to before another are done with
 	Opened     func(t change.TableID, loadedTo change.LSN)
 	Closed     func(t sink.Table, state sink.State, reason string) // t as it was opened

@@ -226,9 +226,9 @@ func (l *lane) finish(r result) error {
 // committed counts a batch and moves what the lane knows to be in the ledger.
 func (l *lane) committed(r result) {
 	now := time.Now()
-	onTheirs := now
+	visible := r.at
 	if l.o.SourceAhead != nil {
-		onTheirs = now.Add(l.o.SourceAhead())
+		visible = visible.Add(l.o.SourceAhead()) // on the source's clock
 	}
 	p := r.plan
 	for _, d := range r.applied.Dead {
@@ -266,7 +266,7 @@ func (l *lane) committed(r result) {
 			l.obs.Contained(id, tp.contained)
 		}
 		for _, run := range tp.commits {
-			d := max(onTheirs.Sub(time.Unix(0, run.at)), 0)
+			d := max(visible.Sub(time.Unix(0, run.at)), 0)
 			l.win.note(now, d, run.n)
 			if l.obs.Lag != nil {
 				l.obs.Lag(id, d, run.n)
