@@ -67,7 +67,7 @@ func run(ctx context.Context, c config.Config, identity string, log *zap.Logger)
 		return err
 	}
 
-	recorder, err := startAnalytics(c, resolver, log)
+	recorder, err := startAnalytics(c, resolver, metrics, log)
 	if err != nil {
 		return err
 	}
@@ -103,13 +103,19 @@ func run(ctx context.Context, c config.Config, identity string, log *zap.Logger)
 
 // startAnalytics starts the writer of analytics, if they are wanted. It does not
 // wait for their database: what is recorded waits on disk.
-func startAnalytics(c config.Config, resolver *secrets.Resolver, log *zap.Logger) (*analytics.Writer, error) {
+func startAnalytics(c config.Config, resolver *secrets.Resolver, m *observe.Metrics, log *zap.Logger) (*analytics.Writer, error) {
 	if c.Analytics.IsZero() {
 		return nil, nil
 	}
 	return analytics.NewWriter(analytics.Options{
 		Open: func(ctx context.Context) (*analytics.Store, error) { return openAnalytics(ctx, c, resolver) },
 		Dir:  filepath.Join(c.SpillDir, "analytics"), SpillBytes: c.AnalyticsSpill, Log: log,
+		Observer: analytics.Observer{
+			Written: func(n int) { m.AnalyticsRows(observe.AnalyticsWritten, n) },
+			Dropped: func(n int) { m.AnalyticsRows(observe.AnalyticsDropped, n) },
+			Waiting: func(_ int, bytes int64) { m.AnalyticsSpill(bytes) },
+			Up:      m.AnalyticsUp,
+		},
 	})
 }
 
@@ -166,10 +172,10 @@ func stopAll(ws []worker.Worker) {
 
 func newWorker(tc client.Client, c config.Config, role contract.Role, acts *activities.Activities) worker.Worker {
 	o := worker.Options{
-		Interceptors: []interceptor.WorkerInterceptor{acts.Recording()},
 		// Zero would abandon what is in flight: no flush, no hand-over.
 		WorkerStopTimeout:     c.ShutdownTimeout,
 		DisableWorkflowWorker: role != contract.Control,
+		Interceptors:          []interceptor.WorkerInterceptor{acts.Recording()},
 	}
 	if role == contract.Snapshot {
 		o.MaxConcurrentActivityExecutionSize = c.MaxConcurrentChunks

@@ -83,6 +83,9 @@ func TestImportRules(t *testing.T) {
 		if under(name, "starter") {
 			never("the tool connects to Temporal only", p.Deps, pgx, kafka, clickhouse)
 		}
+		if under(name, "analytics/board") {
+			never("it is a description", p.Deps, temporal, pgx, kafka, clickhouse, "syncline/activities", "syncline/dataplane")
+		}
 		if under(name, "dataplane") {
 			never("loops are counted from outside", p.Deps, "syncline/analytics")
 		}
