@@ -13,6 +13,7 @@ import (
 
 	"syncline/activities/contract"
 	"syncline/activities/observe"
+	"syncline/analytics"
 	"syncline/dataplane/change"
 	"syncline/dataplane/fault"
 	"syncline/dataplane/sink"
@@ -27,13 +28,15 @@ import (
 
 // Activities has what the activities of one worker process share.
 type Activities struct {
-	Client   client.Client // to signal workflows
-	Secrets  *secrets.Resolver
-	Metrics  *observe.Metrics
-	Health   *observe.Health
-	Log      *zap.Logger
-	SpillDir string
-	Worker   string // identity of the process
+	Client  client.Client // to signal workflows
+	Secrets *secrets.Resolver
+	Metrics *observe.Metrics
+	// Analytics takes what is counted; nil: nobody wants it.
+	Analytics *analytics.Writer
+	Health    *observe.Health
+	Log       *zap.Logger
+	SpillDir  string
+	Worker    string // identity of the process
 }
 
 // ByRole returns the activities that a worker of the role registers, by name.

@@ -95,7 +95,7 @@ func TestInsertedOnce(t *testing.T) {
 	if n := scan[uint64](t, s, "SELECT sum(changes) FROM {db}.lag_hourly"); n != 6 {
 		t.Errorf("%d changes by hour, want 6", n)
 	}
-	if n := scan[uint64](t, s, "SELECT sum(micros) FROM {db}.lag_hourly WHERE ts = toDateTime(" + strconv.FormatInt(at.Unix(), 10) + ")"); n != 54 {
+	if n := scan[uint64](t, s, "SELECT sum(micros) FROM {db}.lag_hourly WHERE ts = toDateTime("+strconv.FormatInt(at.Unix(), 10)+")"); n != 54 {
 		t.Errorf("%d µs by hour, want 54", n)
 	}
 	if m := scan[map[uint16]uint64](t, s, "SELECT sumMap(buckets) FROM {db}.lag_hourly"); m[10] != 6 || m[12] != 2 {

@@ -34,7 +34,7 @@ type Metrics struct {
 	sloTarget, verified                                *prometheus.GaugeVec
 	sloEvents, verifications, rotations, security      *prometheus.CounterVec
 	analyticsRows                                      *prometheus.CounterVec
-	analyticsSpill                                     prometheus.Gauge
+	analyticsSpill, analyticsUp                        prometheus.Gauge
 	pipelines, sinks, tables, operations, codes, lanes *bounded
 
 	mu     sync.Mutex
@@ -101,7 +101,9 @@ func NewMetrics(buildID string) *Metrics {
 		bySink: map[sinkKey]*shared{},
 	}
 	m.analyticsSpill = prometheus.NewGauge(prometheus.GaugeOpts{Name: "syncline_analytics_spill_bytes", Help: "Bytes on the disk that wait for analytics to answer."})
-	reg.MustRegister(m.analyticsSpill)
+	m.analyticsUp = prometheus.NewGauge(prometheus.GaugeOpts{Name: "syncline_analytics_up", Help: "Whether the database of analytics takes rows; 1 where none is configured."})
+	m.analyticsUp.Set(1)
+	reg.MustRegister(m.analyticsSpill, m.analyticsUp)
 	m.preset()
 	build := gauge("build_info", "Always 1; the build is in the label.", "build_id")
 	build.WithLabelValues(buildID).Set(1)

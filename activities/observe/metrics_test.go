@@ -11,6 +11,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/zap"
+
+	"syncline/analytics"
 )
 
 // useAll touches every metric.
@@ -33,8 +35,7 @@ func useAll(m *Metrics, pipeline string) (*Capture, *Deliver) {
 	m.Verified(pipeline, "warehouse", 9, 0, 1)
 	m.Objective(pipeline, "freshness", 0.99, 98, 2)
 	m.Rotated(false)
-	m.SecurityFailed(SecurityAuth)
-	m.AnalyticsRows(AnalyticsSpilled, 4)
+	m.SecurityFailed(analytics.SecurityAuth)
 	m.AnalyticsSpill(400)
 	d.Fenced()
 	d.Retried("SinkUnreachable")
@@ -103,7 +104,6 @@ func TestMetricsLintAndServe(t *testing.T) {
 		`syncline_rotations_total{result="failed"} 1`,
 		`syncline_rotations_total{result="ok"} 0`,
 		`syncline_security_failures_total{kind="auth"} 1`,
-		`syncline_analytics_rows_total{outcome="spilled"} 4`,
 		`syncline_analytics_spill_bytes 400`,
 		`temporal_request_total{namespace="default",task_queue="syncline_control"} 5`,
 		`temporal_request_latency_seconds_bucket{namespace="default",task_queue="syncline_control",le="0.05"} 1`,

@@ -1,5 +1,7 @@
 package observe
 
+import "syncline/analytics"
+
 // DefaultCapacity is how many records a sink's backlog may reach if the pipeline
 // does not say.
 const DefaultCapacity = 10_000_000
@@ -62,26 +64,19 @@ func (d *Deliver) Gated(table string, gated bool) {
 	d.m.gated.WithLabelValues(d.pipeline, d.sink).Set(float64(len(s.gated)))
 }
 
-// Verdicts of a verification of one table.
-const (
-	VerdictEqual        = "equal"
-	VerdictDifferent    = "different"
-	VerdictInconclusive = "inconclusive"
-)
-
 // Verified shows the outcome of a verification of one sink: how many tables got which verdict.
 func (m *Metrics) Verified(pipeline, sink string, equal, different, inconclusive int) {
 	p, s := m.pipelines.value(pipeline), m.sinks.value(sink)
-	for verdict, n := range map[string]int{VerdictEqual: equal, VerdictDifferent: different, VerdictInconclusive: inconclusive} {
+	for verdict, n := range map[string]int{analytics.Equal: equal, analytics.Different: different, analytics.Inconclusive: inconclusive} {
 		m.verified.WithLabelValues(p, s, verdict).Set(float64(n))
 	}
 	// One that found a difference is that, whatever else it could not tell.
-	verdict := VerdictEqual
+	verdict := analytics.Equal
 	switch {
 	case different > 0:
-		verdict = VerdictDifferent
+		verdict = analytics.Different
 	case inconclusive > 0:
-		verdict = VerdictInconclusive
+		verdict = analytics.Inconclusive
 	}
 	m.verifications.WithLabelValues(p, s, verdict).Inc()
 }
@@ -105,21 +100,12 @@ func (m *Metrics) Objective(pipeline, objective string, target float64, good, ba
 // Rotated counts a rotation of secrets.
 func (m *Metrics) Rotated(ok bool) { m.rotations.WithLabelValues(outcome(ok, "ok", "failed")).Inc() }
 
-// Kinds of security failures.
-const (
-	SecurityAuth       = "auth"       // credentials were refused
-	SecurityPermission = "permission" // a right is missing
-	SecuritySecret     = "secret"     // a secret could not be had
-	SecurityTLS        = "tls"        // no encrypted connection
-)
-
-// SecurityFailed counts a failure of one of the kinds.
+// SecurityFailed counts a failure of one of the kinds that package analytics names.
 func (m *Metrics) SecurityFailed(kind string) { m.security.WithLabelValues(kind).Inc() }
 
 // Outcomes of rows for analytics.
 const (
 	AnalyticsWritten = "written"
-	AnalyticsSpilled = "spilled"
 	AnalyticsDropped = "dropped"
 )
 
@@ -128,16 +114,25 @@ func (m *Metrics) AnalyticsRows(outcome string, n int) {
 	m.analyticsRows.WithLabelValues(outcome).Add(float64(n))
 }
 
+// AnalyticsUp is whether the database of analytics takes rows.
+func (m *Metrics) AnalyticsUp(up bool) {
+	v := 0.0
+	if up {
+		v = 1
+	}
+	m.analyticsUp.Set(v)
+}
+
 // AnalyticsSpill is how many bytes wait on the disk for analytics to answer.
 func (m *Metrics) AnalyticsSpill(bytes int64) { m.analyticsSpill.Set(float64(bytes)) }
 
 // preset makes series exist before anything happens: an increase that begins with
 // the series is none that Prometheus sees.
 func (m *Metrics) preset() {
-	for _, k := range []string{SecurityAuth, SecurityPermission, SecuritySecret, SecurityTLS} {
+	for _, k := range []string{analytics.SecurityAuth, analytics.SecurityPermission, analytics.SecuritySecret, analytics.SecurityTLS} {
 		m.security.WithLabelValues(k)
 	}
-	for _, o := range []string{AnalyticsWritten, AnalyticsSpilled, AnalyticsDropped} {
+	for _, o := range []string{AnalyticsWritten, AnalyticsDropped} {
 		m.analyticsRows.WithLabelValues(o)
 	}
 	for _, ok := range []bool{true, false} {

@@ -18,6 +18,7 @@ type result struct {
 	applied sink.Applied
 	rows    int
 	took    time.Duration
+	at      time.Time                     // when the sink had answered
 	parked  []sink.DeadLetter             // keys that have dead letters, where the sink's answer was lost
 	gone    map[change.TableID]sink.State // tables that left streaming: nothing of them was applied
 	faulty  map[change.TableID]error      // tables that the sink refuses for good
@@ -37,7 +38,8 @@ func (l *lane) commit(ctx, work context.Context) {
 		r := result{plan: p, gone: map[change.TableID]sink.State{}, faulty: map[change.TableID]error{}}
 		began := time.Now()
 		r.err = l.applyAll(ctx, work, p, &r)
-		r.took = time.Since(began)
+		r.at = time.Now()
+		r.took = r.at.Sub(began)
 		l.results <- r
 	}
 }

@@ -33,6 +33,9 @@ type Config struct {
 	Pprof    bool
 
 	SpillDir            string
+	Analytics           secrets.Ref // zero: nothing is recorded
+	AnalyticsDatabase   string
+	AnalyticsSpill      int64 // bytes
 	MaxConcurrentChunks int
 	ShutdownTimeout     time.Duration
 
