@@ -174,7 +174,11 @@ func TestLinks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, file := range append(files, "../README.md") {
+	runbooks, err := filepath.Glob("runbooks/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range append(append(files, runbooks...), "../README.md") {
 		for _, m := range link.FindAllStringSubmatch(read(t, file), -1) {
 			to, anchor := m[1], strings.TrimPrefix(m[2], "#")
 			if strings.Contains(to, "://") {

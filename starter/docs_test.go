@@ -134,3 +134,48 @@ func shell(t *testing.T, dir, line string) string {
 	}
 	return string(out)
 }
+
+// TestRunbooksUseTheTool: what runbooks say to type is what the tool takes.
+func TestRunbooksUseTheTool(t *testing.T) {
+	files, err := filepath.Glob("../docs/runbooks/*.md")
+	if err != nil || len(files) < 10 {
+		t.Fatalf("%d runbooks, %v", len(files), err)
+	}
+	values := strings.NewReplacer(`"$PIPELINE"`, "shop", `"$DECLARATION"`, "shop.yaml", `"$TABLE"`, "shop.orders")
+	check := func(line string) error {
+		root := (&tool{getenv: func(string) string { return "" }}).command()
+		words := strings.Fields(values.Replace(line))[1:]
+		cmd, rest, err := root.Find(words)
+		if err != nil {
+			return err
+		}
+		if cmd == root {
+			return fmt.Errorf("no command in %q", line)
+		}
+		if err := cmd.ParseFlags(rest); err != nil {
+			return err
+		}
+		return cmd.ValidateArgs(cmd.Flags().Args())
+	}
+	seen := 0
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, line := range regexp.MustCompile(`(?m)^starter .*$`).FindAllString(string(text), -1) {
+			seen++
+			if err := check(line); err != nil {
+				t.Errorf("%s: %s: %v", filepath.Base(f), line, err)
+			}
+		}
+	}
+	if seen < 20 {
+		t.Errorf("only %d commands found", seen)
+	}
+	for _, wrong := range []string{"starter frobnicate x", "starter status", `starter resync-table "$PIPELINE" "$TABLE" --sinc x`} {
+		if check(wrong) == nil {
+			t.Errorf("%s is taken", wrong)
+		}
+	}
+}
