@@ -103,6 +103,9 @@ func (a *Activities) Deliver(ctx context.Context, in contract.DeliverInput) (err
 		watch, stop := context.WithCancel(ctx)
 		var watching sync.WaitGroup
 		watching.Go(func() { clock.watch(watch, srv, log) })
+		if in.Lane == 0 { // one for all lanes of the sink
+			watching.Go(func() { watchGates(watch, sk, metrics) })
+		}
 		defer func() { // before the connection goes
 			stop()
 			watching.Wait()
@@ -117,7 +120,6 @@ func (a *Activities) Deliver(ctx context.Context, in contract.DeliverInput) (err
 			return err
 		}
 		for _, t := range known { // the attempt that gated it may not have been heard
-			metrics.Gated(t.ID.String(), t.State == sink.Gated)
 			if t.State == sink.Gated {
 				gates(t, t.Reason)
 			}
@@ -125,7 +127,6 @@ func (a *Activities) Deliver(ctx context.Context, in contract.DeliverInput) (err
 		closed := obs.Closed
 		obs.Closed = func(t sink.Table, st sink.State, reason string) {
 			closed(t, st, reason)
-			metrics.Gated(t.ID.String(), st == sink.Gated)
 			if st == sink.Gated {
 				gates(t, reason)
 			}
@@ -151,6 +152,27 @@ func (a *Activities) Deliver(ctx context.Context, in contract.DeliverInput) (err
 		metrics.Fenced()
 	}
 	return err
+}
+
+// watchGates shows how many tables the ledger calls gated, which knows best: also of
+// those that are removed or loaded again meanwhile.
+func watchGates(ctx context.Context, sk sink.Sink, m *observe.Deliver) {
+	for {
+		if tables, err := sk.Tables(ctx); err == nil {
+			n := 0
+			for _, t := range tables {
+				if t.State == sink.Gated {
+					n++
+				}
+			}
+			m.Gated(n)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(5 * time.Second):
+		}
+	}
 }
 
 // tellGates returns a function that tells the pipeline of a table that is not
@@ -219,7 +241,6 @@ func (a *Activities) deliverObserver(in *contract.DeliverInput, m *observe.Deliv
 			tally.Moved(p.Table.String(), p.N, from, to, pos.String(), token.Load())
 		},
 		Opened: func(t change.TableID, to change.LSN) {
-			m.Gated(t.String(), false)
 			log.Info("table is delivered", zap.Stringer("table", t), zap.Stringer("consistent_at", to))
 		},
 		Closed: func(t sink.Table, st sink.State, reason string) {

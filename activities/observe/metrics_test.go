@@ -31,7 +31,7 @@ func useAll(m *Metrics, pipeline string) (*Capture, *Deliver) {
 	d.Visible(-time.Second)
 	d.Backlog(7)
 	d.Capacity(0)
-	d.Gated("public.orders", true)
+	d.Gated(1)
 	m.Verified(pipeline, "warehouse", 9, 0, 1)
 	m.Objective(pipeline, "freshness", 0.99, 98, 2)
 	m.Rotated(false)
@@ -127,16 +127,13 @@ func TestClosedHandlesLeaveNoGauges(t *testing.T) {
 	}
 	// What lanes of a sink share stays until the last of them ends.
 	one, two := m.Deliver("shop", "warehouse", 0), m.Deliver("shop", "warehouse", 1)
-	one.Gated("public.orders", true)
-	two.Gated("public.orders", true)
-	two.Gated("public.items", true)
-	two.Gated("public.items", false)
+	one.Gated(1)
 	one.Close()
 	if n := testutil.ToFloat64(m.gated.WithLabelValues("shop", "warehouse")); n != 1 {
 		t.Errorf("%v tables gated", n)
 	}
 	two.Close()
-	two.Gated("public.orders", true)
+	two.Gated(1)
 	if n := testutil.CollectAndCount(m.gated); n != 0 {
 		t.Errorf("%d sinks with gated tables are left", n)
 	}

@@ -10,17 +10,14 @@ type sinkKey struct{ pipeline, sink string }
 
 // shared is what the lanes of one sink in this process have in common: its gauges
 // stay until the last of them ends.
-type shared struct {
-	lanes int
-	gated map[string]bool
-}
+type shared struct{ lanes int }
 
 func (m *Metrics) hold(k sinkKey) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := m.bySink[k]
 	if s == nil {
-		s = &shared{gated: map[string]bool{}}
+		s = &shared{}
 		m.bySink[k] = s
 	}
 	s.lanes++
@@ -48,20 +45,13 @@ func (d *Deliver) Capacity(records int64) {
 	d.m.capacity.WithLabelValues(d.pipeline, d.sink).Set(float64(records))
 }
 
-// Gated notes whether the sink has stopped taking a table.
-func (d *Deliver) Gated(table string, gated bool) {
+// Gated shows how many tables the sink has stopped taking.
+func (d *Deliver) Gated(tables int) {
 	d.m.mu.Lock()
 	defer d.m.mu.Unlock()
-	s := d.m.bySink[sinkKey{d.pipeline, d.sink}]
-	if s == nil { // closed
-		return
+	if d.m.bySink[sinkKey{d.pipeline, d.sink}] != nil { // not closed
+		d.m.gated.WithLabelValues(d.pipeline, d.sink).Set(float64(tables))
 	}
-	if gated {
-		s.gated[table] = true
-	} else {
-		delete(s.gated, table)
-	}
-	d.m.gated.WithLabelValues(d.pipeline, d.sink).Set(float64(len(s.gated)))
 }
 
 // Verified shows the outcome of a verification of one sink: how many tables got which verdict.

@@ -52,7 +52,7 @@ func busy(t *testing.T, pipeline string) http.Handler {
 		d.Visible(30 * time.Millisecond)
 		d.Backlog(12)
 		d.Capacity(0)
-		d.Gated("shop.events", true)
+		d.Gated(1)
 		d.Fenced()
 		d.Retried("SinkUnreachable")
 		s.Copied("shop.orders", 10, 1000)

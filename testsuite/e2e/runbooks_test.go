@@ -22,6 +22,7 @@ var runbookBlock = regexp.MustCompile("(?s)(<!-- not run: [^>\n]+ -->\n)?```sh\n
 // block that resumes, the pipeline is paused, and after each that changes something
 // it streams again: a runbook leads back to where all is well.
 func TestRunbooks(t *testing.T) {
+	t.Parallel()
 	m := stack.Prometheus(t)
 	temporal := stack.TemporalCLI(t)
 	r := newRig(t)
@@ -31,7 +32,7 @@ func TestRunbooks(t *testing.T) {
 	r.env = append(r.env, "SYNCLINE_ANALYTICS=env:E2E_CLICKHOUSE", "SYNCLINE_ANALYTICS_DATABASE="+analyticsDB)
 	w := r.start()
 	r.scraped(m, w)
-	text := declaration + shopPipeline
+	text := declaration + "  include: [shop.orders, shop.customers]\n" + fastStream
 	p := r.pipe(text)
 	file := filepath.Join(r.dir, "shop.yaml")
 	text = strings.NewReplacer("${NAME}", p.name, "${BROKERS}", strings.Join(r.brokers, ","), "${DATABASE}", r.clickDB).Replace(text)

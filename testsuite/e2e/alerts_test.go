@@ -1,0 +1,299 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"syncline/activities/contract"
+	"syncline/analytics/board"
+	"syncline/testsuite/stack"
+)
+
+const alertingPipeline = `  include: [s.*]
+stream: {status_interval: 200ms, heartbeat_interval: 1s}
+objectives:
+  - {name: capacity, indicator: backlog, at_most: 100}
+  - {name: fresh, indicator: lag, within: 5s, target: 99%}
+`
+
+// TestAlertsFireAndClear breaks things under workers that a real Prometheus looks at,
+// with the rules of production but for their times and limits. Each alert fires for
+// what is broken, and clears when that is repaired.
+func TestAlertsFireAndClear(t *testing.T) {
+	w := newAlerting(t)
+	r := w.r
+	r.exec("CREATE SCHEMA s", "CREATE TABLE s.items (id bigint PRIMARY KEY, v text)", "CREATE TABLE s.refused (id int PRIMARY KEY, v text)",
+		"CREATE TABLE s.gated (id int PRIMARY KEY, v int)", "INSERT INTO s.refused VALUES (1, 'fine')", "INSERT INTO s.gated VALUES (1, 1)")
+	for _, s := range []string{"CREATE SCHEMA s", "CREATE TABLE s.refused (id int PRIMARY KEY, v text CHECK (v = 'fine'))"} {
+		if _, err := scalar(t.Context(), r.sinkDSN, s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	upstream := must(url.Parse(r.sinkDSN))(t)
+	way := newGateway(t, upstream.Host)
+	upstream.Host = way.l.Addr().String()
+	r.env = append(r.env, "E2E_SINK="+upstream.String())
+	records := r.recorded()
+	first, second := r.start(contract.Control, contract.Capture, contract.Snapshot), r.start(contract.Deliver)
+	r.scraped(w.m, first, second)
+	p := r.pipe(alertingPipeline)
+	p.mustApply()
+	p.awaitPhase(bound, contract.Streaming)
+	p.converged()
+	here := `pipeline="` + p.name + `"`
+	mine := `test="` + r.queue + `"`
+	until(t, time.Minute, "Prometheus sees both workers", func(ctx context.Context) error {
+		if n, err := w.ask(ctx, `up{`+mine+`} == 1`); err != nil || len(n) != 2 {
+			return fmt.Errorf("%d workers, %v", len(n), err)
+		}
+		return nil
+	})
+	w.quiet(here, mine)
+
+	// One row that the sink refuses, one table that it cannot take any more, and a
+	// secret that is not there.
+	r.exec("INSERT INTO s.refused VALUES (2, 'not fine')", "ALTER TABLE s.gated ALTER COLUMN v TYPE numeric USING v + 0.5", "INSERT INTO s.gated VALUES (2, 2)")
+	lost := r.pipe(strings.Replace(declaration, "env:E2E_SOURCE", "env:E2E_NOWHERE", 1) + "  include: [s.*]\n")
+	if _, err := lost.apply(); err == nil {
+		t.Error("a pipeline without its secret was set up")
+	}
+	w.fires("SynclineDeadLetters", here, `sink="pg"`, `table="s.refused"`)
+	w.fires("SynclineTablesGated", here)
+	w.fires("SynclineSecurityFailures", `kind="secret"`)
+	p.mustUpdate(contract.RemoveTableUpdate, contract.TablesInput{Tables: ids("s.gated"), DropRows: true}, nil)
+	p.mustUpdate(contract.AddTableUpdate, contract.TablesInput{Tables: ids("s.gated")}, nil)
+	p.awaitPhase(bound, contract.Streaming)
+	w.clears("SynclineTablesGated", here)
+	w.clears("SynclineDeadLetters", here)
+	w.clears("SynclineSecurityFailures", `kind="secret"`)
+
+	// A sink that is away while changes go on, and the database of analytics with it.
+	rest := r.trickle()
+	w.fires("SynclineDeliveryLag", here, `sink="ch"`)
+	way.set(true)
+	records.set(true)
+	for _, name := range []string{"SynclineRetrying", "SynclineSinkStuck", "SynclineBacklogGrows", "SynclineBacklogOverCapacity"} {
+		w.fires(name, here)
+	}
+	w.fires("SynclineLoopStalled", mine)
+	w.fires("SynclineAnalyticsSpills", mine)
+	way.set(false)
+	records.set(false)
+	for _, name := range []string{"SynclineSinkStuck", "SynclineBacklogGrows", "SynclineBacklogOverCapacity", "SynclineRetrying"} {
+		w.clears(name, here)
+	}
+	w.clears("SynclineLoopStalled", mine)
+	w.clears("SynclineAnalyticsSpills", mine)
+	// What had waited was late.
+	w.fired("SynclineErrorBudgetBurns", here, `objective="fresh"`)
+	w.clears("SynclineErrorBudgetBurns", here)
+	rest()
+	w.clears("SynclineDeliveryLag", here)
+
+	// A transaction that does not end makes the source keep its log.
+	release := r.holdLog(w.slotBytes)
+	w.fires("SynclineSlotRetainsLog", here)
+	release()
+	w.clears("SynclineSlotRetainsLog", here)
+
+	// Workers die.
+	second.kill()
+	w.fires("SynclineWorkerDown", mine)
+	first.kill()
+	w.fires("SynclineNoWorker")
+	third := r.start()
+	r.scraped(w.m, third)
+	w.clears("SynclineNoWorker")
+	w.clears("SynclineWorkerDown", mine)
+	p.converged()
+	w.quiet(here, mine)
+	t.Logf("fired and cleared: %s", strings.Join(slices.Sorted(maps.Keys(w.cleared)), ", "))
+	for name := range w.seen {
+		if !w.cleared[name] {
+			t.Errorf("%s fired, and nobody looked whether it clears", name)
+		}
+	}
+}
+
+// alerting is a rig with rules that are fast.
+type alerting struct {
+	r             *rig
+	m             stack.Monitoring
+	slotBytes     int
+	seen, cleared map[string]bool
+}
+
+func newAlerting(t *testing.T) *alerting {
+	t.Helper()
+	w := &alerting{m: stack.Prometheus(t), slotBytes: 40 << 20, seen: map[string]bool{}, cleared: map[string]bool{}}
+	w.r = newRig(t)
+	w.r.fast = true
+	o := board.Plain()
+	o.Speed = 100
+	o.Limits = board.Limits{SlotBytes: float64(w.slotBytes), CaptureBytes: 1e9, LagSeconds: 0.0001, SpikeSeconds: 60, Backlog: 20, Retries: 0.1}
+	file := filepath.Join(w.m.Dir, "rules", w.r.queue+".yml")
+	if err := os.WriteFile(file, []byte(board.Rules(o)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = os.Remove(file)
+		w.reload(t)
+	})
+	w.reload(t)
+	return w
+}
+
+func (w *alerting) reload(t *testing.T) {
+	t.Helper()
+	res, err := http.Post(w.m.URL+"/-/reload", "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		t.Fatalf("Prometheus does not take the rules: %s", res.Status)
+	}
+}
+
+// ask returns the labels of what a query finds.
+func (w *alerting) ask(ctx context.Context, expr string) ([]map[string]string, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.m.URL+"/api/v1/query?"+url.Values{"query": {expr}}.Encode(), nil)
+	if err != nil {
+		return nil, err
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = res.Body.Close() }()
+	var a struct {
+		Status, Error string
+		Data          struct {
+			Result []struct{ Metric map[string]string }
+		}
+	}
+	if err := json.NewDecoder(res.Body).Decode(&a); err != nil {
+		return nil, err
+	}
+	if a.Status != "success" {
+		return nil, errors.New(a.Error)
+	}
+	var out []map[string]string
+	for _, x := range a.Data.Result {
+		out = append(out, x.Metric)
+	}
+	return out, nil
+}
+
+func firing(labels ...string) string {
+	return "ALERTS{" + strings.Join(append(labels, `alertstate="firing"`), ", ") + "}"
+}
+
+func (w *alerting) fires(name string, labels ...string) {
+	w.r.t.Helper()
+	w.await(name+" fires", firing(append(labels, `alertname="`+name+`"`)...), true)
+	w.seen[name] = true
+}
+
+// fired is for alerts that may be over by now.
+func (w *alerting) fired(name string, labels ...string) {
+	w.r.t.Helper()
+	w.await(name+" has fired", "count_over_time("+firing(append(labels, `alertname="`+name+`"`)...)+"[3m])", true)
+	w.seen[name] = true
+}
+
+func (w *alerting) clears(name string, labels ...string) {
+	w.r.t.Helper()
+	w.await(name+" clears", firing(append(labels, `alertname="`+name+`"`)...), false)
+	w.cleared[name] = true
+}
+
+func (w *alerting) await(what, expr string, want bool) {
+	w.r.t.Helper()
+	until(w.r.t, 2*time.Minute, what, func(ctx context.Context) error {
+		found, err := w.ask(ctx, expr)
+		if err == nil && (len(found) > 0) != want {
+			all, _ := w.ask(ctx, "ALERTS")
+			return fmt.Errorf("%v; all alerts: %v", found, all)
+		}
+		return err
+	})
+}
+
+// quiet: nothing fires for this test.
+func (w *alerting) quiet(selectors ...string) {
+	w.r.t.Helper()
+	for _, s := range selectors {
+		w.await("no alert for "+s, firing(s), false)
+	}
+}
+
+// trickle changes s.items at a steady rate until it is told to stop.
+func (r *rig) trickle() (stop func()) {
+	r.t.Helper()
+	conn, err := pgx.Connect(r.t.Context(), r.source)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(r.t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		for n := 0; ; n++ {
+			if _, err := conn.Exec(ctx, "INSERT INTO s.items VALUES ($1, repeat('x', 100))", n); err != nil {
+				if ctx.Err() == nil {
+					r.t.Errorf("change the source: %v", err)
+				}
+				return
+			}
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	return sync.OnceFunc(func() { cancel(); wg.Wait() })
+}
+
+// holdLog keeps a transaction open and writes more log than so many bytes.
+func (r *rig) holdLog(bytes int) (release func()) {
+	r.t.Helper()
+	conn, err := pgx.Connect(r.t.Context(), r.source)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for _, s := range []string{"BEGIN", "INSERT INTO s.items VALUES (-1, 'open')"} {
+		if _, err := conn.Exec(r.t.Context(), s); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+	for range bytes>>20 + 2 {
+		r.exec("SELECT pg_logical_emit_message(false, 'e2e', repeat('x', 1 << 20))")
+	}
+	return func() {
+		if err := conn.Close(r.t.Context()); err != nil { // rolls it back
+			r.t.Error(err)
+		}
+		// The slot moves on where the log says which transactions run.
+		for range 2 {
+			r.exec("CHECKPOINT")
+		}
+	}
+}
