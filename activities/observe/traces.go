@@ -30,6 +30,36 @@ type TraceOptions struct {
 	GRPC  bool    // else HTTP with protobuf
 }
 
+// OTelVariable is one of OpenTelemetry's own variables.
+type OTelVariable struct{ Name, Meaning string }
+
+// OTelVariables lists what is read of the environment to send spans, by us or by the exporters.
+func OTelVariables() []OTelVariable {
+	return []OTelVariable{
+		{"OTEL_EXPORTER_OTLP_ENDPOINT", "Collector, as `http://host:4317` for gRPC or `http://host:4318` for HTTP, or `https://…`. Without it nothing is traced."},
+		{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "The same for traces alone, with the whole path for HTTP."},
+		{"OTEL_EXPORTER_OTLP_PROTOCOL", "`grpc` or `http/protobuf`; default `http/protobuf`."},
+		{"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "The same for traces alone."},
+		{"OTEL_EXPORTER_OTLP_HEADERS", "Headers of every request, `name=value,…`, such as a key."},
+		{"OTEL_EXPORTER_OTLP_CERTIFICATE", "File of the authority that signed the collector's certificate; `…_CLIENT_CERTIFICATE` and `…_CLIENT_KEY` for one of the worker's own."},
+		{"OTEL_EXPORTER_OTLP_COMPRESSION", "`gzip`; default none."},
+		{"OTEL_SERVICE_NAME", "Default `syncline-worker`."},
+		{"OTEL_RESOURCE_ATTRIBUTES", "More about where the worker runs, `name=value,…`."},
+		{"OTEL_TRACES_EXPORTER", "`none` turns traces off; else `otlp`."},
+		{"OTEL_SDK_DISABLED", "`true` turns traces off."},
+	}
+}
+
+// TraceReference is a Markdown table of OTelVariables.
+func TraceReference() string {
+	var b strings.Builder
+	b.WriteString("| variable | meaning |\n|---|---|\n")
+	for _, v := range OTelVariables() {
+		fmt.Fprintf(&b, "| `%s` | %s |\n", v.Name, v.Meaning)
+	}
+	return b.String()
+}
+
 // Read takes what OpenTelemetry's standard variables say, and reports every mistake.
 func (o *TraceOptions) Read(env func(string) string) error {
 	var errs []error

@@ -187,10 +187,17 @@ func TestTraceOptions(t *testing.T) {
 	}
 	env := map[string]string{at: "u:hunter2@collector:4317", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json", "OTEL_TRACES_EXPORTER": "zipkin"}
 	var o TraceOptions
-	err := o.Read(func(n string) string { return env[n] })
+	read := map[string]bool{}
+	err := o.Read(func(n string) string { read[n] = true; return env[n] })
 	for _, want := range []string{at + " is not a URL", `"http/json", not grpc or http/protobuf`, `OTEL_TRACES_EXPORTER is "zipkin"`} {
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%v lacks %q, or shows the password", err, want)
 		}
+	}
+	for _, v := range OTelVariables() {
+		delete(read, v.Name)
+	}
+	if len(read) > 0 {
+		t.Errorf("variables that are not in the reference: %v", read)
 	}
 }

@@ -26,7 +26,8 @@ type Traced struct {
 	at      change.Position // of the transaction that is being appended, with ordinal 0
 	sampled bool
 	tx      trace.Transaction
-	parent  string // its traceparent
+	told    string // the traceparent that it came with
+	parent  string // the one that it goes with
 	open    waiting
 
 	wait chan waiting
@@ -56,9 +57,10 @@ func Trace(log AckedLog, p *trace.Pipeline) *Traced {
 
 // Append implements Log.
 func (t *Traced) Append(ctx context.Context, c *change.Change) (uint64, error) {
-	if c.Pos.Commit != t.at.Commit || c.Pos.Epoch != t.at.Epoch {
+	next := c.Pos.Commit != t.at.Commit || c.Pos.Epoch != t.at.Epoch
+	if next || !t.sampled && c.Trace != t.told { // the application may tell it late
 		t.end()
-		t.at = change.Position{Epoch: c.Pos.Epoch, Commit: c.Pos.Commit}
+		t.at, t.told = change.Position{Epoch: c.Pos.Epoch, Commit: c.Pos.Commit}, c.Trace
 		if t.tx, t.sampled = t.p.Sample(t.at, c.Trace); t.sampled {
 			t.parent = t.tx.Traceparent()
 		}
@@ -86,11 +88,12 @@ func (t *Traced) Append(ctx context.Context, c *change.Change) (uint64, error) {
 
 // end hands the open transaction over to be waited for.
 func (t *Traced) end() {
-	if t.open.c.Changes > 0 {
-		select {
-		case t.wait <- t.open:
-		default: // the log is slow, and must not be made slower
-		}
+	if t.open.c.Changes == 0 {
+		return
+	}
+	select {
+	case t.wait <- t.open:
+	default: // the log is slow, and must not be made slower
 	}
 	t.open = waiting{}
 }

@@ -158,6 +158,26 @@ func TestUnsampledChangesAreLeftAlone(t *testing.T) {
 	}
 }
 
+// An application may tell its traceparent after its first change: a transaction that
+// is not sampled by then becomes a part of that trace from there on.
+func TestToldLate(t *testing.T) {
+	const app = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+	log := newAckedLog()
+	p, rec := pipelineTracer(1e-9)
+	traced := Trace(log, p)
+	first, second := txChange(100, 1, "a", false), txChange(100, 2, "a", true)
+	second.Trace = app
+	mustAppend(t, traced, first, second, txChange(200, 1, "a", true))
+	log.ack(3, nil)
+	traced.Finish()
+	if tr := log.traces; tr[0] != "" || !strings.HasPrefix(tr[1], app[:36]) || tr[1] == app || tr[2] != "" {
+		t.Errorf("%q", tr)
+	}
+	if n := len(rec.Ended()); n != 1 {
+		t.Errorf("%d spans", n)
+	}
+}
+
 // sinkLog only takes: what is measured is the tracing.
 type sinkLog struct {
 	AckedLog

@@ -3,6 +3,7 @@ package deliver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -201,4 +202,19 @@ func TestErrorsAreTracedUnsampled(t *testing.T) {
 			t.Errorf("%v", s.Attributes())
 		}
 	})
+}
+
+// What it costs beside BenchmarkDeliver.
+func BenchmarkDeliverTraced(b *testing.B) {
+	for _, ratio := range []float64{0, 0.001, 0.1} {
+		b.Run(fmt.Sprint(ratio), func(b *testing.B) {
+			p := sdktrace.NewTracerProvider(sdktrace.WithBatcher(tracetest.NewNoopExporter()), sdktrace.WithIDGenerator(trace.IDs{}))
+			t := trace.New(p, ratio, func(s string) string { return s }).Pipeline("orders")
+			benchDeliver(b, Options{Trace: t}, func(c *change.Change) {
+				if tx, ok := t.Sample(c.Pos, ""); ok {
+					c.Trace = tx.Traceparent()
+				}
+			})
+		})
+	}
 }
