@@ -101,7 +101,7 @@ func TestSampledTransactionsAreMarked(t *testing.T) {
 	s := rec.Ended()[0]
 	attrs := map[string]string{}
 	for _, kv := range s.Attributes() {
-		attrs[string(kv.Key)] = kv.Value.Emit()
+		attrs[string(kv.Key)] = kv.Value.String()
 	}
 	if s.EndTime().Before(before) || attrs["syncline.position"] != "1:0/64:3" || attrs["syncline.lsn"] != "0/64" || attrs["syncline.xid"] != "42" ||
 		attrs["syncline.changes"] != "3" || attrs["syncline.tables"] != `["public.a","public.b"]` || attrs["syncline.pipeline"] != "orders" {

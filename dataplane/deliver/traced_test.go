@@ -38,7 +38,7 @@ func named(rec *tracetest.SpanRecorder, name string) (out []sdktrace.ReadOnlySpa
 func attr(s sdktrace.ReadOnlySpan, key string) string {
 	for _, kv := range s.Attributes() {
 		if string(kv.Key) == key {
-			return kv.Value.Emit()
+			return kv.Value.String()
 		}
 	}
 	return ""

@@ -190,7 +190,7 @@ func TestErrorsAreAlwaysTraced(t *testing.T) {
 	for _, s := range rec.Ended() {
 		attrs := map[string]string{}
 		for _, kv := range s.Attributes() {
-			attrs[string(kv.Key)] = kv.Value.Emit()
+			attrs[string(kv.Key)] = kv.Value.String()
 		}
 		text := fmt.Sprint(s.Status().Description, attrs, s.Events())
 		if s.Status().Code != codes.Error || attrs[string(AttrCode)] != want[s.Name()] || attrs[string(AttrPipeline)] != "orders" {

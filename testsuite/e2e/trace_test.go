@@ -115,7 +115,7 @@ func TestTraces(t *testing.T) {
 	}
 	w.stop()
 
-	// Without sampling a dead letter still leaves a span, without the row.
+	// Without sampling a dead letter and a fault of capture still leave spans, without the row.
 	set("0")
 	before := len(col.Spans(""))
 	w = r.start()
@@ -132,6 +132,15 @@ func TestTraces(t *testing.T) {
 			err = fmt.Errorf("%s rows", n)
 		}
 		return err
+	})
+	r.exec("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '" + p.spec.SlotName() + "'")
+	until(t, bound, "the span of capture's fault arrives", func(context.Context) error {
+		for _, s := range col.Spans(trace.SpanAttempt) {
+			if s.Attrs["syncline.step"] == "capture" && s.Attrs["syncline.code"] != "" && s.Attrs["temporalRunID"] == run() {
+				return nil
+			}
+		}
+		return errors.New("it does not")
 	})
 	w.stop() // with all spans
 	if s := col.Spans(trace.SpanDeadLetter); len(s) != 1 || !s[0].Failed || s[0].Attrs["syncline.code"] != "RowRejected" || s[0].Attrs["syncline.sink"] != "pg" ||
