@@ -15,6 +15,7 @@ import (
 
 	"syncline/activities/contract"
 	"syncline/activities/observe"
+	"syncline/analytics"
 	"syncline/dataplane/change"
 	"syncline/dataplane/fault"
 	"syncline/dataplane/sink"
@@ -30,14 +31,16 @@ import (
 
 // Activities has what the activities of one worker process share.
 type Activities struct {
-	Client   client.Client // to signal workflows
-	Secrets  *secrets.Resolver
-	Metrics  *observe.Metrics
-	Health   *observe.Health
-	Log      *zap.Logger
-	SpillDir string
-	Worker   string        // identity of the process
-	Tracer   *trace.Tracer // nil: nothing is traced
+	Client  client.Client // to signal workflows
+	Secrets *secrets.Resolver
+	Metrics *observe.Metrics
+	// Analytics takes what is counted; nil: nobody wants it.
+	Analytics *analytics.Writer
+	Health    *observe.Health
+	Log       *zap.Logger
+	SpillDir  string
+	Worker    string        // identity of the process
+	Tracer    *trace.Tracer // nil: nothing is traced
 }
 
 // ByRole returns the activities that a worker of the role registers, by name.
@@ -158,17 +161,17 @@ func (a *Activities) tls(ctx context.Context, t *pipeline.TLS) (*tls.Config, err
 	if t.CAFile != "" {
 		pem, err := os.ReadFile(t.CAFile)
 		if err != nil {
-			return nil, fault.Permanent("TLSFile", err, "mount the file in every worker", "certificate authority")
+			return nil, fault.Permanent(codeTLSFile, err, "mount the file in every worker", "certificate authority")
 		}
 		cfg.RootCAs = x509.NewCertPool()
 		if !cfg.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fault.Permanent("TLSFile", nil, "give a PEM file", "%s holds no certificate", t.CAFile)
+			return nil, fault.Permanent(codeTLSFile, nil, "give a PEM file", "%s holds no certificate", t.CAFile)
 		}
 	}
 	if t.CertFile != "" {
 		cert, err := os.ReadFile(t.CertFile)
 		if err != nil {
-			return nil, fault.Permanent("TLSFile", err, "mount the file in every worker", "client certificate")
+			return nil, fault.Permanent(codeTLSFile, err, "mount the file in every worker", "client certificate")
 		}
 		key, err := a.Secrets.Resolve(ctx, t.Key)
 		if err != nil {
@@ -176,7 +179,7 @@ func (a *Activities) tls(ctx context.Context, t *pipeline.TLS) (*tls.Config, err
 		}
 		pair, err := tls.X509KeyPair(cert, []byte(key.Reveal()))
 		if err != nil {
-			return nil, fault.Permanent("TLSFile", nil, "give the key of that certificate", "client certificate %s and its key do not fit", t.CertFile)
+			return nil, fault.Permanent(codeTLSFile, nil, "give the key of that certificate", "client certificate %s and its key do not fit", t.CertFile)
 		}
 		cfg.Certificates = []tls.Certificate{pair}
 	}

@@ -11,6 +11,7 @@ import (
 
 	"syncline/activities/contract"
 	"syncline/activities/observe"
+	"syncline/analytics"
 	"syncline/dataplane/capture"
 	"syncline/dataplane/change"
 	source "syncline/dataplane/source/postgres"
@@ -24,6 +25,8 @@ func (a *Activities) Capture(ctx context.Context, in contract.CaptureInput) (err
 	log := a.logger(ctx, in.Spec.Name)
 	metrics := a.Metrics.Capture(in.Spec.Name)
 	defer metrics.Close()
+	tally := a.Analytics.Tally(analytics.Labels{Pipeline: in.Spec.Name, Component: captureComponent, Worker: a.Worker})
+	defer tally.Close()
 	loop := "capture/" + in.Spec.Name
 	done := a.Health.Expect(loop, stalled)
 	began := time.Now()
@@ -82,7 +85,7 @@ func (a *Activities) Capture(ctx context.Context, in contract.CaptureInput) (err
 			defer traced.Finish()
 			to = traced
 		}
-		counted := &countedLog{Log: to, m: metrics, pending: map[countKey]int{}}
+		counted := &countedLog{Log: to, m: metrics, tally: tally, pending: map[countKey]int{}}
 		defer counted.flush()
 		err = capture.Run(ctx, stream, counted, capture.Options{
 			Epoch: in.Epoch, CreatedAt: in.SlotAt, StatusInterval: in.Spec.Stream.StatusInterval.Std(),
@@ -91,12 +94,16 @@ func (a *Activities) Capture(ctx context.Context, in contract.CaptureInput) (err
 				log.Info("capture begins", zap.Stringer("slot_at", confirmed), zap.Stringer("log_at", p.Through), zap.Bool("resumed", resumed))
 			},
 			Schema: func(s *change.Schema) {
+				a.schemaMet(in.Spec.Name, s)
 				log.Info("schema", zap.Stringer("table", s.Table), zap.Stringer("version", s.Version()), zap.Int("columns", len(s.Columns)))
 			},
 			Status: func(s capture.Status) {
 				metrics.Lag(s.LagBytes())
 				acked := s.Changes - s.InFlight
 				metrics.Written(int(acked-written.Changes), int(s.Bytes-written.Bytes))
+				tally.Passed(analytics.StageCapture, "", 0, int64(acked-written.Changes), int64(s.Bytes-written.Bytes), 0, 0)
+				counted.flush()
+				tally.Tick()
 				written.Changes, written.Bytes = acked, s.Bytes
 				if moves.made(s.InFlight == 0, acked, uint64(s.Acked)) {
 					a.Health.Progress(loop, s.Acked.String())
@@ -149,6 +156,8 @@ func writerOptions(spec *pipeline.Spec) (kafka.WriterOptions, error) {
 type countedLog struct {
 	capture.Log
 	m       *observe.Capture
+	tally   *analytics.Tally
+	mu      sync.Mutex
 	pending map[countKey]int
 	n       int
 }
@@ -162,18 +171,26 @@ type countKey struct {
 func (l *countedLog) Append(ctx context.Context, c *change.Change) (uint64, error) {
 	seq, err := l.Log.Append(ctx, c)
 	if err == nil {
+		l.mu.Lock()
 		l.pending[countKey{c.Table, c.Op}]++
-		// Label look-ups cost more than the rest of this: pay them now and then.
-		if l.n++; l.n >= 1000 || c.Last && l.n >= 50 {
+		l.n++
+		full := l.n >= 1000 // label look-ups cost more than the rest of this: pay them now and then
+		l.mu.Unlock()
+		if full {
 			l.flush()
 		}
 	}
 	return seq, err
 }
 
+// flush counts what is pending; the loop's status calls it too, so that a few
+// changes do not wait for more.
 func (l *countedLog) flush() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	for k, n := range l.pending {
 		l.m.Changes(k.table.String(), k.op.String(), n)
+		l.tally.Passed(analytics.StageCapture, k.table.String(), int64(n), 0, 0, 0, 0)
 	}
 	clear(l.pending)
 	l.n = 0

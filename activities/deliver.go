@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 
 	"syncline/activities/contract"
 	"syncline/activities/observe"
+	"syncline/analytics"
 	"syncline/dataplane/change"
 	"syncline/dataplane/deliver"
 	"syncline/dataplane/fault"
@@ -62,6 +64,8 @@ func (a *Activities) Deliver(ctx context.Context, in contract.DeliverInput) (err
 	log := a.logger(ctx, in.Spec.Name).With(zap.String("sink", in.Sink), zap.Int("lane", in.Lane))
 	metrics := a.Metrics.Deliver(in.Spec.Name, in.Sink, in.Lane)
 	defer metrics.Close()
+	tally := a.Analytics.Tally(analytics.Labels{Pipeline: in.Spec.Name, Sink: in.Sink, Lane: in.Lane, Component: deliverComponent(in.Sink, in.Lane), Worker: a.Worker})
+	defer tally.Close()
 	loop := fmt.Sprintf("deliver/%s/%s/%d", in.Spec.Name, in.Sink, in.Lane)
 	done := a.Health.Expect(loop, stalled)
 	began := time.Now()
@@ -99,13 +103,25 @@ func (a *Activities) Deliver(ctx context.Context, in contract.DeliverInput) (err
 			return err
 		}
 		defer records.Close()
-		obs := deliverObserver(metrics, log)
+		clock := &clock{}
+		watch, stop := context.WithCancel(ctx)
+		var watching sync.WaitGroup
+		watching.Go(func() { clock.watch(watch, srv, log) })
+		defer func() { // before the connection goes
+			stop()
+			watching.Wait()
+		}()
+		tally.Skew(clock.read)
+		var token atomic.Int64
+		metrics.Capacity(capacity(&in.Spec))
+		obs := a.deliverObserver(&in, metrics, tally, &token, log)
 		gates := a.tellGates(ctx, in.Spec.Name, in.Sink, log)
 		known, err := sk.Tables(ctx)
 		if err != nil {
 			return err
 		}
 		for _, t := range known { // the attempt that gated it may not have been heard
+			metrics.Gated(t.ID.String(), t.State == sink.Gated)
 			if t.State == sink.Gated {
 				gates(t, t.Reason)
 			}
@@ -113,12 +129,15 @@ func (a *Activities) Deliver(ctx context.Context, in contract.DeliverInput) (err
 		closed := obs.Closed
 		obs.Closed = func(t sink.Table, st sink.State, reason string) {
 			closed(t, st, reason)
+			metrics.Gated(t.ID.String(), st == sink.Gated)
 			if st == sink.Gated {
 				gates(t, reason)
 			}
 		}
 		obs.Status = func(s deliver.Status) {
+			token.Store(s.Token)
 			metrics.Backlog(s.Backlog)
+			tally.Backlog(s.Backlog, s.Bytes)
 			if moves.made(s.Backlog == 0, uint64(s.Changes+s.Duplicates+s.Contained+s.Dead), uint64(s.Oldest.Commit)) {
 				a.Health.Progress(loop, s.Oldest.String())
 			}
@@ -129,7 +148,7 @@ func (a *Activities) Deliver(ctx context.Context, in contract.DeliverInput) (err
 			})
 		}
 		o := deliverOptions(&in, &conf)
-		o.Trace = tracer
+		o.SourceAhead, o.Trace = clock.ahead, tracer
 		return deliver.Run(ctx, o, records, sk, srv, obs)
 	})
 	if fault.Is(err, sink.CodeFenced) {
@@ -169,18 +188,42 @@ func deliverOptions(in *contract.DeliverInput, s *pipeline.Sink) deliver.Options
 	}
 }
 
-func deliverObserver(m *observe.Deliver, log *zap.Logger) deliver.Observer {
+func (a *Activities) deliverObserver(in *contract.DeliverInput, m *observe.Deliver, tally *analytics.Tally, token *atomic.Int64, log *zap.Logger) deliver.Observer {
+	promised := a.promises(&in.Spec, tally)
 	return deliver.Observer{
-		Applied:    func(t change.TableID, op change.Op, n int) { m.Applied(t.String(), op.String(), n) },
-		Duplicates: func(t change.TableID, n int) { m.Duplicates(t.String(), n) },
-		Contained:  func(t change.TableID, n int) { m.SkippedBySnapshot(t.String(), n) },
+		Applied: func(t change.TableID, op change.Op, n int) {
+			m.Applied(t.String(), op.String(), n)
+			tally.Applied(t.String(), op.String(), n)
+			promised.taken(n)
+		},
+		Duplicates: func(t change.TableID, n int) {
+			m.Duplicates(t.String(), n)
+			tally.Duplicates(t.String(), n, 0)
+		},
+		Contained: func(t change.TableID, n int) {
+			m.SkippedBySnapshot(t.String(), n)
+			tally.Duplicates(t.String(), 0, n)
+		},
 		Dead: func(t change.TableID, code fault.Code, n int) {
 			m.DeadLetters(t.String(), n)
+			tally.Dead(t.String(), string(code), n)
+			promised.refused(n)
 			log.Warn("changes set aside", zap.Stringer("table", t), zap.String("code", string(code)), zap.Int("changes", n))
 		},
-		Batch: func(_, _ int, took time.Duration) { m.Batch(took) },
-		Lag:   func(d time.Duration, _ int) { m.Visible(d) },
+		Batch: func(rows, bytes int, took time.Duration) {
+			m.Batch(took)
+			tally.Passed(analytics.StageDeliver, "", 0, int64(rows), int64(bytes), 1, took)
+		},
+		Lag: func(t change.TableID, d time.Duration, n int) {
+			m.Visible(d)
+			tally.Lag(t.String(), d, n)
+			promised.arrived(d, n)
+		},
+		Moved: func(p sink.Partition, from, to int64, pos change.Position) {
+			tally.Moved(p.Table.String(), p.N, from, to, pos.String(), token.Load())
+		},
 		Opened: func(t change.TableID, to change.LSN) {
+			m.Gated(t.String(), false)
 			log.Info("table is delivered", zap.Stringer("table", t), zap.Stringer("consistent_at", to))
 		},
 		Closed: func(t sink.Table, st sink.State, reason string) {
@@ -188,6 +231,8 @@ func deliverObserver(m *observe.Deliver, log *zap.Logger) deliver.Observer {
 		},
 		Retry: func(what string, err error, wait time.Duration) {
 			m.Retried(string(fault.CodeOf(err)))
+			tally.Retried(string(fault.CodeOf(err)))
+			a.refused(in.Spec.Name, deliverComponent(in.Sink, in.Lane), fault.CodeOf(err), err.Error())
 			log.Warn("trying again", zap.String("what", what), zap.Duration("in", wait), zap.Error(err))
 		},
 	}

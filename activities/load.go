@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"syncline/activities/contract"
+	"syncline/analytics"
 	"syncline/dataplane/change"
 	"syncline/dataplane/fault"
 	"syncline/dataplane/sink"
@@ -211,6 +212,9 @@ func (a *Activities) CopyChunk(ctx context.Context, in contract.ChunkTask) (out 
 			m := a.Metrics.Snapshot(in.Pipeline, in.Sink.Name)
 			m.Copied(in.Table.String(), c.Rows, c.Bytes)
 			m.Chunk(time.Since(begun))
+			tally := a.Analytics.Tally(analytics.Labels{Pipeline: in.Pipeline, Sink: in.Sink.Name, Worker: a.Worker})
+			tally.Passed(analytics.StageSnapshot, in.Table.String(), 0, c.Rows, c.Bytes, 1, time.Since(begun))
+			tally.Close()
 		}
 		out = contract.ChunkDone{Rows: c.Rows, Bytes: c.Bytes}
 		return nil

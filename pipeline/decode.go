@@ -40,7 +40,7 @@ func (d *decoder) value(f *field, n *node, path string, blame pos) (v any, ok bo
 		return d.integer(f, n, path)
 	case kindBoolean:
 		return d.boolean(f, n, path)
-	case kindDuration, kindSize:
+	case kindDuration, kindSize, kindRatio:
 		return d.quantity(f, n, path)
 	case kindRef:
 		return d.ref(f, n, path)
@@ -68,7 +68,7 @@ func (d *decoder) mismatch(f *field, n *node, path string) (any, bool) {
 		suggestion = map[string]string{"yes": "true", "on": "true", "no": "false", "off": "false"}[strings.ToLower(n.text)]
 	case n.kind == nodeText && !n.expanded && f.kind == kindInteger && isNumber(n.text):
 		suggestion = n.text
-	case (n.kind == nodeInt || n.kind == nodeFloat) && (f.kind == kindSize || f.kind == kindDuration):
+	case (n.kind == nodeInt || n.kind == nodeFloat) && (f.kind == kindSize || f.kind == kindDuration || f.kind == kindRatio):
 		suggestion = unitHint(f.kind, n.text)
 	}
 	message := n.describe(f.kind == kindRef)
@@ -108,7 +108,7 @@ func (d *decoder) object(f *field, n *node, path string, blame pos) (any, bool) 
 		}
 	}
 	for _, e := range n.entries {
-		typ, _ := out["type"].(string)
+		typ, _ := out[f.selects()].(string)
 		if c := f.child(e.key); c != nil && c.when != "" && typ != "" && typ != c.when {
 			d.problem(e.pos, join(path, e.key), "is for "+c.when+" only, and this is "+typ, "", "")
 			delete(out, c.name)
@@ -119,9 +119,10 @@ func (d *decoder) object(f *field, n *node, path string, blame pos) (any, bool) 
 		_, set := out[c.name]
 		switch {
 		case set || given[c.name] || inactive[c.name]:
+		case c.when != "" && c.when != out[f.selects()]:
 		case c.required:
 			d.problem(blame, join(path, c.name), "is missing", c.expected(), "")
-		case c.def == nil || c.when != "" && c.when != out["type"]:
+		case c.def == nil:
 		case c.kind == kindObject:
 			out[c.name], _ = d.object(c, &node{kind: nodeMap, pos: blame}, join(path, c.name), blame)
 		default:
@@ -318,6 +319,10 @@ func (d *decoder) quantity(f *field, n *node, path string) (any, bool) {
 		v, _ = strconv.ParseInt(n.text, 10, 64)
 	case n.kind != nodeText:
 		return d.mismatch(f, n, path)
+	case f.kind == kindRatio:
+		var r Ratio
+		r, err = ParseRatio(n.text)
+		v = int64(r)
 	case f.kind == kindSize:
 		var s Size
 		s, err = ParseSize(n.text)
@@ -340,6 +345,8 @@ func (d *decoder) quantity(f *field, n *node, path string) (any, bool) {
 		return nil, false
 	case f.kind == kindSize:
 		return Size(v).String(), true
+	case f.kind == kindRatio:
+		return Ratio(v).String(), true
 	}
 	return Duration(v).String(), true
 }

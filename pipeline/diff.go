@@ -162,6 +162,12 @@ func (d *differ) elements(f *field, path string, a, b []any) {
 
 func summary(m map[string]any, id string) string {
 	name, _ := m[id].(string)
+	if _, ok := m["indicator"]; ok {
+		var o Objective
+		if data, err := json.Marshal(m); err == nil && json.Unmarshal(data, &o) == nil {
+			name += " (" + o.Describe() + ")"
+		}
+	}
 	if typ, ok := m["type"].(string); ok {
 		name += " (" + typ + ")"
 	}

@@ -28,6 +28,10 @@ func TestDiff(t *testing.T) {
 		{"    - match: sales.*\n      chunk_bytes: 32MiB ", "    #", "tables.options[sales.*].chunk_bytes: 32MiB → (none) (live"},
 		{"    - match: audit.event_log", "    - {match: audit.b, where: x}\n    - match: audit.event_log", "tables.options[audit.b].where: (none) → x (needs-resync)"},
 		{"order: key", "order: transaction", ""}, // refused by Parse already: 8 partitions
+		{"target: 99.99%", "target: 99.5%", "objectives[apply-errors].target: 99.99% → 99.5% (live)"},
+		{"at_most: 10000000", "at_most: 500", "objectives[capacity].at_most: 10000000 → 500 (live)"},
+		{"within: 500ms", "within: 1s", "objectives[fresh].within: 500ms → 1s (restart-stream"},
+		{"  - indicator: convergence ", "  - {indicator: lag, within: 1s}\n  - indicator: convergence ", "objectives[lag]: (none) → lag (99.9% of changes arrive within 1s, over 30d) (restart-stream"},
 		{"    server_name: kafka.example", "", "kafka.tls.server_name: kafka.example → (none) (restart-stream)"},
 	} {
 		text := strings.Replace(base, c.from, c.to, 1)

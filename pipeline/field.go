@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"strconv"
@@ -18,6 +19,7 @@ const (
 	kindBoolean  kind = "boolean"
 	kindDuration kind = "duration"
 	kindSize     kind = "size"
+	kindRatio    kind = "percentage"
 	kindRef      kind = "secret reference"
 	kindGlob     kind = "glob"
 )
@@ -42,7 +44,7 @@ type field struct {
 	required   bool
 	def        any    // in the user's form; nil: none. An object's def of true: filled in from its own fields
 	derived    string // a default that depends on other fields, in words
-	min, max   int64  // integers; sizes in bytes; durations in nanoseconds; max 0: unbounded
+	min, max   int64  // integers; sizes in bytes; durations in nanoseconds; ratios in millionths; max 0: unbounded
 	enum       []string
 	pattern    string                                    // of texts
 	want       string                                    // what pattern or check stands for, in words
@@ -60,7 +62,8 @@ type field struct {
 	atOnce   bool          // of such a list: an added element is one change, not one per field
 	short    string        // of an object: a bare list stands for this field
 	commas   bool          // of a list: one text with commas stands for it
-	when     string        // of an object's field: only if the object's "type" is this
+	when     string        // of an object's field: only if the object's selector is this
+	selector string        // of an object: the field that when is about; default "type"
 
 	re *regexp.Regexp
 }
@@ -77,6 +80,9 @@ func (f *field) child(name string) *field {
 	}
 	return nil
 }
+
+// selects is the field that decides which others an object has.
+func (f *field) selects() string { return cmp.Or(f.selector, "type") }
 
 // anyText keeps NUL out, which no database and no file name can hold.
 const anyText = `^[^\x00]+$`
@@ -130,6 +136,8 @@ func (f *field) expected() string {
 		return "a duration such as 10s, 1h30m or 7d" + f.rangeText(func(n int64) string { return Duration(n).String() })
 	case kindSize:
 		return "a size such as 64MiB" + f.rangeText(func(n int64) string { return Size(n).String() })
+	case kindRatio:
+		return "a percentage such as 99.9%" + f.rangeText(func(n int64) string { return Ratio(n).String() })
 	case kindRef:
 		return "a reference to a secret: env:NAME, file:<path> or vault:<path>#<field>"
 	case kindGlob:

@@ -33,7 +33,7 @@ var root = (&field{
 		{name: "version", kind: kindInteger, required: true, min: 1, max: 1, effect: Refused, doc: "Version of this format."},
 		{name: "name", kind: kindText, required: true, pattern: namePattern, want: nameWant, check: checkName, effect: Refused,
 			doc: "Name of the pipeline; workflow, slot, publication and topics are named after it."},
-		sourceField, kafkaField, sinksField, tablesField, snapshotField, streamField,
+		sourceField, kafkaField, sinksField, tablesField, snapshotField, streamField, objectivesField,
 	},
 }).compile()
 
@@ -186,5 +186,24 @@ var streamField = &field{
 		{name: "heartbeat_interval", kind: kindDuration, def: "10s", min: int64(time.Second), max: day, effect: RestartStream, doc: "How often an idle source writes a message so that its slot advances."},
 		{name: "order", kind: kindText, enum: []string{OrderKey, OrderTransaction}, def: OrderKey, effect: Refused, effectNote: "it decides on the number of partitions",
 			doc: "`key`: changes of a key in commit order. `transaction`: whole transactions, one partition, applied atomically."},
+	},
+}
+
+var objectivesField = &field{
+	name: "objectives", kind: kindList, uniqueBy: "name", atOnce: true, also: []string{"slo", "slos", "objective"}, effect: RestartStream,
+	effectNote: "events are counted from then on", doc: "What the pipeline promises; `starter report` tells how well it keeps it.",
+	elem: &field{
+		kind: kindObject, selector: "indicator",
+		fields: []*field{
+			{name: "name", kind: kindText, derived: "the indicator", pattern: namePattern, want: nameWant, check: checkName, effect: RestartStream, doc: "Name of the objective, unique in the pipeline; its events are counted under it."},
+			{name: "indicator", kind: kindText, required: true, enum: []string{ObjectiveLag, ObjectiveApplyErrors, ObjectiveConvergence, ObjectiveBacklog}, effect: RestartStream,
+				effectNote: "give the objective another name too, so that its earlier events do not count",
+				doc:        "What is good: `lag`: a change that arrives `within`; `apply-errors`: one that a sink takes; `convergence`: a verdict of a verification that is equal; `backlog`: a moment at which no more than `at_most` records wait."},
+			{name: "within", kind: kindDuration, required: true, when: ObjectiveLag, min: int64(time.Millisecond), max: 30 * day, also: []string{"below", "under", "threshold"}, effect: RestartStream,
+				effectNote: "events before count as they were measured", doc: "Time from the commit at the source to the commit at the sink."},
+			{name: "at_most", kind: kindInteger, required: true, when: ObjectiveBacklog, min: 1, max: 1e15, also: []string{"records", "max", "limit"}, effect: Live, doc: "Records that may wait in Kafka, over all partitions, at the sink that has most before it."},
+			{name: "target", kind: kindRatio, def: "99.9%", min: 1, max: unit - 1, also: []string{"goal", "objective"}, effect: Live, doc: "Share of events that are good; what is left to 100% is the error budget."},
+			{name: "period", kind: kindDuration, def: "30d", min: int64(time.Hour), max: 365 * day, also: []string{"window", "over"}, effect: Live, doc: "Time over which the target counts, up to now."},
+		},
 	},
 }

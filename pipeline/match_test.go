@@ -178,3 +178,24 @@ func TestUnits(t *testing.T) {
 		}
 	}
 }
+
+func TestRatios(t *testing.T) {
+	for text, want := range map[string]Ratio{"99.9%": 999000, "99.9999%": 999999, "050.10%": 501000, "100%": 1000000, "0.5%": 5000, "7%": 70000} {
+		if got, err := ParseRatio(text); err != nil || got != want {
+			t.Errorf("%s is %d: %v", text, got, err)
+		}
+		if back, err := ParseRatio(want.String()); err != nil || back != want {
+			t.Errorf("%s comes back as %d: %v", want, back, err)
+		}
+	}
+	for _, text := range []string{"", "%", "99", "-1%", "99.99999%", "1e2%", "9999%", " 5%"} {
+		if got, err := ParseRatio(text); err == nil {
+			t.Errorf("%q is taken as %s", text, got)
+		}
+	}
+	for number, want := range map[string]string{"0.999": "99.9%", "99.9": "99.9%", "99.99999": "", "0": "", "100": "", "0.0000001": ""} {
+		if got := unitHint(kindRatio, number); got != want {
+			t.Errorf("%s: hint %q, want %q", number, got, want)
+		}
+	}
+}

@@ -57,6 +57,18 @@ func TestMistakes(t *testing.T) {
 		{"no schema", with(t, "[shop.*]", "[orders]"), `names no schema; expected a pattern schema.table, such as shop.* or *.orders; did you mean "*.orders"`},
 		{"three parts", with(t, "[shop.*]", "[a.b.c]"), "more than two parts"},
 		{"key without certificate", with(t, "brokers:", "tls: {key: env:K}\n  brokers:"), "kafka.tls.key: is given without cert_file"},
+		{"objective without an indicator", small + "objectives: [{name: a}]\n", "9:14: objectives[0].indicator: is missing; expected one of lag, apply-errors, convergence, backlog"},
+		{"misspelt indicator", small + "objectives: [{indicator: convergance}]\n", `objectives[0].indicator: is the text "convergance"; expected one of lag, apply-errors, convergence, backlog; did you mean "convergence"`},
+		{"lag without a bound", small + "objectives: [{indicator: lag}]\n", "9:14: objectives[0].within: is missing; expected a duration"},
+		{"bound of a lag elsewhere", small + "objectives: [{indicator: convergence, within: 1s}]\n", "9:39: objectives[0].within: is for lag only, and this is convergence"},
+		{"backlog without a bound", small + "objectives: [{indicator: backlog}]\n", "objectives[0].at_most: is missing"},
+		{"other word for a bound", small + "objectives: [{indicator: lag, threshold: 1s}]\n", `did you mean "within"`},
+		{"target as a share", small + "objectives: [{indicator: convergence, target: 0.999}]\n", `9:47: objectives[0].target: is the number 0.999; expected a percentage such as 99.9% from 0.0001% to 99.9999%; did you mean "99.9%"`},
+		{"target without a sign", small + "objectives: [{indicator: convergence, target: 99.95}]\n", `did you mean "99.95%"`},
+		{"target of all", small + "objectives: [{indicator: convergence, target: 100%}]\n", "objectives[0].target: is the text \"100%\", out of range"},
+		{"period", small + "objectives: [{indicator: convergence, period: 1m}]\n", "out of range; expected a duration such as 10s, 1h30m or 7d from 1h to 365d"},
+		{"objectives of one name", small + "objectives: [{name: a, indicator: convergence}, {name: a, indicator: apply-errors}]\n", "9:56: objectives[1].name: is there twice (first in line 9)"},
+		{"objectives of one indicator", small + "objectives: [{indicator: convergence}, {indicator: convergence, target: 1%}]\n", `9:40: objectives[1]: is called "convergence" as objectives[0] is: without a name`},
 		{"for the other sink", with(t, "env:DST", "env:DST, tls: {}"), "sinks[0].tls: is for clickhouse only"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

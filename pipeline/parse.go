@@ -75,7 +75,7 @@ func prune(f *field, tree map[string]any) {
 		case nil:
 			delete(tree, name)
 		case string:
-			if v == "" && !c.emptyOK || c.min > 0 && (v == "0s" || v == "0B") {
+			if v == "" && !c.emptyOK || c.min > 0 && (v == "0s" || v == "0B" || v == "0%") {
 				delete(tree, name)
 			}
 		case float64:
@@ -144,6 +144,7 @@ func (d *decoder) relations(s *Spec) {
 	}
 	d.sinks(s)
 	d.tables(s)
+	d.objectives(s)
 }
 
 func (d *decoder) given(path string) bool { _, ok := d.at[path]; return ok }
@@ -219,5 +220,25 @@ func (d *decoder) tables(s *Spec) {
 		if p := path + ".where"; strings.Contains(o.Where, "--") || strings.Contains(o.Where, "/*") {
 			d.problem(d.at[p], p, "holds an SQL comment", "a predicate without comments", "")
 		}
+	}
+}
+
+// objectives names those without a name after their indicator.
+func (d *decoder) objectives(s *Spec) {
+	first := map[string]string{}
+	for i := range s.Objectives {
+		o := &s.Objectives[i]
+		p := d.item("objectives", i)
+		if o.Name == "" && !d.given(p+".name") {
+			o.Name = o.Indicator
+		}
+		if other, dup := first[o.Name]; dup && o.Name != "" {
+			message := fmt.Sprintf("is called %q as %s is", o.Name, other)
+			if !d.given(p + ".name") {
+				message += ": without a name an objective has that of its indicator"
+			}
+			d.problem(d.at[p], p, message, "a name for each one", "")
+		}
+		first[o.Name] = p
 	}
 }

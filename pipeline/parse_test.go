@@ -173,6 +173,13 @@ func TestDefaults(t *testing.T) {
 	if k := s.Sinks[0]; k.Port != 9440 || k.TLS == nil || k.Protocol != "native" || k.SSLMode != "" {
 		t.Errorf("%+v", k)
 	}
+	s = mustParse(t, small+"objectives: [{indicator: lag, within: 500ms}]\n")
+	if len(s.Objectives) != 1 || s.Objectives[0] != (Objective{Name: "lag", Indicator: ObjectiveLag, Within: Duration(500 * time.Millisecond), Target: 999000, Period: Duration(30 * 24 * time.Hour)}) {
+		t.Errorf("%+v", s.Objectives)
+	}
+	if o := (&Spec{Objectives: s.Objectives}).Objectives[0]; o.Target.Share() != 0.999 || o.Describe() != "99.9% of changes arrive within 500ms, over 30d" {
+		t.Errorf("%v %s", o.Target.Share(), o.Describe())
+	}
 	s = mustParse(t, small+"stream: {order: transaction}\n")
 	if s.Kafka.Partitions != 1 || s.Sinks[0].Lanes != 1 {
 		t.Errorf("partitions %d, lanes %d", s.Kafka.Partitions, s.Sinks[0].Lanes)

@@ -65,6 +65,8 @@ func (f *field) shape() map[string]any {
 		return anyOf(n, map[string]any{"type": "string", "pattern": sizePattern + "|" + variable})
 	case kindDuration:
 		return map[string]any{"type": "string", "pattern": durationPattern + "|" + variable}
+	case kindRatio:
+		return map[string]any{"type": "string", "pattern": ratioPattern + "|" + variable}
 	case kindRef:
 		return map[string]any{"type": "string", "pattern": `^(env:[A-Za-z_][A-Za-z0-9_]*|file:.*[^/]|vault:[^#]*[^#/][^#]*#[^#]+)$|` + variable}
 	}
@@ -84,10 +86,13 @@ func anyOf(s ...map[string]any) map[string]any { return map[string]any{"anyOf": 
 func (f *field) objectSchema() map[string]any {
 	props := map[string]any{}
 	var required []string
-	only := map[string][]string{} // by value of when
+	only, needed := map[string][]string{}, map[string][]string{} // by value of when
 	for _, c := range f.fields {
 		props[c.name] = c.schema()
-		if c.required {
+		switch {
+		case c.required && c.when != "":
+			needed[c.when] = append(needed[c.when], c.name)
+		case c.required:
 			required = append(required, c.name)
 		}
 		if c.when != "" {
@@ -113,16 +118,20 @@ func (f *field) objectSchema() map[string]any {
 	}
 	if len(only) > 0 {
 		var rules []any
-		for _, typ := range f.child("type").enum {
+		for _, typ := range f.child(f.selects()).enum {
 			not := map[string]any{}
 			for other, names := range only {
 				if other != typ {
 					forbid(not, names)
 				}
 			}
+			then := map[string]any{"properties": not}
+			if len(needed[typ]) > 0 {
+				then["required"] = needed[typ]
+			}
 			rules = append(rules, map[string]any{
-				"if":   map[string]any{"required": []string{"type"}, "properties": map[string]any{"type": map[string]any{"const": typ}}},
-				"then": map[string]any{"properties": not},
+				"if":   map[string]any{"required": []string{f.selects()}, "properties": map[string]any{f.selects(): map[string]any{"const": typ}}},
+				"then": then,
 			})
 		}
 		s["allOf"] = rules

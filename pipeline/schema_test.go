@@ -157,6 +157,11 @@ func (g *generator) right(f *field, path string) any {
 			return rapid.SampledFrom([]any{"1h", "2d", "1.5h", "1w2d3h4m5s6ms7us8ns"}).Draw(g.t, "d")
 		}
 		return rapid.SampledFrom([]any{"1s", "59s", "1.5s", "0.5m"}).Draw(g.t, "d")
+	case kindRatio:
+		if g.plant(path, "not a ratio") {
+			return rapid.SampledFrom([]any{"99", "99.9", "99.99999%", "-1%", "1000%", "%", 99}).Draw(g.t, "p")
+		}
+		return rapid.SampledFrom([]any{"99%", "99.9%", "0.5%", "99.9999%", "050.10%"}).Draw(g.t, "p")
 	case kindRef:
 		if g.plant(path, "not a reference") {
 			return rapid.SampledFrom([]any{"hunter2", "env:", "env:1", "vault:kv/x", "postgres://u:p@h/d", "file:", "env: X"}).Draw(g.t, "r")
@@ -209,11 +214,12 @@ func (g *generator) object(f *field, path string) any {
 		if _, set := out[c.name]; set || strings.HasPrefix(c.name, "max_batch") || c.name == "order" || c.name == "lanes" || c.name == "cert_file" || c.name == "key" || c.name == "order_by" {
 			continue // rules between fields, which a schema cannot say
 		}
-		wanted := c.required || rapid.Bool().Draw(g.t, "give")
+		kind, _ := out[f.selects()].(string)
+		wanted := c.required && (c.when == "" || c.when == kind) || c.name == "name" || rapid.Bool().Draw(g.t, "give") // names must differ, also those that default to another field
 		if wanted && c.required && g.plant(p, "missing") || !wanted && !g.plant(p, "perhaps not allowed") {
 			continue
 		}
-		if typ, ok := out["type"].(string); (way[c.name] || c.when != "" && ok && c.when != typ) && !g.plant(p, "not allowed") {
+		if typ, ok := out[f.selects()].(string); (way[c.name] || c.when != "" && ok && c.when != typ) && !g.plant(p, "not allowed") {
 			continue
 		}
 		out[c.name] = g.value(c, p)

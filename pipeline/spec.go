@@ -1,18 +1,23 @@
 package pipeline
 
-import "syncline/secrets"
+import (
+	"strconv"
+
+	"syncline/secrets"
+)
 
 // Spec is one pipeline as declared, with all defaults filled in. The names of
 // its JSON form are those of the YAML form.
 type Spec struct {
-	Version  int      `json:"version"`
-	Name     string   `json:"name"`
-	Source   Source   `json:"source"`
-	Kafka    Kafka    `json:"kafka"`
-	Sinks    []Sink   `json:"sinks"`
-	Tables   Tables   `json:"tables"`
-	Snapshot Snapshot `json:"snapshot"`
-	Stream   Stream   `json:"stream"`
+	Version    int         `json:"version"`
+	Name       string      `json:"name"`
+	Source     Source      `json:"source"`
+	Kafka      Kafka       `json:"kafka"`
+	Sinks      []Sink      `json:"sinks"`
+	Tables     Tables      `json:"tables"`
+	Snapshot   Snapshot    `json:"snapshot"`
+	Stream     Stream      `json:"stream"`
+	Objectives []Objective `json:"objectives,omitempty"`
 }
 
 // Source is the database that changes come from. Either DSN is set, or Host and
@@ -176,4 +181,33 @@ type Stream struct {
 	SpillDir          string   `json:"spill_dir,omitempty"`
 	HeartbeatInterval Duration `json:"heartbeat_interval"`
 	Order             string   `json:"order"`
+}
+
+// The values of Objective.Indicator.
+const (
+	ObjectiveLag         = "lag"          // a change is good if it arrived Within
+	ObjectiveApplyErrors = "apply-errors" // a change is good if a sink took it
+	ObjectiveConvergence = "convergence"  // a verdict of a verification is good if it is "equal"
+	ObjectiveBacklog     = "backlog"      // a moment is good if at most AtMost records wait
+)
+
+// Objective is a promise: of all events within Period, Target are good.
+type Objective struct {
+	Name      string   `json:"name"` // unique; default: the indicator
+	Indicator string   `json:"indicator"`
+	Within    Duration `json:"within,omitempty"`  // lag
+	AtMost    int64    `json:"at_most,omitempty"` // backlog
+	Target    Ratio    `json:"target"`
+	Period    Duration `json:"period"`
+}
+
+// Describe says what the objective promises, in a few words.
+func (o Objective) Describe() string {
+	what := map[string]string{
+		ObjectiveLag:         "of changes arrive within " + o.Within.String(),
+		ObjectiveApplyErrors: "of changes are taken by the sinks",
+		ObjectiveConvergence: "of verdicts are equal",
+		ObjectiveBacklog:     "of the time at most " + strconv.FormatInt(o.AtMost, 10) + " records wait",
+	}[o.Indicator]
+	return o.Target.String() + " " + what + ", over " + o.Period.String()
 }

@@ -153,6 +153,54 @@ func (s *Size) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
+// Ratio is a share of a whole, in millionths, that people write as 99.9%.
+type Ratio int64
+
+// unit is the whole.
+const unit = 1_000_000
+
+const ratioPattern = `^[0-9]{1,3}(\.[0-9]{1,4})?%$`
+
+var ratioRE = regexp.MustCompile(ratioPattern)
+
+// Share returns the ratio as a number from 0 to 1.
+func (r Ratio) Share() float64 { return float64(r) / unit }
+
+// String returns the exact shortest form, for example 99.9%.
+func (r Ratio) String() string {
+	whole, part := int64(r)/(unit/100), int64(r)%(unit/100)
+	text := strconv.FormatInt(whole, 10)
+	if part > 0 {
+		text += "." + strings.TrimRight(fmt.Sprintf("%04d", part), "0")
+	}
+	return text + "%"
+}
+
+// ParseRatio reads a percentage with up to four decimals, for example 99.95%.
+func ParseRatio(s string) (Ratio, error) {
+	if !ratioRE.MatchString(s) {
+		return 0, errors.New("not a percentage with at most four decimals")
+	}
+	n, ok := scaled(strings.TrimSuffix(s, "%"), unit/100)
+	if !ok {
+		return 0, errors.New("not a percentage")
+	}
+	return Ratio(n), nil
+}
+
+// MarshalText gives String.
+func (r Ratio) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+
+// UnmarshalText is ParseRatio.
+func (r *Ratio) UnmarshalText(b []byte) error {
+	v, err := ParseRatio(string(b))
+	if err != nil {
+		return fmt.Errorf("percentage %q: %w", b, err)
+	}
+	*r = v
+	return nil
+}
+
 // scaled multiplies a decimal number exactly, rounding down; false if the
 // result does not fit. Long digit strings are refused, since big.Rat would
 // spend memory on them.
@@ -169,6 +217,22 @@ func scaled(number string, unit int64) (int64, bool) {
 	return q.Int64(), q.IsInt64()
 }
 
+// ratioHint guesses the percentage that a bare number stands for.
+func ratioHint(digits, unit string) string {
+	if v, err := strconv.ParseFloat(digits, 64); err != nil || unit != "" || v <= 0 || v >= 100 {
+		return ""
+	} else if v < 1 { // a share of one
+		if r, ok := scaled(digits, 1_000_000); ok && r > 0 {
+			return Ratio(r).String()
+		}
+		return ""
+	}
+	if hint := digits + "%"; ratioRE.MatchString(hint) {
+		return hint
+	}
+	return ""
+}
+
 // unitHint guesses what was meant by a size or duration without a proper unit.
 func unitHint(k kind, s string) string {
 	s = strings.TrimSpace(s)
@@ -179,6 +243,9 @@ func unitHint(k kind, s string) string {
 	unit := strings.ToLower(strings.TrimSpace(s[len(digits):]))
 	table := map[string]string{"k": "KiB", "kib": "KiB", "kb": "KB", "m": "MiB", "mib": "MiB", "mb": "MB",
 		"g": "GiB", "gib": "GiB", "gb": "GB", "t": "TiB", "tib": "TiB", "tb": "TB", "b": "B", "bytes": "B", "": "B"}
+	if k == kindRatio {
+		return ratioHint(digits, unit)
+	}
 	if k == kindDuration {
 		table = map[string]string{"": "s", "sec": "s", "secs": "s", "second": "s", "seconds": "s", "s": "s",
 			"min": "m", "mins": "m", "minute": "m", "minutes": "m", "m": "m", "hour": "h", "hours": "h", "hr": "h", "h": "h",

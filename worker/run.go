@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	enumspb "go.temporal.io/api/enums/v1"
@@ -11,6 +12,7 @@ import (
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/interceptor"
 	"go.temporal.io/sdk/worker"
 	"go.temporal.io/sdk/workflow"
 	"go.uber.org/zap"
@@ -20,6 +22,7 @@ import (
 	"syncline/activities/contract"
 	"syncline/activities/frontend"
 	"syncline/activities/observe"
+	"syncline/analytics"
 	"syncline/secrets"
 	"syncline/worker/config"
 	"syncline/workflows"
@@ -70,8 +73,19 @@ func run(ctx context.Context, c config.Config, identity string, log *zap.Logger)
 		return err
 	}
 
+	recorder, err := startAnalytics(c, resolver, metrics, log)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		err = errors.Join(err, recorder.Close(last))
+	}()
+
 	acts := &activities.Activities{
-		Client: tc, Secrets: resolver, Metrics: metrics, Health: health, Log: log,
+		Analytics: recorder,
+		Client:    tc, Secrets: resolver, Metrics: metrics, Health: health, Log: log,
 		SpillDir: c.SpillDir, Worker: identity, Tracer: traces.Tracer(),
 	}
 	var running []worker.Worker
@@ -91,6 +105,33 @@ func run(ctx context.Context, c config.Config, identity string, log *zap.Logger)
 	log.Info("worker stops: activities flush and hand over", zap.Duration("within", c.ShutdownTimeout))
 	stopAll(running)
 	return nil
+}
+
+// startAnalytics starts the writer of analytics, if they are wanted. It does not
+// wait for their database: what is recorded waits on disk.
+func startAnalytics(c config.Config, resolver *secrets.Resolver, m *observe.Metrics, log *zap.Logger) (*analytics.Writer, error) {
+	if c.Analytics.IsZero() {
+		return nil, nil
+	}
+	return analytics.NewWriter(analytics.Options{
+		Open: func(ctx context.Context) (*analytics.Store, error) { return openAnalytics(ctx, c, resolver) },
+		Dir:  filepath.Join(c.SpillDir, "analytics"), SpillBytes: c.AnalyticsSpill, Log: log,
+		Observer: analytics.Observer{
+			Written: func(n int) { m.AnalyticsRows(observe.AnalyticsWritten, n) },
+			Dropped: func(n int) { m.AnalyticsRows(observe.AnalyticsDropped, n) },
+			Waiting: func(_ int, bytes int64) { m.AnalyticsSpill(bytes) },
+			Up:      m.AnalyticsUp,
+		},
+	})
+}
+
+// openAnalytics resolves the connection string each time: it may have been rotated.
+func openAnalytics(ctx context.Context, c config.Config, resolver *secrets.Resolver) (*analytics.Store, error) {
+	dsn, err := resolver.Resolve(ctx, c.Analytics)
+	if err != nil {
+		return nil, err
+	}
+	return analytics.OpenStore(dsn.Reveal(), c.AnalyticsDatabase)
 }
 
 // watchTemporal makes /healthz red while Temporal does not answer: activities end
@@ -140,6 +181,7 @@ func newWorker(tc client.Client, c config.Config, role contract.Role, acts *acti
 		// Zero would abandon what is in flight: no flush, no hand-over.
 		WorkerStopTimeout:     c.ShutdownTimeout,
 		DisableWorkflowWorker: role != contract.Control,
+		Interceptors:          []interceptor.WorkerInterceptor{acts.Recording()},
 	}
 	if role == contract.Snapshot {
 		o.MaxConcurrentActivityExecutionSize = c.MaxConcurrentChunks

@@ -19,6 +19,7 @@ type result struct {
 	rows    int
 	began   time.Time
 	took    time.Duration
+	at      time.Time                     // when the sink had answered
 	parked  []sink.DeadLetter             // keys that have dead letters, where the sink's answer was lost
 	gone    map[change.TableID]sink.State // tables that left streaming: nothing of them was applied
 	faulty  map[change.TableID]error      // tables that the sink refuses for good
@@ -37,7 +38,8 @@ func (l *lane) commit(ctx, work context.Context) {
 	for p := range l.jobs {
 		r := result{plan: p, began: time.Now(), gone: map[change.TableID]sink.State{}, faulty: map[change.TableID]error{}}
 		r.err = l.applyAll(ctx, work, p, &r)
-		r.took = time.Since(r.began)
+		r.at = time.Now()
+		r.took = r.at.Sub(r.began)
 		if l.o.Trace != nil && ctx.Err() == nil {
 			l.traceFailed(&r)
 		}

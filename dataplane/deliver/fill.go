@@ -124,6 +124,7 @@ func (l *lane) add(ctx context.Context, p *partition, recs []Record) (outcome, e
 	}
 	plan.changes++
 	plan.bytes += rec.Bytes
+	l.taken, l.takenBytes = l.taken+1, l.takenBytes+int64(rec.Bytes)
 	if v != apply.Duplicate {
 		plan.commit = change.Position{Epoch: c.Pos.Epoch, Commit: c.Pos.Commit}
 		if c.Trace != "" {
@@ -211,6 +212,7 @@ func (l *lane) barrier(ctx context.Context, p *partition, rec *Record) (outcome,
 		p.retryAt = time.Now().Add(l.o.tick)
 		return later, nil
 	}
+	l.settled(p.committed, mark)
 	p.mark, p.committed, p.waiting, p.past, p.failing = mark, mark, false, true, time.Time{}
 	if rec.Change.Trace != "" {
 		l.traceTruncate(p, rec, began)

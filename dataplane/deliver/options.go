@@ -32,6 +32,10 @@ type Options struct {
 
 	Trace *trace.Pipeline // nil: not traced
 
+	// SourceAhead tells how much the source's clock is ahead of ours, so that lags are
+	// measured on one clock. Nil: not at all.
+	SourceAhead func() time.Duration
+
 	tick  time.Duration // how often waiting partitions are tried again
 	pause time.Duration // before the first retry
 }
@@ -97,8 +101,9 @@ type Observer struct {
 	Duplicates func(t change.TableID, n int)               // resent changes that were dropped
 	Contained  func(t change.TableID, n int)               // changes that the table's load had brought
 	Dead       func(t change.TableID, code fault.Code, n int)
-	Batch      func(rows, bytes int, took time.Duration) // rows after merging; bytes as sent to the sink
-	Lag        func(d time.Duration, n int)              // n changes became visible d after their commit
+	Batch      func(rows, bytes int, took time.Duration)                   // rows after merging; bytes as sent to the sink
+	Lag        func(t change.TableID, d time.Duration, n int)              // n changes became visible d after their commit
+	Moved      func(p sink.Partition, from, to int64, pos change.Position) // records from an offset to before another are done with
 	Opened     func(t change.TableID, loadedTo change.LSN)
 	Closed     func(t sink.Table, state sink.State, reason string) // t as it was opened
 	Retry      func(what string, err error, wait time.Duration)
@@ -117,6 +122,7 @@ type Status struct {
 	Contained  int64           `json:"contained"`         // skipped, since the load brought them
 	Dead       int64           `json:"dead"`              // set aside
 	Backlog    int64           `json:"backlog"`           // records not yet applied, as far as known
+	Bytes      int64           `json:"backlog_bytes"`     // of them: what is read ahead, and the rest by the mean size of records
 	Oldest     change.Position `json:"oldest"`            // lowest watermark of the open partitions
 	Through    change.LSN      `json:"through"`           // newest progress of capture that the log told of
 	Behind     int             `json:"partitions_behind"` // open partitions whose watermark is below Through

@@ -40,11 +40,10 @@ type lane struct {
 	failed map[change.TableID]time.Time // since when opening the table or gating it fails
 	left   map[change.TableID]uint64    // closed tables: the last batch that held them
 
-	// How much the source's clock is certainly ahead of ours: progress records that
-	// seem to come from the future tell. A clock that is behind looks like delay.
-	ahead  time.Duration
 	win    window
 	counts Status
+
+	taken, takenBytes int64 // records that were planned, for their mean size
 
 	jobs    chan *plan
 	results chan result
@@ -227,6 +226,10 @@ func (l *lane) finish(r result) error {
 // committed counts a batch and moves what the lane knows to be in the ledger.
 func (l *lane) committed(r result) {
 	now := time.Now()
+	visible := r.at
+	if l.o.SourceAhead != nil {
+		visible = visible.Add(l.o.SourceAhead()) // on the source's clock
+	}
 	p := r.plan
 	for _, d := range r.applied.Dead {
 		if tp := p.byTable[d.Table]; tp != nil {
@@ -237,6 +240,7 @@ func (l *lane) committed(r result) {
 	l.busy, l.done = nil, p.seq
 	for i, m := range p.parts {
 		if !r.out(m.t.info.ID) {
+			l.settled(m.committed, p.marks[i])
 			m.committed = p.marks[i]
 		}
 	}
@@ -262,10 +266,10 @@ func (l *lane) committed(r result) {
 			l.obs.Contained(id, tp.contained)
 		}
 		for _, run := range tp.commits {
-			d := max(now.Sub(time.Unix(0, run.at))+l.ahead, 0)
+			d := max(visible.Sub(time.Unix(0, run.at)), 0)
 			l.win.note(now, d, run.n)
 			if l.obs.Lag != nil {
-				l.obs.Lag(d, run.n)
+				l.obs.Lag(id, d, run.n)
 			}
 		}
 	}
@@ -282,6 +286,13 @@ func (l *lane) committed(r result) {
 	}
 	p.recycle()
 	l.free = append(l.free, p)
+}
+
+// settled tells of records that are done with.
+func (l *lane) settled(was, is sink.Watermark) {
+	if from := max(was.Offset, 0); is.Offset > from && l.obs.Moved != nil {
+		l.obs.Moved(is.Partition, from, is.Offset, is.Pos)
+	}
 }
 
 func (l *lane) countDead(d sink.DeadLetter) {
@@ -317,7 +328,6 @@ func (l *lane) park(dead []sink.DeadLetter) {
 func (l *lane) onTick(ctx context.Context) error {
 	now := time.Now()
 	if pr, ok := l.log.Progress(); ok {
-		l.ahead = max(l.ahead, pr.At.Sub(now))
 		due := l.nextIdle
 		if pr.Through > l.idleAt && l.busy == nil && l.open.empty() && l.buf.empty() {
 			due = due.Add(-l.o.IdleMark * 3 / 4) // nothing else to do, and somebody may be waiting for the position

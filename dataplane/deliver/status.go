@@ -44,10 +44,15 @@ func (l *lane) status(now time.Time) Status {
 		s.Backlog += ts.Backlog
 		s.Tables = append(s.Tables, ts)
 	}
+	if l.taken > 0 {
+		s.Bytes = int64(float64(s.Backlog) * float64(l.takenBytes) / float64(l.taken))
+	}
 	if l.busy != nil {
 		s.Backlog += int64(l.busy.changes)
+		s.Bytes += int64(l.busy.bytes)
 	}
 	s.Backlog += int64(l.open.changes)
+	s.Bytes += int64(l.open.bytes)
 	slices.SortFunc(s.Tables, func(a, b TableStatus) int { return strings.Compare(a.Table.String(), b.Table.String()) })
 	return s
 }

@@ -90,7 +90,7 @@ func (l *lane) traceCommitted(r *result) {
 				return !slices.ContainsFunc(t.Tables, func(n string) bool { return !out[n] })
 			})
 		}
-		l.o.Trace.Applied(trace.Batch{Began: r.began, Ended: r.began.Add(r.took), Changes: p.changes, Rows: r.rows, Bytes: int(r.applied.Bytes)}, kept)
+		l.o.Trace.Applied(trace.Batch{Began: r.began, Ended: r.at, Changes: p.changes, Rows: r.rows, Bytes: int(r.applied.Bytes)}, kept)
 	}
 	n := 0
 	for _, dead := range [][]sink.DeadLetter{r.applied.Dead, p.dead} { // causes before consequences

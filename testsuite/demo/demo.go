@@ -193,7 +193,8 @@ func (d *demo) startWorkers(ctx context.Context) error {
 			return err
 		}
 		cmd := exec.Command(d.program("worker"))
-		cmd.Env = append(d.env, fmt.Sprintf("SYNCLINE_HTTP_ADDR=127.0.0.1:%d", port), "SYNCLINE_SPILL_DIR="+filepath.Join(d.o.data, "spill"))
+		cmd.Env = append(d.env, fmt.Sprintf("SYNCLINE_HTTP_ADDR=127.0.0.1:%d", port), "SYNCLINE_SPILL_DIR="+filepath.Join(d.o.data, "spill"),
+			"SYNCLINE_ANALYTICS=env:SYNCLINE_CLICKHOUSE_URL")
 		cmd.Stdout, cmd.Stderr = log, log
 		// Ctrl-C is for the demo, which stops the workers in order.
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -35,6 +35,9 @@ type Config struct {
 	Traces   observe.TraceOptions
 
 	SpillDir            string
+	Analytics           secrets.Ref // zero: nothing is recorded
+	AnalyticsDatabase   string
+	AnalyticsSpill      int64 // bytes
 	MaxConcurrentChunks int
 	ShutdownTimeout     time.Duration
 
@@ -114,6 +117,7 @@ var notOurs = []string{
 	"SYNCLINE_SOURCE_DSN", "SYNCLINE_SINK_DSN", "SYNCLINE_KAFKA_BROKERS", "SYNCLINE_KAFKA_SECURED", "SYNCLINE_KAFKA_CA", "SYNCLINE_KAFKA_USER", "SYNCLINE_KAFKA_PASSWORD",
 	"SYNCLINE_CLICKHOUSE_URL", "SYNCLINE_CLICKHOUSE_NATIVE_URL", "SYNCLINE_TEMPORAL_UI",
 	"SYNCLINE_TEMPORAL_CLI", "SYNCLINE_DEVSTACK_SOCKET", "SYNCLINE_PG_BINDIR", "SYNCLINE_CACHE", "SYNCLINE_STACK",
+	"SYNCLINE_PROMETHEUS_URL", "SYNCLINE_PROMETHEUS_DIR", "SYNCLINE_PROMTOOL", "SYNCLINE_AMTOOL",
 }
 
 // links is what Kubernetes sets in every container for each Service, by default:

@@ -13,6 +13,8 @@ import (
 
 	"syncline/activities/contract"
 	"syncline/activities/frontend"
+	"syncline/analytics"
+	"syncline/pipeline"
 	"syncline/secrets"
 )
 
@@ -48,6 +50,19 @@ var settings = []Setting{
 		func(c *Config, v string) (err error) { c.Traces.Ratio, err = share(v); return err }},
 	{"SYNCLINE_SPILL_DIR", "", "Folder for transactions too large for memory; default `syncline` in the system's temporary folder. Needs room for the largest transaction; may be empty at start.",
 		func(c *Config, v string) error { c.SpillDir = v; return nil }},
+	{"SYNCLINE_ANALYTICS", "", "Where the connection string of the ClickHouse that takes analytics is kept, `env:NAME`, `file:path` or `vault:path#field`; unset: nothing is recorded, and `starter report` has nothing to show.",
+		func(c *Config, v string) (err error) { c.Analytics, err = reference(v); return err }},
+	{"SYNCLINE_ANALYTICS_DATABASE", analytics.DefaultDatabase, "Database of the analytics tables, which workers create and migrate; all workers of one Temporal namespace use the same.",
+		func(c *Config, v string) error { c.AnalyticsDatabase = v; return name(v) }},
+	{"SYNCLINE_ANALYTICS_SPILL", "1GiB", "Room on disk, in `SYNCLINE_SPILL_DIR`, for analytics while their ClickHouse is away; what is beyond it is dropped and counted.",
+		func(c *Config, v string) error {
+			size, err := pipeline.ParseSize(v)
+			if err != nil || size < 1<<20 {
+				return fmt.Errorf("is %q, not a size from 1MiB on, such as 1GiB", v)
+			}
+			c.AnalyticsSpill = int64(size)
+			return nil
+		}},
 	{"SYNCLINE_MAX_CONCURRENT_CHUNKS", "4", "Snapshot chunks that this worker copies at the same time; each takes one connection at the source and one at the sink.",
 		func(c *Config, v string) (err error) { c.MaxConcurrentChunks, err = number(v, 1, 256); return err }},
 	{"SYNCLINE_SHUTDOWN_TIMEOUT", "30s", "Time to flush and checkpoint after SIGTERM before the worker ends regardless.",
