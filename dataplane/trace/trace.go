@@ -121,6 +121,9 @@ func (p *Pipeline) Told(traceparent string) (oteltrace.SpanContext, bool) {
 // Derived is the context that the capture span of the transaction at a position
 // has, or would have if it were sampled.
 func (p *Pipeline) Derived(pos change.Position) oteltrace.SpanContext {
+	if p == nil {
+		return oteltrace.SpanContext{}
+	}
 	return p.origin.context(pos, 0)
 }
 
@@ -135,6 +138,9 @@ type Captured struct {
 
 // Captured makes the capture span of a transaction.
 func (p *Pipeline) Captured(t Transaction, c Captured) {
+	if p == nil {
+		return
+	}
 	ctx := context.Background()
 	if t.parent.IsValid() {
 		ctx = oteltrace.ContextWithRemoteSpanContext(ctx, t.parent)
@@ -193,6 +199,9 @@ func batchAttrs(b Batch) []attribute.KeyValue {
 
 // DeadLetter makes the span of a change that was set aside, in its transaction's trace.
 func (p *Pipeline) DeadLetter(capture oteltrace.SpanContext, code fault.Code, pos change.Position, table change.TableID, partition int, offset int64) {
+	if p == nil {
+		return
+	}
 	now := time.Now()
 	p.span(oteltrace.ContextWithRemoteSpanContext(context.Background(), capture), SpanDeadLetter, oteltrace.SpanKindInternal, now, now, nil,
 		&fault.Error{Code: code, What: "a change of table " + table.String() + " was set aside"},

@@ -226,6 +226,8 @@ func TestOff(t *testing.T) {
 	if _, ok := p.Told("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"); ok {
 		t.Error("told")
 	}
+	p.Captured(Transaction{}, Captured{})
+	p.DeadLetter(p.Derived(change.Position{Epoch: 1, Commit: 1}), "x", change.Position{}, change.TableID{}, 0, 0)
 	p.Applied(Batch{}, []Applied{{}})
 	p.BatchFailed(Batch{}, err, nil)
 	p.Retry("x", err)
