@@ -20,6 +20,7 @@ import (
 	"syncline/dataplane/deliver"
 	"syncline/dataplane/fault"
 	"syncline/dataplane/sink"
+	"syncline/dataplane/trace"
 	"syncline/dataplane/transport/kafka"
 	"syncline/pipeline"
 	"syncline/secrets"
@@ -67,6 +68,8 @@ func (a *Activities) Deliver(ctx context.Context, in contract.DeliverInput) (err
 	defer tally.Close()
 	loop := fmt.Sprintf("deliver/%s/%s/%d", in.Spec.Name, in.Sink, in.Lane)
 	done := a.Health.Expect(loop, stalled)
+	began := time.Now()
+	tracer := a.tracer(ctx, in.Spec.Name, trace.AttrSink.String(in.Sink), trace.AttrLane.Int(in.Lane))
 	defer func() {
 		done(goesOn(ctx, err))
 		a.retried(ctx, in.Spec.Name, err)
@@ -75,7 +78,8 @@ func (a *Activities) Deliver(ctx context.Context, in contract.DeliverInput) (err
 	var last atomic.Pointer[contract.DeliverProgress]
 	last.Store(&contract.DeliverProgress{Worker: a.Worker, Attempt: info.Attempt, At: time.Now()})
 
-	err = long(ctx, func() any { return last.Load() }, func(ctx context.Context) error {
+	err = long(ctx, func() any { return last.Load() }, func(ctx context.Context) (err error) {
+		defer func() { attemptFailed(ctx, tracer, "deliver", began, err) }()
 		conf, err := findSink(&in.Spec, in.Sink)
 		if err != nil {
 			return err
@@ -145,7 +149,7 @@ func (a *Activities) Deliver(ctx context.Context, in contract.DeliverInput) (err
 			})
 		}
 		o := deliverOptions(&in, &conf)
-		o.SourceAhead = clock.ahead
+		o.SourceAhead, o.Trace = clock.ahead, tracer
 		return deliver.Run(ctx, o, records, sk, srv, obs)
 	})
 	if fault.Is(err, sink.CodeFenced) {

@@ -70,22 +70,22 @@ func subjectOf(name string, arg any) subject {
 		s.pipeline, s.object = in.Pipeline, in.Sink.Name+" "+in.Table.String()
 	}
 	switch in := arg.(type) {
-	case *contract.CaptureInput:
+	case contract.CaptureInput:
 		s.pipeline, s.component = in.Spec.Name, captureComponent
-	case *contract.DeliverInput:
+	case contract.DeliverInput:
 		s.pipeline, s.component = in.Spec.Name, deliverComponent(in.Sink, in.Lane)
-	case *contract.SetupInput:
+	case contract.SetupInput:
 		s.pipeline, s.object = in.Spec.Name, in.Spec.SlotName()
-	case *contract.SinkInput:
+	case contract.SinkInput:
 		s.pipeline, s.object = in.Spec.Name, in.Sink
-	case *contract.TeardownInput:
+	case contract.TeardownInput:
 		s.pipeline, s.object = in.Spec.Name, in.Spec.SlotName()
-	case *contract.TableTask:
-		table(*in)
-	case *contract.ChunkTask:
+	case contract.TableTask:
+		table(in)
+	case contract.ChunkTask:
 		table(in.TableTask)
 		s.object += fmt.Sprintf(" chunk %d", in.N)
-	case *contract.HoldInput:
+	case contract.HoldInput:
 		s.pipeline = in.Pipeline
 	}
 	return s

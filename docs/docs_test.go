@@ -12,6 +12,7 @@ import (
 
 	"syncline/activities/contract"
 	"syncline/activities/frontend"
+	"syncline/activities/observe"
 	"syncline/pipeline"
 	"syncline/worker/config"
 )
@@ -76,7 +77,13 @@ certificate is read at start.
 
 ` + frontend.Reference() + `
 ` + "`TEMPORAL_GRPC_META_<NAME>`" + ` adds metadata to every request.
-`
+
+## Where traces go
+
+A worker reads OpenTelemetry's standard variables; what is traced is in
+[operations.md](operations.md#traces).
+
+` + observe.TraceReference()
 }
 
 func TestReferenceIsFresh(t *testing.T) {

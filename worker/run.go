@@ -47,6 +47,12 @@ func run(ctx context.Context, c config.Config, identity string, log *zap.Logger)
 		defer cancel()
 		err = errors.Join(err, server.Close(last))
 	}()
+	traces, err := observe.NewTraces(ctx, c.Traces, identity, c.BuildID, log)
+	if err != nil {
+		return err
+	}
+	// A collector that does not answer must not hold up the end, nor make it a failure.
+	defer traces.Close(3 * time.Second)
 	resolver, err := secrets.New(c.Secrets())
 	if err != nil {
 		return err
@@ -80,7 +86,7 @@ func run(ctx context.Context, c config.Config, identity string, log *zap.Logger)
 	acts := &activities.Activities{
 		Analytics: recorder,
 		Client:    tc, Secrets: resolver, Metrics: metrics, Health: health, Log: log,
-		SpillDir: c.SpillDir, Worker: identity,
+		SpillDir: c.SpillDir, Worker: identity, Tracer: traces.Tracer(),
 	}
 	var running []worker.Worker
 	for _, role := range c.Roles {

@@ -8,6 +8,7 @@ import (
 	"syncline/dataplane/change"
 	"syncline/dataplane/fault"
 	"syncline/dataplane/sink"
+	"syncline/dataplane/trace"
 )
 
 // Options of a lane. Zero values mean the defaults.
@@ -28,6 +29,8 @@ type Options struct {
 	// records, and lets a transaction exceed the limits of a batch. A TRUNCATE and a
 	// change of schema still stand between what is before and after them.
 	Transactional bool
+
+	Trace *trace.Pipeline // nil: not traced
 
 	// SourceAhead tells how much the source's clock is ahead of ours, so that lags are
 	// measured on one clock. Nil: not at all.

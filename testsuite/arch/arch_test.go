@@ -64,6 +64,7 @@ func TestImportRules(t *testing.T) {
 		}
 		if under(name, "dataplane", "analytics", "secrets", "pipeline") {
 			never("the data plane does not know Temporal, not even indirectly", p.Deps, temporal)
+			never("where spans go is the worker's business", p.Deps, "go.opentelemetry.io/otel/sdk", "go.opentelemetry.io/otel/exporters")
 			never("imports follow the flow", p.Deps, "syncline/activities", "syncline/workflows", "syncline/worker", "syncline/starter", "syncline/testsuite")
 		}
 		if under(name, "dataplane/change", "dataplane/apply", "dataplane/pgtext", "dataplane/transport/debezium") {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -202,6 +203,13 @@ func TestAnalytics(t *testing.T) {
 	gate.set(false)
 	r.work(rnd, done, &next, 2*time.Second)
 	p.converged()
+	until(t, bound, "what waited on disk is recorded", func(context.Context) error {
+		left, err := filepath.Glob(filepath.Join(r.dir, "spill", "analytics", "*", "*.segment"))
+		if err == nil && len(left) > 0 {
+			err = fmt.Errorf("%d segments are left", len(left))
+		}
+		return err
+	})
 	second.stop() // which hands over what it counted last
 
 	var total int64
@@ -313,5 +321,92 @@ func (r *rig) lagAsTheServersSay() {
 	r.t.Logf("mean lag of %d rows: recorded %s, by the servers' commit times %s", len(source), recorded, servers)
 	if d := recorded - servers; d < -10*time.Millisecond || d > 10*time.Millisecond {
 		r.t.Errorf("recorded mean lag %s, by the servers' commit times %s", recorded, servers)
+	}
+}
+
+// Refused rows, an unreachable sink and a refused login are recorded as what they
+// are, as often as they were.
+func TestAnalyticsOfFailures(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.recorded()
+	u, err := url.Parse(r.sinkDSN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gate := newGateway(t, u.Host)
+	u.Host = gate.l.Addr().String()
+	right := u.String()
+	u.User = url.User("nobody_of_that_name")
+	wrong := u.String()
+	secret := filepath.Join(r.dir, "sink.dsn")
+	login := func(dsn string) {
+		if err := os.WriteFile(secret+".new", []byte(dsn), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(secret+".new", secret); err != nil {
+			t.Fatal(err)
+		}
+	}
+	login(right)
+	r.exec("CREATE TABLE account (id int PRIMARY KEY, v text)", "INSERT INTO account SELECT i, 'old' FROM generate_series(1, 100) i")
+	w := r.start()
+	p := r.pipe(strings.Replace(declaration, `{name: pg, type: postgres, dsn: "env:E2E_SINK", lanes: 2}`, `{name: pg, type: postgres, dsn: "file:`+secret+`", lanes: 2}`, 1) +
+		"  include: [public.*]\nobjectives: [{indicator: apply-errors}, {name: fresh, indicator: lag, within: 1h}]\n" + smallChunks)
+	p.mustApply()
+	p.awaitPhase(bound, contract.Streaming)
+
+	if _, err := scalar(t.Context(), r.sinkDSN, "ALTER TABLE account ADD CONSTRAINT positive CHECK (id > 0)"); err != nil {
+		t.Fatal(err)
+	}
+	r.exec("INSERT INTO account SELECT -i, 'refused' FROM generate_series(1, 7) i")
+	p.converged() // so that what follows is not merged with it
+	r.exec("UPDATE account SET v = 'behind' WHERE id IN (-1, -2)", "UPDATE account SET v = 'taken' WHERE id > 0")
+	p.converged()
+	letters, err := strconv.ParseInt(r.one(r.sinkDSN, "SELECT count(*)::text FROM syncline.dead_letters"), 10, 64)
+	if err != nil || letters != 9 {
+		t.Fatalf("%d dead letters in the ledger, want 9: %v", letters, err)
+	}
+
+	gate.set(true)
+	r.exec("UPDATE account SET v = 'late' WHERE id > 0")
+	// What is counted is handed over when its window has ended.
+	until(t, bound, "retries are recorded", r.recordedAtLeast(1, "SELECT sum(retries) FROM {db}.retries WHERE component LIKE 'deliver/pg/%' AND code = 'SinkUnreachable'"))
+	p.mustUpdate(contract.PauseUpdate, nil, nil)
+	login(wrong)
+	gate.set(false)
+	p.mustUpdate(contract.ResumeUpdate, nil, nil)
+	until(t, bound, "the refused login is recorded", r.recordedAtLeast(1, "SELECT count() FROM {db}.security_events WHERE kind = 'auth' AND code = 'SinkAuthFailed' AND component LIKE 'deliver/pg/%'"))
+	login(right)
+	p.converged()
+	w.stop()
+
+	for q, want := range map[string]int64{
+		"SELECT sum(letters) FROM {db}.dead_letters WHERE sink = 'pg'":                           letters,
+		"SELECT sum(letters) FROM {db}.dead_letters WHERE sink = 'pg' AND code = 'RowRejected'":  7,
+		"SELECT sum(letters) FROM {db}.dead_letters WHERE sink = 'pg' AND code = 'ParkedBehind'": 2,
+		"SELECT sum(letters) FROM {db}.dead_letters WHERE sink = 'ch'":                           0,
+		"SELECT sum(updates) FROM {db}.applies WHERE sink = 'pg'":                                200,
+		"SELECT sum(good) FROM {db}.objectives WHERE objective = 'apply-errors'":                 200 + 209,
+		"SELECT sum(bad) FROM {db}.objectives WHERE objective = 'apply-errors'":                  letters,
+		"SELECT sum(bad) FROM {db}.objectives WHERE objective = 'fresh'":                         0,
+		"SELECT countIf(message LIKE '%nobody%' OR message = '') FROM {db}.security_events":      0,
+	} {
+		if have := r.sum(q); have != want {
+			t.Errorf("%s: %d, want %d", q, have, want)
+		}
+	}
+	if n := r.sum("SELECT count() FROM {db}.errors WHERE component LIKE 'deliver/pg/%' AND run != ''"); n < 1 {
+		t.Error("no failed attempt is recorded")
+	}
+}
+
+// recordedAtLeast looks whether analytics show a number.
+func (r *rig) recordedAtLeast(n int64, q string) func(context.Context) error {
+	return func(context.Context) error {
+		if have := r.sum(q); have < n {
+			return fmt.Errorf("%d so far", have)
+		}
+		return nil
 	}
 }

@@ -16,6 +16,7 @@ import (
 
 	"syncline/activities/contract"
 	"syncline/activities/frontend"
+	"syncline/activities/observe"
 	"syncline/secrets"
 )
 
@@ -31,6 +32,7 @@ type Config struct {
 	HTTPAddr string
 	LogLevel zapcore.Level
 	Pprof    bool
+	Traces   observe.TraceOptions
 
 	SpillDir            string
 	Analytics           secrets.Ref // zero: nothing is recorded
@@ -78,6 +80,10 @@ func Load(environ []string) (Config, error) {
 	errs = append(errs, unknown(env)...)
 	var err error
 	if c.Temporal, err = frontend.Load(environ, c.temporal); err != nil {
+		errs = append(errs, apart(err)...)
+	}
+
+	if err := c.Traces.Read(func(n string) string { return env[n] }); err != nil {
 		errs = append(errs, apart(err)...)
 	}
 
