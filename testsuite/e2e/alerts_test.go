@@ -89,20 +89,20 @@ func TestAlertsFireAndClear(t *testing.T) {
 	for _, name := range []string{"SynclineRetrying", "SynclineSinkStuck", "SynclineBacklogGrows", "SynclineBacklogOverCapacity"} {
 		w.fires(name, here)
 	}
-	w.fires("SynclineLoopStalled", mine)
 	w.fires("SynclineAnalyticsSpills", mine)
-	way.set(false)
 	records.set(false)
+	w.fires("SynclineLoopStalled", mine)
+	way.set(false)
 	for _, name := range []string{"SynclineSinkStuck", "SynclineBacklogGrows", "SynclineBacklogOverCapacity", "SynclineRetrying"} {
 		w.clears(name, here)
 	}
 	w.clears("SynclineLoopStalled", mine)
-	w.clears("SynclineAnalyticsSpills", mine)
 	// What had waited was late.
 	w.fired("SynclineErrorBudgetBurns", here, `objective="fresh"`)
 	w.clears("SynclineErrorBudgetBurns", here)
 	rest()
 	w.clears("SynclineDeliveryLag", here)
+	w.clears("SynclineAnalyticsSpills", mine)
 
 	// A transaction that does not end makes the source keep its log.
 	release := r.holdLog(w.slotBytes)
