@@ -148,7 +148,7 @@ func TestPrometheusPanelsHaveAnswers(t *testing.T) {
 			if p.Source != Prometheus {
 				continue
 			}
-			expr := strings.NewReplacer("$pipeline", name, "$__rate_interval", "1m").Replace(p.Query)
+			expr := p.Expanded("", name)
 			if strings.Contains(expr, "$") {
 				t.Errorf("%s: %s: a variable is left in %s", d.UID, p.Title, expr)
 			}
@@ -218,28 +218,6 @@ func everyRow() []analytics.Row {
 	}
 }
 
-// plainSQL replaces what Grafana's plugin would, over the last hour and the next, since
-// hourly rows bear the beginning of their hour.
-func plainSQL(q, database, pipeline string) string {
-	span := func(f string) func(string) string {
-		return func(column string) string { return strings.ReplaceAll(f, "@", column) }
-	}
-	for macro, with := range map[string]func(string) string{
-		"$__timeFilter(":   span("@ >= now() - INTERVAL 2 HOUR AND @ <= now() + INTERVAL 1 HOUR"),
-		"$__timeInterval(": span("toStartOfInterval(toDateTime(@), INTERVAL 15 second)"),
-	} {
-		for {
-			before, rest, found := strings.Cut(q, macro)
-			if !found {
-				break
-			}
-			column, after, _ := strings.Cut(rest, ")")
-			q = before + "(" + with(column) + ")" + after
-		}
-	}
-	return strings.NewReplacer(Database+".", database+".", "${pipeline:regex}", pipeline).Replace(q)
-}
-
 // Each panel over ClickHouse has rows when every table has one, and every table is
 // looked at by a panel.
 func TestClickHousePanelsHaveRows(t *testing.T) {
@@ -282,7 +260,7 @@ func TestClickHousePanelsHaveRows(t *testing.T) {
 				}
 			}
 			for _, pipeline := range []string{"shop", "other"} {
-				sql := plainSQL(p.Query, database, pipeline)
+				sql := p.Expanded(database, pipeline)
 				if strings.Contains(sql, "$_") || strings.Contains(sql, "${") {
 					t.Errorf("%s: %s: a variable is left in %s", d.UID, p.Title, sql)
 				}

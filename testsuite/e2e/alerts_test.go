@@ -100,6 +100,7 @@ func TestAlertsFireAndClear(t *testing.T) {
 	// What had waited was late.
 	w.fired("SynclineErrorBudgetBurns", here, `objective="fresh"`)
 	w.clears("SynclineErrorBudgetBurns", here)
+	w.answers(p.name + "|" + lost.name)
 	rest()
 	w.clears("SynclineDeliveryLag", here)
 	w.clears("SynclineAnalyticsSpills", mine)
@@ -232,6 +233,41 @@ func (w *alerting) await(what, expr string, want bool) {
 		}
 		return err
 	})
+}
+
+// unproduced are panels over what nothing in this test makes: verifications, repairs,
+// rotations, costs, conflicts between regions, and restarts of a capture.
+var unproduced = []string{
+	"Tables by their last verdict", "Tables that differ", "Verifications", "Last verifications", "Repairs",
+	"Steps of rotations", "Cost by day", "Cost by table", "Conflicts", "Duplicates by cause", "Duplicates dropped",
+	"Contained in a snapshot", "Fenced attempts",
+}
+
+// answers: after changes and faults, every other panel shows something of pipelines
+// that match.
+func (w *alerting) answers(pipelines string) {
+	w.r.t.Helper()
+	for _, d := range board.Dashboards() {
+		for _, panel := range d.Panels {
+			if slices.Contains(unproduced, panel.Title) {
+				continue
+			}
+			q := panel.Expanded(w.r.clickDB, pipelines)
+			until(w.r.t, time.Minute, "an answer for "+d.Title+": "+panel.Title, func(ctx context.Context) error {
+				if panel.Source == board.Prometheus {
+					found, err := w.ask(ctx, q)
+					if err == nil && len(found) == 0 {
+						err = fmt.Errorf("none to %s", q)
+					}
+					return err
+				}
+				if w.r.click("SELECT count() FROM ("+q+")") == "0\n" {
+					return fmt.Errorf("no row of %s", q)
+				}
+				return nil
+			})
+		}
+	}
 }
 
 // quiet: nothing fires for this test.
