@@ -33,10 +33,12 @@ type Activities struct {
 	Metrics *observe.Metrics
 	// Analytics takes what is counted; nil: nobody wants it.
 	Analytics *analytics.Writer
-	Health    *observe.Health
-	Log       *zap.Logger
-	SpillDir  string
-	Worker    string // identity of the process
+	// AnalyticsStore opens what was recorded, to report on it; nil: nothing is recorded.
+	AnalyticsStore func(context.Context) (*analytics.Store, error)
+	Health         *observe.Health
+	Log            *zap.Logger
+	SpillDir       string
+	Worker         string // identity of the process
 }
 
 // ByRole returns the activities that a worker of the role registers, by name.
@@ -45,6 +47,7 @@ func (a *Activities) ByRole(r contract.Role) map[string]any {
 	case contract.Control:
 		return map[string]any{
 			contract.InspectActivity:           a.Inspect,
+			contract.MeasureActivity:           a.Measure,
 			contract.ResolveActivity:           a.Resolve,
 			contract.EnsureTopicsActivity:      a.EnsureTopics,
 			contract.EnsurePublicationActivity: a.EnsurePublication,
