@@ -113,3 +113,20 @@ func (p Points) Sum() *float64 {
 	}
 	return sum
 }
+
+// Say tells in a sentence how complete the counts are.
+func (c Coverage) Say() string {
+	switch {
+	case c.Share == nil:
+		return "how complete the counts are is not known: " + c.Why
+	case c.Recorded == c.Spanned:
+		return "the counts are complete: " + Whole(float64(c.Recorded)) + " records of the log, without a gap"
+	}
+	text := "the counts are INCOMPLETE: they cover " + Percent(*c.Share) + " of " + Whole(float64(c.Spanned)) + " records of the log"
+	for _, s := range c.Sinks {
+		if s.Recorded != s.Spanned {
+			text += "; at " + s.Sink + " " + Whole(float64(s.Spanned-s.Recorded)) + " are missing"
+		}
+	}
+	return text
+}
