@@ -12,6 +12,7 @@ import (
 
 	"syncline/activities/contract"
 	"syncline/activities/frontend"
+	"syncline/analytics/report"
 	"syncline/pipeline"
 	"syncline/worker/config"
 )
@@ -77,6 +78,30 @@ certificate is read at start.
 ` + frontend.Reference() + `
 ` + "`TEMPORAL_GRPC_META_<NAME>`" + ` adds metadata to every request.
 `
+}
+
+// The definitions in indicators.md are those of the code.
+func TestIndicatorsAreFresh(t *testing.T) {
+	const begin, end = "<!-- definitions -->\n", "<!-- end -->"
+	text := read(t, "indicators.md")
+	head, rest, ok := strings.Cut(text, begin)
+	_, tail, closed := strings.Cut(rest, end)
+	if !ok || !closed {
+		t.Fatal("indicators.md has no place for the definitions")
+	}
+	want := head + begin + report.Reference() + end + tail
+	if *update {
+		if err := os.WriteFile("indicators.md", []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	} else if text != want {
+		t.Error("indicators.md is stale (fix: go test ./docs -update)")
+	}
+	for _, s := range []report.State{report.Kept, report.Burning, report.Broken, report.Unknown} {
+		if !strings.Contains(text, "`"+string(s)+"`") {
+			t.Errorf("state %s is not documented", s)
+		}
+	}
 }
 
 func TestReferenceIsFresh(t *testing.T) {

@@ -39,6 +39,9 @@ func DrawReport(w io.Writer, s Style, r *report.Report) {
 			if n == 0 {
 				name = i.Title
 			}
+			if n == 0 && (i.ID == report.Lag || i.ID == report.Throughput) { // there is no whole of percentiles or stages
+				name += ", " + l.Label
+			}
 			rows = append(rows, []string{name, report.Say(l.Value, l.Unit), report.Spark(l.Points, sparkWidth, i.Better, levels)})
 		}
 		rows = append(rows, c.under(i.Note)...)
