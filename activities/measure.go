@@ -23,7 +23,7 @@ func (a *Activities) Measure(ctx context.Context, in contract.ReportInput) (out 
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = s.Close() }() // it was only read
+	defer func() { _ = s.Close() }()       // it was only read
 	if err := s.Migrate(ctx); err != nil { // nobody may have written yet
 		return nil, err
 	}

@@ -158,7 +158,7 @@ type fakes struct {
 	report contract.Report
 	// measured is what a report says, but for its name, time and objectives
 	measured report.Report
-	blocks []string // that CreateSlot waits for
+	blocks   []string // that CreateSlot waits for
 }
 
 func (f *fakes) waiting() []string {
