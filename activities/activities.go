@@ -6,7 +6,9 @@ import (
 	"crypto/x509"
 	"os"
 	"path/filepath"
+	"time"
 
+	"go.opentelemetry.io/otel/attribute"
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/client"
 	"go.uber.org/zap"
@@ -20,6 +22,7 @@ import (
 	chsink "syncline/dataplane/sink/clickhouse"
 	pgsink "syncline/dataplane/sink/postgres"
 	source "syncline/dataplane/source/postgres"
+	"syncline/dataplane/trace"
 	"syncline/dataplane/transport/debezium"
 	"syncline/dataplane/transport/kafka"
 	"syncline/pipeline"
@@ -38,7 +41,8 @@ type Activities struct {
 	Health         *observe.Health
 	Log            *zap.Logger
 	SpillDir       string
-	Worker         string // identity of the process
+	Worker         string        // identity of the process
+	Tracer         *trace.Tracer // nil: nothing is traced
 }
 
 // ByRole returns the activities that a worker of the role registers, by name.
@@ -79,6 +83,29 @@ func (a *Activities) logger(ctx context.Context, pipeline string) *zap.Logger {
 	info := activity.GetInfo(ctx)
 	return a.Log.With(zap.String("pipeline", pipeline), zap.String("activity", info.ActivityType.Name),
 		zap.String("workflow", info.WorkflowExecution.ID), zap.String("run", info.WorkflowExecution.RunID), zap.Int32("attempt", info.Attempt))
+}
+
+// tracer makes spans that lead to the run of the workflow. The names are those
+// that Temporal's own OpenTelemetry interceptors use, as far as they have one.
+func (a *Activities) tracer(ctx context.Context, pipeline string, attrs ...attribute.KeyValue) *trace.Pipeline {
+	if a.Tracer == nil {
+		return nil
+	}
+	info := activity.GetInfo(ctx)
+	return a.Tracer.Pipeline(pipeline, append([]attribute.KeyValue{
+		attribute.String("temporalWorkflowID", info.WorkflowExecution.ID),
+		attribute.String("temporalRunID", info.WorkflowExecution.RunID),
+		attribute.String("temporalActivityID", info.ActivityID),
+		attribute.Int("temporalAttempt", int(info.Attempt)),
+	}, attrs...)...)
+}
+
+// attemptFailed traces an attempt that ended by a fault, not by its cancellation;
+// one that was overtaken may have been told so by both.
+func attemptFailed(ctx context.Context, p *trace.Pipeline, loop string, began time.Time, err error) {
+	if ctx.Err() == nil || fault.Is(err, sink.CodeFenced) {
+		p.AttemptFailed(loop, began, err)
+	}
 }
 
 func (a *Activities) source(ctx context.Context, name string, s pipeline.Source) (*source.Server, error) {
@@ -137,17 +164,17 @@ func (a *Activities) tls(ctx context.Context, t *pipeline.TLS) (*tls.Config, err
 	if t.CAFile != "" {
 		pem, err := os.ReadFile(t.CAFile)
 		if err != nil {
-			return nil, fault.Permanent("TLSFile", err, "mount the file in every worker", "certificate authority")
+			return nil, fault.Permanent(codeTLSFile, err, "mount the file in every worker", "certificate authority")
 		}
 		cfg.RootCAs = x509.NewCertPool()
 		if !cfg.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fault.Permanent("TLSFile", nil, "give a PEM file", "%s holds no certificate", t.CAFile)
+			return nil, fault.Permanent(codeTLSFile, nil, "give a PEM file", "%s holds no certificate", t.CAFile)
 		}
 	}
 	if t.CertFile != "" {
 		cert, err := os.ReadFile(t.CertFile)
 		if err != nil {
-			return nil, fault.Permanent("TLSFile", err, "mount the file in every worker", "client certificate")
+			return nil, fault.Permanent(codeTLSFile, err, "mount the file in every worker", "client certificate")
 		}
 		key, err := a.Secrets.Resolve(ctx, t.Key)
 		if err != nil {
@@ -155,7 +182,7 @@ func (a *Activities) tls(ctx context.Context, t *pipeline.TLS) (*tls.Config, err
 		}
 		pair, err := tls.X509KeyPair(cert, []byte(key.Reveal()))
 		if err != nil {
-			return nil, fault.Permanent("TLSFile", nil, "give the key of that certificate", "client certificate %s and its key do not fit", t.CertFile)
+			return nil, fault.Permanent(codeTLSFile, nil, "give the key of that certificate", "client certificate %s and its key do not fit", t.CertFile)
 		}
 		cfg.Certificates = []tls.Certificate{pair}
 	}

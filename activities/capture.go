@@ -29,6 +29,8 @@ func (a *Activities) Capture(ctx context.Context, in contract.CaptureInput) (err
 	defer tally.Close()
 	loop := "capture/" + in.Spec.Name
 	done := a.Health.Expect(loop, stalled)
+	began := time.Now()
+	tracer := a.tracer(ctx, in.Spec.Name)
 	defer func() {
 		done(goesOn(ctx, err))
 		a.retried(ctx, in.Spec.Name, err)
@@ -37,7 +39,8 @@ func (a *Activities) Capture(ctx context.Context, in contract.CaptureInput) (err
 	var last atomic.Pointer[contract.CaptureProgress]
 	last.Store(&contract.CaptureProgress{Worker: a.Worker, Attempt: info.Attempt, At: time.Now()})
 
-	return long(ctx, func() any { return last.Load() }, func(ctx context.Context) error {
+	return long(ctx, func() any { return last.Load() }, func(ctx context.Context) (err error) {
+		defer func() { attemptFailed(ctx, tracer, "capture", began, err) }()
 		srv, err := a.source(ctx, in.Spec.Name, in.Spec.Source)
 		if err != nil {
 			return err
@@ -76,7 +79,13 @@ func (a *Activities) Capture(ctx context.Context, in contract.CaptureInput) (err
 		}()
 		rate := newRate()
 		var written capture.Status // as of the last look
-		counted := &countedLog{Log: records, m: metrics, tally: tally, pending: map[countKey]int{}}
+		var to capture.Log = records
+		if tracer != nil {
+			traced := capture.Trace(records, tracer)
+			defer traced.Finish()
+			to = traced
+		}
+		counted := &countedLog{Log: to, m: metrics, tally: tally, pending: map[countKey]int{}}
 		defer counted.flush()
 		err = capture.Run(ctx, stream, counted, capture.Options{
 			Epoch: in.Epoch, CreatedAt: in.SlotAt, StatusInterval: in.Spec.Stream.StatusInterval.Std(),

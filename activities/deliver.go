@@ -20,6 +20,7 @@ import (
 	"syncline/dataplane/deliver"
 	"syncline/dataplane/fault"
 	"syncline/dataplane/sink"
+	"syncline/dataplane/trace"
 	"syncline/dataplane/transport/kafka"
 	"syncline/pipeline"
 	"syncline/secrets"
@@ -67,6 +68,8 @@ func (a *Activities) Deliver(ctx context.Context, in contract.DeliverInput) (err
 	defer tally.Close()
 	loop := fmt.Sprintf("deliver/%s/%s/%d", in.Spec.Name, in.Sink, in.Lane)
 	done := a.Health.Expect(loop, stalled)
+	began := time.Now()
+	tracer := a.tracer(ctx, in.Spec.Name, trace.AttrSink.String(in.Sink), trace.AttrLane.Int(in.Lane))
 	defer func() {
 		done(goesOn(ctx, err))
 		a.retried(ctx, in.Spec.Name, err)
@@ -75,7 +78,8 @@ func (a *Activities) Deliver(ctx context.Context, in contract.DeliverInput) (err
 	var last atomic.Pointer[contract.DeliverProgress]
 	last.Store(&contract.DeliverProgress{Worker: a.Worker, Attempt: info.Attempt, At: time.Now()})
 
-	err = long(ctx, func() any { return last.Load() }, func(ctx context.Context) error {
+	err = long(ctx, func() any { return last.Load() }, func(ctx context.Context) (err error) {
+		defer func() { attemptFailed(ctx, tracer, "deliver", began, err) }()
 		conf, err := findSink(&in.Spec, in.Sink)
 		if err != nil {
 			return err
@@ -109,13 +113,15 @@ func (a *Activities) Deliver(ctx context.Context, in contract.DeliverInput) (err
 		}()
 		tally.Skew(clock.read)
 		var token atomic.Int64
-		obs := deliverObserver(metrics, tally, &token, log)
+		metrics.Capacity(capacity(&in.Spec))
+		obs := a.deliverObserver(&in, metrics, tally, &token, log)
 		gates := a.tellGates(ctx, in.Spec.Name, in.Sink, log)
 		known, err := sk.Tables(ctx)
 		if err != nil {
 			return err
 		}
 		for _, t := range known { // the attempt that gated it may not have been heard
+			metrics.Gated(t.ID.String(), t.State == sink.Gated)
 			if t.State == sink.Gated {
 				gates(t, t.Reason)
 			}
@@ -123,6 +129,7 @@ func (a *Activities) Deliver(ctx context.Context, in contract.DeliverInput) (err
 		closed := obs.Closed
 		obs.Closed = func(t sink.Table, st sink.State, reason string) {
 			closed(t, st, reason)
+			metrics.Gated(t.ID.String(), st == sink.Gated)
 			if st == sink.Gated {
 				gates(t, reason)
 			}
@@ -141,7 +148,7 @@ func (a *Activities) Deliver(ctx context.Context, in contract.DeliverInput) (err
 			})
 		}
 		o := deliverOptions(&in, &conf)
-		o.SourceAhead = clock.ahead
+		o.SourceAhead, o.Trace = clock.ahead, tracer
 		return deliver.Run(ctx, o, records, sk, srv, obs)
 	})
 	if fault.Is(err, sink.CodeFenced) {
@@ -181,11 +188,13 @@ func deliverOptions(in *contract.DeliverInput, s *pipeline.Sink) deliver.Options
 	}
 }
 
-func deliverObserver(m *observe.Deliver, tally *analytics.Tally, token *atomic.Int64, log *zap.Logger) deliver.Observer {
+func (a *Activities) deliverObserver(in *contract.DeliverInput, m *observe.Deliver, tally *analytics.Tally, token *atomic.Int64, log *zap.Logger) deliver.Observer {
+	promised := a.promises(&in.Spec, tally)
 	return deliver.Observer{
 		Applied: func(t change.TableID, op change.Op, n int) {
 			m.Applied(t.String(), op.String(), n)
 			tally.Applied(t.String(), op.String(), n)
+			promised.taken(n)
 		},
 		Duplicates: func(t change.TableID, n int) {
 			m.Duplicates(t.String(), n)
@@ -198,6 +207,7 @@ func deliverObserver(m *observe.Deliver, tally *analytics.Tally, token *atomic.I
 		Dead: func(t change.TableID, code fault.Code, n int) {
 			m.DeadLetters(t.String(), n)
 			tally.Dead(t.String(), string(code), n)
+			promised.refused(n)
 			log.Warn("changes set aside", zap.Stringer("table", t), zap.String("code", string(code)), zap.Int("changes", n))
 		},
 		Batch: func(rows, bytes int, took time.Duration) {
@@ -207,11 +217,13 @@ func deliverObserver(m *observe.Deliver, tally *analytics.Tally, token *atomic.I
 		Lag: func(t change.TableID, d time.Duration, n int) {
 			m.Visible(d)
 			tally.Lag(t.String(), d, n)
+			promised.arrived(d, n)
 		},
 		Moved: func(p sink.Partition, from, to int64, pos change.Position) {
 			tally.Moved(p.Table.String(), p.N, from, to, pos.String(), token.Load())
 		},
 		Opened: func(t change.TableID, to change.LSN) {
+			m.Gated(t.String(), false)
 			log.Info("table is delivered", zap.Stringer("table", t), zap.Stringer("consistent_at", to))
 		},
 		Closed: func(t sink.Table, st sink.State, reason string) {
@@ -220,6 +232,7 @@ func deliverObserver(m *observe.Deliver, tally *analytics.Tally, token *atomic.I
 		Retry: func(what string, err error, wait time.Duration) {
 			m.Retried(string(fault.CodeOf(err)))
 			tally.Retried(string(fault.CodeOf(err)))
+			a.refused(in.Spec.Name, deliverComponent(in.Sink, in.Lane), fault.CodeOf(err), err.Error())
 			log.Warn("trying again", zap.String("what", what), zap.Duration("in", wait), zap.Error(err))
 		},
 	}

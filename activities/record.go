@@ -14,7 +14,7 @@ import (
 	"syncline/activities/contract"
 	"syncline/analytics"
 	"syncline/dataplane/change"
-	"syncline/dataplane/sink"
+	"syncline/dataplane/fault"
 	"syncline/secrets"
 )
 
@@ -70,22 +70,22 @@ func subjectOf(name string, arg any) subject {
 		s.pipeline, s.object = in.Pipeline, in.Sink.Name+" "+in.Table.String()
 	}
 	switch in := arg.(type) {
-	case *contract.CaptureInput:
+	case contract.CaptureInput:
 		s.pipeline, s.component = in.Spec.Name, captureComponent
-	case *contract.DeliverInput:
+	case contract.DeliverInput:
 		s.pipeline, s.component = in.Spec.Name, deliverComponent(in.Sink, in.Lane)
-	case *contract.SetupInput:
+	case contract.SetupInput:
 		s.pipeline, s.object = in.Spec.Name, in.Spec.SlotName()
-	case *contract.SinkInput:
+	case contract.SinkInput:
 		s.pipeline, s.object = in.Spec.Name, in.Sink
-	case *contract.TeardownInput:
+	case contract.TeardownInput:
 		s.pipeline, s.object = in.Spec.Name, in.Spec.SlotName()
-	case *contract.TableTask:
-		table(*in)
-	case *contract.ChunkTask:
+	case contract.TableTask:
+		table(in)
+	case contract.ChunkTask:
 		table(in.TableTask)
 		s.object += fmt.Sprintf(" chunk %d", in.N)
-	case *contract.HoldInput:
+	case contract.HoldInput:
 		s.pipeline = in.Pipeline
 	}
 	return s
@@ -111,26 +111,7 @@ func (a *Activities) failed(ctx context.Context, s subject, err error) {
 	if goesOn(ctx, err) {
 		a.Analytics.Put(&analytics.Retries{Time: now.Truncate(analytics.Window), Pipeline: s.pipeline, Component: s.component, Code: app.Type(), Count: 1})
 	}
-	if kind := securityKind(app.Type()); kind != "" {
-		a.Analytics.Put(&analytics.SecurityEvents{Time: now, Pipeline: s.pipeline, Component: s.component, Kind: kind, Code: app.Type(), Message: message, Worker: a.Worker})
-	}
-}
-
-// securityKind says which codes are refusals on the way to a server or a secret.
-func securityKind(code string) string {
-	switch code {
-	case "SourceAuthFailed", "KafkaAuthFailed", string(sink.CodeAuth):
-		return analytics.SecurityAuth
-	case "SourcePrivilege", "NoReplicationPrivilege", "SinkPrivilege":
-		return analytics.SecurityPermission
-	case "KafkaTLSFailed", "TLSFile":
-		return analytics.SecurityTLS
-	case string(secrets.CodeVaultNotConfigured), string(secrets.CodeVaultUnreachable), string(secrets.CodeVaultSealed), string(secrets.CodeVaultLoginRefused),
-		string(secrets.CodeVaultTokenExpired), string(secrets.CodeVaultPermissionDenied), string(secrets.CodeSecretMissing), string(secrets.CodeSecretFieldMissing),
-		string(secrets.CodeSecretVersionDeleted), string(secrets.CodeEnvNotSet), string(secrets.CodeFileUnreadable), string(secrets.CodeRefInvalid):
-		return analytics.SecuritySecret
-	}
-	return ""
+	a.refused(s.pipeline, s.component, fault.Code(app.Type()), message)
 }
 
 // did records a step that changed something outside.

@@ -1,7 +1,8 @@
 package analytics
 
 import (
-	"bufio"
+	"bytes"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -27,8 +28,7 @@ const (
 	lock    = "lock"
 )
 
-// spill is a queue of batches on disk: one file per batch, named in the order of
-// arrival. Each process has a folder with a lock; it also empties the folders of
+// spill is a queue of rows on disk: segments, named in the order of arrival. Each process has a folder with a lock; it also empties the folders of
 // processes that are gone.
 type spill struct {
 	dir   string
@@ -43,9 +43,13 @@ type spill struct {
 }
 
 type file struct {
-	path string
-	size int64
+	path   string
+	size   int64
+	sealed bool // nothing may be added
 }
+
+// segmentBytes is the size beyond which a segment takes no more.
+const segmentBytes = 128 << 10
 
 // line is one row in a segment.
 type line struct {
@@ -116,7 +120,7 @@ func (s *spill) adopt(dir string) error {
 		if err != nil {
 			return err
 		}
-		s.files = append(s.files, file{filepath.Join(dir, e.Name()), info.Size()})
+		s.files = append(s.files, file{filepath.Join(dir, e.Name()), info.Size(), true})
 		s.bytes += info.Size()
 	}
 	return nil
@@ -128,33 +132,44 @@ func (s *spill) waiting() (segments int, bytes int64) {
 	return len(s.files), s.bytes
 }
 
+// oldest returns the first segment, to which nothing is added any more: under its
+// name the store must always be given the same.
 func (s *spill) oldest() (string, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.files) == 0 {
 		return "", false
 	}
+	s.files[0].sealed = true
 	return s.files[0].path, true
 }
 
-// put writes a batch as a segment, which appears whole or not at all.
-func (s *spill) put(b batch) error {
-	s.mu.Lock()
-	s.seq++
-	seq, have := s.seq, s.bytes
-	s.mu.Unlock()
-	if have >= s.bound {
-		return fault.Transient(CodeSpill, nil, "%d bytes of analytics rows wait already", have)
-	}
-	path := filepath.Join(s.dir, fmt.Sprintf("%012d-%s%s", seq, b.name, segment))
-	size, err := write(path, b)
+// put adds a batch to the newest segment, if that waits and has room, or begins
+// another: what piles up during an outage is then brought in by few insertions.
+func (s *spill) put(rows map[string][]Row) error {
+	frame, err := encode(rows)
 	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.bytes >= s.bound {
+		return fault.Transient(CodeSpill, nil, "%d bytes of analytics rows wait already", s.bytes)
+	}
+	if n := len(s.files); n == 0 || s.files[n-1].sealed || s.files[n-1].size >= segmentBytes {
+		s.seq++
+		s.files = append(s.files, file{path: filepath.Join(s.dir, fmt.Sprintf("%012d-%s%s", s.seq, rand.Text(), segment))})
+	}
+	last := &s.files[len(s.files)-1]
+	if err := add(last.path, last.size, frame); err != nil {
+		last.sealed = true // its end may be torn
+		if last.size == 0 {
+			s.files = s.files[:len(s.files)-1]
+		}
 		return fault.Transient(CodeSpill, err, "write a segment of analytics rows")
 	}
-	s.mu.Lock()
-	s.files = append(s.files, file{path, size})
-	s.bytes += size
-	s.mu.Unlock()
+	last.size += int64(len(frame))
+	s.bytes += int64(len(frame))
 	select {
 	case s.fresh <- struct{}{}:
 	default:
@@ -162,43 +177,46 @@ func (s *spill) put(b batch) error {
 	return nil
 }
 
-func write(path string, b batch) (size int64, err error) {
-	f, err := os.OpenFile(path+".part", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o640)
+// add appends to a file, or leaves it as long as it was.
+func add(path string, size int64, frame []byte) (err error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o640)
 	if err != nil {
-		return 0, err
+		return err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(path+".part"))
+	_, err = f.WriteAt(frame, size)
+	if err = errors.Join(err, f.Close()); err != nil {
+		if size == 0 {
+			return errors.Join(err, os.Remove(path))
 		}
-	}()
-	z, err := zstd.NewWriter(f, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithWindowSize(1<<20))
-	if err != nil {
-		return 0, errors.Join(err, f.Close())
+		return errors.Join(err, os.Truncate(path, size))
 	}
-	e := json.NewEncoder(z)
-	for table, rows := range b.rows {
-		for _, r := range rows {
-			text, err := json.Marshal(r)
-			if err == nil {
-				err = e.Encode(line{table, text})
-			}
-			if err != nil {
-				return 0, errors.Join(err, z.Close(), f.Close())
-			}
-		}
-	}
-	if err := errors.Join(z.Close(), f.Close()); err != nil {
-		return 0, err
-	}
-	info, err := os.Stat(path + ".part")
-	if err != nil {
-		return 0, err
-	}
-	return info.Size(), os.Rename(path+".part", path)
+	return nil
 }
 
-// read returns a segment's batch. Its name is what the store knows it by.
+// encode makes one compressed frame of rows.
+func encode(rows map[string][]Row) ([]byte, error) {
+	var text bytes.Buffer
+	e := json.NewEncoder(&text)
+	for table, rs := range rows {
+		for _, r := range rs {
+			row, err := json.Marshal(r)
+			if err == nil {
+				err = e.Encode(line{table, row})
+			}
+			if err != nil {
+				return nil, fault.Permanent(CodeSpill, err, "report it", "encode rows of %s", table)
+			}
+		}
+	}
+	return frames.EncodeAll(text.Bytes(), nil), nil
+}
+
+// frames compresses; its methods may be called concurrently.
+var frames, _ = zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithWindowSize(1<<20)) // these options are valid
+
+// read returns a segment's rows under the name by which the store knows them. With
+// errTorn come those before a place that cannot be read, as the end of a segment
+// that was being written when the process or the machine died.
 func (s *spill) read(path string) (b batch, err error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -212,25 +230,27 @@ func (s *spill) read(path string) (b batch, err error) {
 	defer z.Close()
 	_, b.name, _ = strings.Cut(strings.TrimSuffix(filepath.Base(path), segment), "-")
 	b.rows = map[string][]Row{}
-	d := json.NewDecoder(bufio.NewReader(z))
+	d := json.NewDecoder(z)
 	for {
 		var l line
 		if err := d.Decode(&l); errors.Is(err, io.EOF) && len(b.rows) > 0 {
 			return b, nil
 		} else if err != nil {
-			return b, err
+			return b, fmt.Errorf("%w: %w", errTorn, err)
 		}
 		empty := kinds[l.Table]
 		if empty == nil { // of a newer release that ran here before
-			return b, fmt.Errorf("table %q is unknown", l.Table)
+			return b, fmt.Errorf("%w: table %q is unknown", errTorn, l.Table)
 		}
 		r := empty()
 		if err := json.Unmarshal(l.Row, r); err != nil {
-			return b, err
+			return b, fmt.Errorf("%w: %w", errTorn, err)
 		}
 		b.rows[l.Table] = append(b.rows[l.Table], r)
 	}
 }
+
+var errTorn = errors.New("a segment cannot be read to its end")
 
 func (s *spill) remove(path string) error {
 	if err := os.Remove(path); err != nil {

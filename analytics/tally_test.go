@@ -15,7 +15,9 @@ func TestTally(t *testing.T) {
 		c := w.Tally(Labels{Pipeline: "p", Sink: "s", Lane: 3, Component: "deliver/s/3", Worker: "w"})
 		c.now = func() time.Time { return now }
 		ahead, within := time.Duration(5), time.Duration(2)
-		c.Skew(func() (time.Duration, time.Duration, bool) { return ahead * time.Millisecond, within * time.Millisecond, true })
+		c.Skew(func() (time.Duration, time.Duration, bool) {
+			return ahead * time.Millisecond, within * time.Millisecond, true
+		})
 		var inserts, lagged, micros, resent, dead, retried, bytes, good, bad uint64
 		next := int64(0)
 		tabs := rapid.SampledFrom([]string{"a", "b"})

@@ -2,7 +2,6 @@ package analytics
 
 import (
 	"context"
-	"crypto/rand"
 	"fmt"
 	"sync"
 	"time"
@@ -137,14 +136,13 @@ func (w *Writer) collect(ctx context.Context) {
 // save makes a segment of what has come.
 func (w *Writer) save() {
 	w.mu.Lock()
-	b := batch{name: rand.Text(), rows: w.rows}
-	n := w.n
+	rows, n := w.rows, w.n
 	w.rows, w.n = map[string][]Row{}, 0
 	w.mu.Unlock()
 	if n == 0 {
 		return
 	}
-	if err := w.spill.put(b); err != nil {
+	if err := w.spill.put(rows); err != nil {
 		w.o.Log.Error("analytics rows are lost", zap.Int("rows", n), zap.Error(err))
 		w.dropped(n)
 		return
@@ -237,9 +235,12 @@ func (w *Writer) open(ctx context.Context) (*Store, error) {
 
 func (w *Writer) insertSegment(ctx context.Context, s *Store, name string) error {
 	b, err := w.spill.read(name)
-	if err != nil { // damaged: it must not stand in the way of the others for ever
+	if err != nil && len(b.rows) == 0 { // it must not stand in the way of the others for ever
 		w.o.Log.Error("a segment of analytics rows cannot be read and is set aside", zap.String("segment", name), zap.Error(err))
 		return w.spill.setAside(name)
+	}
+	if err != nil {
+		w.o.Log.Error("a segment of analytics rows has been cut short; what it holds is recorded", zap.String("segment", name), zap.Int("rows", b.size()), zap.Error(err))
 	}
 	ctx, cancel := context.WithTimeout(ctx, insertBound)
 	defer cancel()

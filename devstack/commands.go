@@ -57,6 +57,8 @@ func upFlags(name string, args []string) (cfg stack.Config, detach bool, err err
 	data := dataFlag(f)
 	f.StringVar(&cfg.Kafka, "kafka", "embedded", "embedded or apache")
 	f.BoolVar(&cfg.Vault, "vault", false, "run Vault too")
+	f.BoolVar(&cfg.Prometheus, "prometheus", false, "run Prometheus too")
+	f.StringVar(&cfg.Rules, "prometheus-rules", "", "file of rules for Prometheus")
 	f.IntVar(&cfg.Postgres, "postgres", 15, "major version")
 	f.BoolVar(&cfg.Fsync, "fsync", true, "durable Postgres")
 	f.StringVar(&cfg.EnvFile, "env-file", "", "file for export lines")
@@ -73,7 +75,7 @@ func upFlags(name string, args []string) (cfg stack.Config, detach bool, err err
 		{"sink", &own.Sink, &cfg.Ports.Sink}, {"kafka", &own.Kafka, &cfg.Ports.Kafka}, {"clickhouse", &own.ClickHouse, &cfg.Ports.ClickHouse},
 		{"clickhouse-native", &own.Native, &cfg.Ports.Native},
 		{"vault", &own.Vault, &cfg.Ports.Vault}, {"controller", &own.Controller, &cfg.Ports.Controller}, {"metrics", &own.Metrics, &cfg.Ports.Metrics},
-		{"kafka-secured", &own.KafkaSecured, &cfg.Ports.KafkaSecured},
+		{"kafka-secured", &own.KafkaSecured, &cfg.Ports.KafkaSecured}, {"prometheus", &own.Prometheus, &cfg.Ports.Prometheus},
 	}
 	for _, p := range ports {
 		f.IntVar(p.own, p.name+"-port", 0, "port of "+p.name)
@@ -329,7 +331,7 @@ func control(ctx context.Context, verb string, args []string, stdout io.Writer) 
 		return err
 	}
 	if f.NArg() != 1 {
-		return usageError{fmt.Errorf("%s takes the name of one service: source, sink, kafka, clickhouse, temporal or vault", verb)}
+		return usageError{fmt.Errorf("%s takes the name of one service: source, sink, kafka, clickhouse, temporal, vault or prometheus", verb)}
 	}
 	client, err := stack.NewClient(*data)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 
 	"syncline/activities/contract"
 	"syncline/activities/frontend"
+	"syncline/activities/observe"
 	"syncline/analytics/report"
 	"syncline/pipeline"
 	"syncline/worker/config"
@@ -77,7 +78,13 @@ certificate is read at start.
 
 ` + frontend.Reference() + `
 ` + "`TEMPORAL_GRPC_META_<NAME>`" + ` adds metadata to every request.
-`
+
+## Where traces go
+
+A worker reads OpenTelemetry's standard variables; what is traced is in
+[operations.md](operations.md#traces).
+
+` + observe.TraceReference()
 }
 
 // The definitions in indicators.md are those of the code.

@@ -47,6 +47,12 @@ func run(ctx context.Context, c config.Config, identity string, log *zap.Logger)
 		defer cancel()
 		err = errors.Join(err, server.Close(last))
 	}()
+	traces, err := observe.NewTraces(ctx, c.Traces, identity, c.BuildID, log)
+	if err != nil {
+		return err
+	}
+	// A collector that does not answer must not hold up the end, nor make it a failure.
+	defer traces.Close(3 * time.Second)
 	resolver, err := secrets.New(c.Secrets())
 	if err != nil {
 		return err
@@ -67,7 +73,7 @@ func run(ctx context.Context, c config.Config, identity string, log *zap.Logger)
 		return err
 	}
 
-	recorder, err := startAnalytics(c, resolver, log)
+	recorder, err := startAnalytics(c, resolver, metrics, log)
 	if err != nil {
 		return err
 	}
@@ -80,7 +86,7 @@ func run(ctx context.Context, c config.Config, identity string, log *zap.Logger)
 	acts := &activities.Activities{
 		Analytics: recorder,
 		Client:    tc, Secrets: resolver, Metrics: metrics, Health: health, Log: log,
-		SpillDir: c.SpillDir, Worker: identity,
+		SpillDir: c.SpillDir, Worker: identity, Tracer: traces.Tracer(),
 	}
 	if !c.Analytics.IsZero() {
 		acts.AnalyticsStore = func(ctx context.Context) (*analytics.Store, error) { return openAnalytics(ctx, c, resolver) }
@@ -106,13 +112,19 @@ func run(ctx context.Context, c config.Config, identity string, log *zap.Logger)
 
 // startAnalytics starts the writer of analytics, if they are wanted. It does not
 // wait for their database: what is recorded waits on disk.
-func startAnalytics(c config.Config, resolver *secrets.Resolver, log *zap.Logger) (*analytics.Writer, error) {
+func startAnalytics(c config.Config, resolver *secrets.Resolver, m *observe.Metrics, log *zap.Logger) (*analytics.Writer, error) {
 	if c.Analytics.IsZero() {
 		return nil, nil
 	}
 	return analytics.NewWriter(analytics.Options{
 		Open: func(ctx context.Context) (*analytics.Store, error) { return openAnalytics(ctx, c, resolver) },
 		Dir:  filepath.Join(c.SpillDir, "analytics"), SpillBytes: c.AnalyticsSpill, Log: log,
+		Observer: analytics.Observer{
+			Written: func(n int) { m.AnalyticsRows(observe.AnalyticsWritten, n) },
+			Dropped: func(n int) { m.AnalyticsRows(observe.AnalyticsDropped, n) },
+			Waiting: func(_ int, bytes int64) { m.AnalyticsSpill(bytes) },
+			Up:      m.AnalyticsUp,
+		},
 	})
 }
 
@@ -169,10 +181,10 @@ func stopAll(ws []worker.Worker) {
 
 func newWorker(tc client.Client, c config.Config, role contract.Role, acts *activities.Activities) worker.Worker {
 	o := worker.Options{
-		Interceptors: []interceptor.WorkerInterceptor{acts.Recording()},
 		// Zero would abandon what is in flight: no flush, no hand-over.
 		WorkerStopTimeout:     c.ShutdownTimeout,
 		DisableWorkflowWorker: role != contract.Control,
+		Interceptors:          []interceptor.WorkerInterceptor{acts.Recording()},
 	}
 	if role == contract.Snapshot {
 		o.MaxConcurrentActivityExecutionSize = c.MaxConcurrentChunks

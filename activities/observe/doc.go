@@ -1,5 +1,5 @@
-// Package observe is what a worker shows of itself: logs, metrics, health and
-// profiles. Only the composition root and the activities use it; the data plane
+// Package observe is what a worker shows of itself: logs, metrics, traces,
+// health and profiles. Only the composition root and the activities use it; the data plane
 // declares small observer interfaces of its own, which the handles here fulfil
 // or are adapted to with one line each.
 //
@@ -15,5 +15,7 @@
 //     until it progresses or ends, and its attempts count as one: what fails again
 //     and again does not progress. An idle loop does: it has looked and found nothing. Readiness is a separate matter: /readyz is red while the
 //     worker starts and from the moment it drains.
+//   - Traces sends the data plane's spans by OTLP, if an endpoint is set. Its queue
+//     is bounded: a collector that is slow or away costs spans, and nothing else.
 //   - Server serves /metrics, /healthz, /readyz and, if asked to, /debug/pprof/.
 package observe

@@ -2,6 +2,7 @@ package observe
 
 import (
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -29,7 +30,15 @@ type Metrics struct {
 	snapshotRows, snapshotBytes                        *prometheus.CounterVec
 	chunkSeconds                                       *prometheus.HistogramVec
 	fenced, retries                                    *prometheus.CounterVec
+	gated, capacity                                    *prometheus.GaugeVec
+	sloTarget, verified                                *prometheus.GaugeVec
+	sloEvents, verifications, rotations, security      *prometheus.CounterVec
+	analyticsRows                                      *prometheus.CounterVec
+	analyticsSpill, analyticsUp                        prometheus.Gauge
 	pipelines, sinks, tables, operations, codes, lanes *bounded
+
+	mu     sync.Mutex
+	bySink map[sinkKey]*shared
 }
 
 // NewMetrics makes the registry, with the process's and Go's own metrics, and
@@ -76,9 +85,26 @@ func NewMetrics(buildID string) *Metrics {
 		fenced:  counter("fenced_attempts_total", "Attempts that the sink refused because a later one had taken over.", "pipeline", "sink"),
 		retries: counter("retries_total", "Failures that were tried again, by the code of the fault.", "pipeline", "code"),
 
+		gated:    gauge("tables_gated", "Tables that the sink does not take any more until somebody acts.", "pipeline", "sink"),
+		capacity: gauge("backlog_capacity_records", "Records that the backlog of the sink may reach by the pipeline's declaration.", "pipeline", "sink"),
+
+		sloTarget:     gauge("slo_target_ratio", "Part of the events that should meet the objective.", "pipeline", "objective"),
+		sloEvents:     counter("slo_events_total", "Events that met the objective or missed it.", "pipeline", "objective", "result"),
+		verified:      gauge("verification_tables", "Tables by their verdict in the last verification.", "pipeline", "sink", "verdict"),
+		verifications: counter("verifications_total", "Verifications by their verdict.", "pipeline", "sink", "verdict"),
+		rotations:     counter("rotations_total", "Rotations of secrets by their result.", "result"),
+		security:      counter("security_failures_total", "Refused credentials, missing rights, secrets and certificates that fail.", "kind"),
+		analyticsRows: counter("analytics_rows_total", "Rows for analytics by what became of them.", "outcome"),
+
 		pipelines: newBounded(maxPipelines), sinks: newBounded(maxSinks), tables: newBounded(maxTables),
 		operations: newBounded(8), codes: newBounded(maxCodes), lanes: newBounded(maxLanes),
+		bySink: map[sinkKey]*shared{},
 	}
+	m.analyticsSpill = prometheus.NewGauge(prometheus.GaugeOpts{Name: "syncline_analytics_spill_bytes", Help: "Bytes on the disk that wait for analytics to answer."})
+	m.analyticsUp = prometheus.NewGauge(prometheus.GaugeOpts{Name: "syncline_analytics_up", Help: "Whether the database of analytics takes rows; 1 where none is configured."})
+	m.analyticsUp.Set(1)
+	reg.MustRegister(m.analyticsSpill, m.analyticsUp)
+	m.preset()
 	build := gauge("build_info", "Always 1; the build is in the label.", "build_id")
 	build.WithLabelValues(buildID).Set(1)
 	return m
@@ -144,7 +170,9 @@ type Deliver struct {
 
 // Deliver gives a handle; close it when the attempt ends.
 func (m *Metrics) Deliver(pipeline, sink string, lane int) *Deliver {
-	return &Deliver{m, m.pipelines.value(pipeline), m.sinks.value(sink), m.lanes.value(strconv.Itoa(lane))}
+	d := &Deliver{m, m.pipelines.value(pipeline), m.sinks.value(sink), m.lanes.value(strconv.Itoa(lane))}
+	m.hold(sinkKey{d.pipeline, d.sink})
+	return d
 }
 
 // Applied counts changes that the sink has committed.
@@ -187,8 +215,11 @@ func (d *Deliver) Fenced() { d.m.fenced.WithLabelValues(d.pipeline, d.sink).Inc(
 // Retried counts a failure that is tried again.
 func (d *Deliver) Retried(code string) { d.m.Retried(d.pipeline, code) }
 
-// Close removes the lane's gauge.
-func (d *Deliver) Close() { d.m.backlog.DeleteLabelValues(d.pipeline, d.sink, d.lane) }
+// Close removes the lane's gauge, and the sink's with its last lane; call it once.
+func (d *Deliver) Close() {
+	d.m.backlog.DeleteLabelValues(d.pipeline, d.sink, d.lane)
+	d.m.release(sinkKey{d.pipeline, d.sink})
+}
 
 // Snapshot is the handle for chunks copied into one sink.
 type Snapshot struct {
@@ -221,6 +252,7 @@ func (m *Metrics) Forget(pipeline string) {
 	}{
 		m.captured, m.captureLag, m.slotRetained, m.kafkaRecords, m.kafkaBytes, m.applied, m.duplicates, m.skipped,
 		m.deadLetters, m.batchSeconds, m.visibleSeconds, m.backlog, m.snapshotRows, m.snapshotBytes, m.chunkSeconds, m.fenced, m.retries,
+		m.gated, m.capacity, m.sloTarget, m.sloEvents, m.verified, m.verifications,
 	} {
 		v.DeletePartialMatch(l)
 	}

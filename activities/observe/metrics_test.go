@@ -11,6 +11,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/zap"
+
+	"syncline/analytics"
 )
 
 // useAll touches every metric.
@@ -28,6 +30,13 @@ func useAll(m *Metrics, pipeline string) (*Capture, *Deliver) {
 	d.Batch(20 * time.Millisecond)
 	d.Visible(-time.Second)
 	d.Backlog(7)
+	d.Capacity(0)
+	d.Gated("public.orders", true)
+	m.Verified(pipeline, "warehouse", 9, 0, 1)
+	m.Objective(pipeline, "freshness", 0.99, 98, 2)
+	m.Rotated(false)
+	m.SecurityFailed(analytics.SecurityAuth)
+	m.AnalyticsSpill(400)
 	d.Fenced()
 	d.Retried("SinkUnreachable")
 	m.Retried(pipeline, "")
@@ -86,6 +95,16 @@ func TestMetricsLintAndServe(t *testing.T) {
 		`syncline_retries_total{code="unnamed",pipeline="shop"} 1`,
 		`syncline_build_info{build_id="b1"} 1`,
 		`syncline_loops_stalled 0`,
+		`syncline_backlog_capacity_records{pipeline="shop",sink="warehouse"} 1e+07`,
+		`syncline_tables_gated{pipeline="shop",sink="warehouse"} 1`,
+		`syncline_verification_tables{pipeline="shop",sink="warehouse",verdict="equal"} 9`,
+		`syncline_verifications_total{pipeline="shop",sink="warehouse",verdict="inconclusive"} 1`,
+		`syncline_slo_events_total{objective="freshness",pipeline="shop",result="bad"} 2`,
+		`syncline_slo_target_ratio{objective="freshness",pipeline="shop"} 0.99`,
+		`syncline_rotations_total{result="failed"} 1`,
+		`syncline_rotations_total{result="ok"} 0`,
+		`syncline_security_failures_total{kind="auth"} 1`,
+		`syncline_analytics_spill_bytes 400`,
 		`temporal_request_total{namespace="default",task_queue="syncline_control"} 5`,
 		`temporal_request_latency_seconds_bucket{namespace="default",task_queue="syncline_control",le="0.05"} 1`,
 		"go_goroutines", "process_resident_memory_bytes",
@@ -105,6 +124,21 @@ func TestClosedHandlesLeaveNoGauges(t *testing.T) {
 		if v != 0 {
 			t.Errorf("%d gauges left", v)
 		}
+	}
+	// What lanes of a sink share stays until the last of them ends.
+	one, two := m.Deliver("shop", "warehouse", 0), m.Deliver("shop", "warehouse", 1)
+	one.Gated("public.orders", true)
+	two.Gated("public.orders", true)
+	two.Gated("public.items", true)
+	two.Gated("public.items", false)
+	one.Close()
+	if n := testutil.ToFloat64(m.gated.WithLabelValues("shop", "warehouse")); n != 1 {
+		t.Errorf("%v tables gated", n)
+	}
+	two.Close()
+	two.Gated("public.orders", true)
+	if n := testutil.CollectAndCount(m.gated); n != 0 {
+		t.Errorf("%d sinks with gated tables are left", n)
 	}
 	if testutil.CollectAndCount(m.applied) != 1 {
 		t.Error("a counter was removed with the gauges")

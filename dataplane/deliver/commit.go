@@ -17,7 +17,9 @@ type result struct {
 	plan    *plan
 	applied sink.Applied
 	rows    int
+	began   time.Time
 	took    time.Duration
+	at      time.Time                     // when the sink had answered
 	parked  []sink.DeadLetter             // keys that have dead letters, where the sink's answer was lost
 	gone    map[change.TableID]sink.State // tables that left streaming: nothing of them was applied
 	faulty  map[change.TableID]error      // tables that the sink refuses for good
@@ -34,10 +36,13 @@ func (r *result) out(id change.TableID) bool {
 // lane's; work outlives it by the grace period.
 func (l *lane) commit(ctx, work context.Context) {
 	for p := range l.jobs {
-		r := result{plan: p, gone: map[change.TableID]sink.State{}, faulty: map[change.TableID]error{}}
-		began := time.Now()
+		r := result{plan: p, began: time.Now(), gone: map[change.TableID]sink.State{}, faulty: map[change.TableID]error{}}
 		r.err = l.applyAll(ctx, work, p, &r)
-		r.took = time.Since(began)
+		r.at = time.Now()
+		r.took = r.at.Sub(r.began)
+		if l.o.Trace != nil && ctx.Err() == nil {
+			l.traceFailed(&r)
+		}
 		l.results <- r
 	}
 }
@@ -92,6 +97,7 @@ func (l *lane) applyWithout(ctx, work context.Context, p *plan, r *result, witho
 		if len(b.Marks) == 0 {
 			return nil
 		}
+		tried := time.Now()
 		var applied sink.Applied
 		var parked []sink.DeadLetter
 		var err error
@@ -141,6 +147,9 @@ func (l *lane) applyWithout(ctx, work context.Context, p *plan, r *result, witho
 		}
 		if time.Since(began)+wait > l.o.RetryFor {
 			return err
+		}
+		if l.o.Trace != nil {
+			l.traceBatch(p, tried, err)
 		}
 		if l.obs.Retry != nil {
 			l.obs.Retry("apply batch", err, wait)

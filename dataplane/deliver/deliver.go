@@ -72,6 +72,8 @@ type Record struct {
 	Offset int64
 	Next   int64 // the offset after it (a change may span several records)
 	Bytes  int   // of its encoded form
+
+	read int64 // when, in Unix nanoseconds; only of changes that are traced
 }
 
 // Log is what delivery reads from. Its methods may be called concurrently.

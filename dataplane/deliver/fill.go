@@ -127,6 +127,9 @@ func (l *lane) add(ctx context.Context, p *partition, recs []Record) (outcome, e
 	l.taken, l.takenBytes = l.taken+1, l.takenBytes+int64(rec.Bytes)
 	if v != apply.Duplicate {
 		plan.commit = change.Position{Epoch: c.Pos.Epoch, Commit: c.Pos.Commit}
+		if c.Trace != "" {
+			l.traceRecord(p, rec)
+		}
 	}
 	l.moved(p, rec)
 	return taken, nil
@@ -200,6 +203,7 @@ func (l *lane) barrier(ctx context.Context, p *partition, rec *Record) (outcome,
 	}
 	p.waiting = true // even if the call fails: it may have been taken in
 	mark := sink.Watermark{Partition: p.id, Pos: rec.Change.Pos, Offset: rec.Next}
+	began := time.Now()
 	done, err := l.ses.truncate(ctx, mark, p.t.info.Partitions)
 	if err != nil {
 		return l.setback(ctx, p, "truncate", err)
@@ -210,6 +214,9 @@ func (l *lane) barrier(ctx context.Context, p *partition, rec *Record) (outcome,
 	}
 	l.settled(p.committed, mark)
 	p.mark, p.committed, p.waiting, p.past, p.failing = mark, mark, false, true, time.Time{}
+	if rec.Change.Trace != "" {
+		l.traceTruncate(p, rec, began)
+	}
 	l.counts.Changes++
 	if l.obs.Applied != nil {
 		l.obs.Applied(p.id.Table, change.Truncate, 1)

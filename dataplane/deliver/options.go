@@ -8,6 +8,7 @@ import (
 	"syncline/dataplane/change"
 	"syncline/dataplane/fault"
 	"syncline/dataplane/sink"
+	"syncline/dataplane/trace"
 )
 
 // Options of a lane. Zero values mean the defaults.
@@ -28,6 +29,8 @@ type Options struct {
 	// records, and lets a transaction exceed the limits of a batch. A TRUNCATE and a
 	// change of schema still stand between what is before and after them.
 	Transactional bool
+
+	Trace *trace.Pipeline // nil: not traced
 
 	// SourceAhead tells how much the source's clock is ahead of ours, so that lags are
 	// measured on one clock. Nil: not at all.
@@ -98,8 +101,8 @@ type Observer struct {
 	Duplicates func(t change.TableID, n int)               // resent changes that were dropped
 	Contained  func(t change.TableID, n int)               // changes that the table's load had brought
 	Dead       func(t change.TableID, code fault.Code, n int)
-	Batch      func(rows, bytes int, took time.Duration) // rows after merging; bytes as sent to the sink
-	Lag        func(t change.TableID, d time.Duration, n int)           // n changes became visible d after their commit
+	Batch      func(rows, bytes int, took time.Duration)                   // rows after merging; bytes as sent to the sink
+	Lag        func(t change.TableID, d time.Duration, n int)              // n changes became visible d after their commit
 	Moved      func(p sink.Partition, from, to int64, pos change.Position) // records from an offset to before another are done with
 	Opened     func(t change.TableID, loadedTo change.LSN)
 	Closed     func(t sink.Table, state sink.State, reason string) // t as it was opened

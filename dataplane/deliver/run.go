@@ -226,9 +226,9 @@ func (l *lane) finish(r result) error {
 // committed counts a batch and moves what the lane knows to be in the ledger.
 func (l *lane) committed(r result) {
 	now := time.Now()
-	onTheirs := now
+	visible := r.at
 	if l.o.SourceAhead != nil {
-		onTheirs = now.Add(l.o.SourceAhead())
+		visible = visible.Add(l.o.SourceAhead()) // on the source's clock
 	}
 	p := r.plan
 	for _, d := range r.applied.Dead {
@@ -266,7 +266,7 @@ func (l *lane) committed(r result) {
 			l.obs.Contained(id, tp.contained)
 		}
 		for _, run := range tp.commits {
-			d := max(onTheirs.Sub(time.Unix(0, run.at)), 0)
+			d := max(visible.Sub(time.Unix(0, run.at)), 0)
 			l.win.note(now, d, run.n)
 			if l.obs.Lag != nil {
 				l.obs.Lag(id, d, run.n)
@@ -277,6 +277,9 @@ func (l *lane) committed(r result) {
 		if !r.out(d.Table) {
 			l.countDead(d)
 		}
+	}
+	if l.o.Trace != nil {
+		l.traceCommitted(&r)
 	}
 	if l.obs.Batch != nil && lost < max(len(p.tables), 1) {
 		l.obs.Batch(r.rows, int(r.applied.Bytes), r.took)
@@ -350,6 +353,14 @@ func (l *lane) onTick(ctx context.Context) error {
 	return nil
 }
 
+// again tells that a step failed and will be tried again.
+func (l *lane) again(what string, err error, wait time.Duration) {
+	l.o.Trace.Retry(what, err)
+	if l.obs.Retry != nil {
+		l.obs.Retry(what, err, wait)
+	}
+}
+
 // retry calls f until it succeeds, fails for good, or has failed for RetryFor.
 func (l *lane) retry(ctx context.Context, what string, f func() error) error {
 	began := time.Now()
@@ -358,9 +369,7 @@ func (l *lane) retry(ctx context.Context, what string, f func() error) error {
 		if err == nil || ctx.Err() != nil || !fault.Retryable(err) || time.Since(began)+wait > l.o.RetryFor {
 			return err
 		}
-		if l.obs.Retry != nil {
-			l.obs.Retry(what, err, wait)
-		}
+		l.again(what, err, wait)
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():

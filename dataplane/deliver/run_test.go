@@ -6,6 +6,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -331,7 +332,10 @@ func TestLagWindow(t *testing.T) {
 	}
 }
 
-func BenchmarkDeliver(b *testing.B) {
+func BenchmarkDeliver(b *testing.B) { benchDeliver(b, Options{}, func(*change.Change) {}) }
+
+// benchDeliver delivers changes, each a transaction, that mark has been at.
+func benchDeliver(b *testing.B, o Options, mark func(*change.Change)) {
 	st := newStand(tableA)
 	st.sink.discard = true
 	const n = 200_000
@@ -339,15 +343,17 @@ func BenchmarkDeliver(b *testing.B) {
 	for i := range all {
 		all[i] = &change.Change{Table: tableA, Schema: st.s[tableA].Version(), Op: change.Update, Key: keyOf(i % 50_000), XID: 7,
 			Pos: change.Position{Epoch: 1, Commit: change.LSN(1000 + i), Ordinal: 1}, CommitTime: time.Now(), New: change.Row{change.TextValue("k"), {Kind: change.Unchanged}}}
+		mark(all[i])
 	}
 	b.ReportAllocs()
+	used := cpuTime(b)
 	for b.Loop() {
 		st.log.parts = map[sink.Partition][]*change.Change{{Table: tableA}: all}
 		clear(st.sink.marks)
 		ctx, cancel := context.WithCancel(b.Context())
 		done := make(chan error, 1)
 		go func() {
-			done <- Run(ctx, Options{}, st.log, st.sink, nil, Observer{})
+			done <- Run(ctx, o, st.log, st.sink, nil, Observer{})
 		}()
 		for st.at(tableA) < 1000+n-1 {
 			time.Sleep(200 * time.Microsecond)
@@ -356,4 +362,14 @@ func BenchmarkDeliver(b *testing.B) {
 		<-done
 	}
 	b.ReportMetric(float64(n)*float64(b.N)/b.Elapsed().Seconds(), "changes/s")
+	b.ReportMetric(float64(cpuTime(b)-used)/float64(n)/float64(b.N), "cpu-ns/change")
+}
+
+// cpuTime is what tells costs apart on a machine with other work.
+func cpuTime(b *testing.B) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

@@ -135,9 +135,7 @@ func (l *lane) failure(ctx context.Context, id change.TableID, what string, err 
 	if time.Since(l.failed[id]) > l.o.RetryFor {
 		return err
 	}
-	if l.obs.Retry != nil {
-		l.obs.Retry(what, err, l.o.PollTables)
-	}
+	l.again(what, err, l.o.PollTables)
 	return nil
 }
 
@@ -241,9 +239,7 @@ func (l *lane) read(ctx context.Context, p *partition, offset int64) {
 			}
 			return
 		}
-		if l.obs.Retry != nil {
-			l.obs.Retry("read partition", err, pause)
-		}
+		l.again("read partition", err, pause)
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
@@ -268,6 +264,9 @@ func (l *lane) readFrom(ctx context.Context, p *partition, offset *int64, ok fun
 			continue
 		}
 		ok()
+		if l.o.Trace != nil {
+			stamp(recs)
+		}
 		p.lag.Store(r.Lag())
 		next := recs[len(recs)-1].Next
 		if err := p.q.push(ctx, recs); err != nil {
@@ -314,9 +313,7 @@ func (l *lane) setback(ctx context.Context, p *partition, what string, err error
 	}
 	p.pause = min(2*p.pause, 2*time.Second)
 	p.retryAt = now.Add(p.pause)
-	if l.obs.Retry != nil {
-		l.obs.Retry(what, err, p.pause)
-	}
+	l.again(what, err, p.pause)
 	return later, nil
 }
 

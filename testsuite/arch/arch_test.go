@@ -64,6 +64,7 @@ func TestImportRules(t *testing.T) {
 		}
 		if under(name, "dataplane", "analytics", "secrets", "pipeline") {
 			never("the data plane does not know Temporal, not even indirectly", p.Deps, temporal)
+			never("where spans go is the worker's business", p.Deps, "go.opentelemetry.io/otel/sdk", "go.opentelemetry.io/otel/exporters")
 			never("imports follow the flow", p.Deps, "syncline/activities", "syncline/workflows", "syncline/worker", "syncline/starter", "syncline/testsuite")
 		}
 		if under(name, "dataplane/change", "dataplane/apply", "dataplane/pgtext", "dataplane/transport/debezium") {
@@ -82,6 +83,9 @@ func TestImportRules(t *testing.T) {
 		}
 		if under(name, "starter") {
 			never("the tool connects to Temporal only", p.Deps, pgx, kafka, clickhouse)
+		}
+		if under(name, "analytics/board") {
+			never("it is a description", p.Deps, temporal, pgx, kafka, clickhouse, "syncline/activities", "syncline/dataplane")
 		}
 		if under(name, "dataplane") {
 			never("loops are counted from outside", p.Deps, "syncline/analytics")

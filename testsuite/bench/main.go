@@ -37,6 +37,7 @@ var benchmarks = []benchmark{
 	{"snapshot-clickhouse", "load of a table into ClickHouse, against its own postgresql() function", snapshotClickHouse},
 	{"drain", "a backlog of pgbench changes, against pg_recvlogical and native logical replication", drain},
 	{"lag", "commit to visible at a steady rate, and the gap when the delivering worker is killed", lag},
+	{"instrumentation", "what recording costs: a backlog with and without it, and bytes in analytics", instrumentation},
 	{"memory", "peak memory of a worker during one large transaction", memory},
 }
 

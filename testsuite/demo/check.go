@@ -94,7 +94,7 @@ func (d *demo) record(ctx context.Context, spec *pipeline.Spec, at change.LSN, t
 	if err != nil {
 		return err
 	}
-	defer store.Close()
+	defer func() { _ = store.Close() }() // nothing is under way
 	run, now := rand.Text(), time.Now().UTC()
 	var rows []analytics.Row
 	for _, s := range spec.Sinks {

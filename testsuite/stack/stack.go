@@ -20,6 +20,7 @@ const (
 	EnvNative       = "SYNCLINE_CLICKHOUSE_NATIVE_URL"
 	EnvVault        = "SYNCLINE_VAULT_ADDR"
 	EnvVaultToken   = "SYNCLINE_VAULT_TOKEN_FILE"
+	EnvPrometheus   = "SYNCLINE_PROMETHEUS_URL"
 	EnvSocket       = "SYNCLINE_DEVSTACK_SOCKET"
 	EnvPostgresBins = "SYNCLINE_PG_BINDIR"
 	EnvRequired     = "SYNCLINE_STACK"
@@ -72,6 +73,25 @@ func Vault(t testing.TB) (addr, tokenFile string) {
 		t.Skipf("%s is not set: start the stack with `devstack up --vault` to run this test", EnvVault)
 	}
 	return need(t, EnvVault), need(t, EnvVaultToken)
+}
+
+// Monitoring is a running Prometheus and the programs that check its files.
+type Monitoring struct {
+	URL string
+	// Dir holds rules/*.yml and targets/*.json, which tests write; Prometheus notices
+	// targets by itself and rules when it is told to reload.
+	Dir              string
+	Promtool, Amtool string
+}
+
+// Prometheus is optional in a stack: without it the test is skipped, unless
+// SYNCLINE_STACK says required,prometheus.
+func Prometheus(t testing.TB) Monitoring {
+	t.Helper()
+	if os.Getenv(EnvPrometheus) == "" && !requires("prometheus") {
+		t.Skipf("%s is not set: start the stack with `devstack up --prometheus` to run this test", EnvPrometheus)
+	}
+	return Monitoring{need(t, EnvPrometheus), need(t, "SYNCLINE_PROMETHEUS_DIR"), need(t, "SYNCLINE_PROMTOOL"), need(t, "SYNCLINE_AMTOOL")}
 }
 
 func need(t testing.TB, name string) string {

@@ -16,6 +16,7 @@ import (
 
 	"syncline/activities/contract"
 	"syncline/activities/frontend"
+	"syncline/activities/observe"
 	"syncline/secrets"
 )
 
@@ -31,6 +32,7 @@ type Config struct {
 	HTTPAddr string
 	LogLevel zapcore.Level
 	Pprof    bool
+	Traces   observe.TraceOptions
 
 	SpillDir            string
 	Analytics           secrets.Ref // zero: nothing is recorded
@@ -81,6 +83,10 @@ func Load(environ []string) (Config, error) {
 		errs = append(errs, apart(err)...)
 	}
 
+	if err := c.Traces.Read(func(n string) string { return env[n] }); err != nil {
+		errs = append(errs, apart(err)...)
+	}
+
 	c.Vault = c.Vault.WithVaultEnv(func(n string) string { return env[n] })
 	if err := c.Vault.Validate(); err != nil {
 		errs = append(errs, err)
@@ -111,6 +117,7 @@ var notOurs = []string{
 	"SYNCLINE_SOURCE_DSN", "SYNCLINE_SINK_DSN", "SYNCLINE_KAFKA_BROKERS", "SYNCLINE_KAFKA_SECURED", "SYNCLINE_KAFKA_CA", "SYNCLINE_KAFKA_USER", "SYNCLINE_KAFKA_PASSWORD",
 	"SYNCLINE_CLICKHOUSE_URL", "SYNCLINE_CLICKHOUSE_NATIVE_URL", "SYNCLINE_TEMPORAL_UI",
 	"SYNCLINE_TEMPORAL_CLI", "SYNCLINE_DEVSTACK_SOCKET", "SYNCLINE_PG_BINDIR", "SYNCLINE_CACHE", "SYNCLINE_STACK",
+	"SYNCLINE_PROMETHEUS_URL", "SYNCLINE_PROMETHEUS_DIR", "SYNCLINE_PROMTOOL", "SYNCLINE_AMTOOL",
 }
 
 // links is what Kubernetes sets in every container for each Service, by default:

@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"syncline/activities/contract"
+	"syncline/activities/observe"
 )
 
 func TestDefaults(t *testing.T) {
@@ -27,7 +28,7 @@ func TestDefaults(t *testing.T) {
 func TestEverySettingIsRead(t *testing.T) {
 	c, err := Load([]string{
 		"SYNCLINE_TEMPORAL_ADDRESS=temporal:7233", "SYNCLINE_TEMPORAL_NAMESPACE=ns", "SYNCLINE_TEMPORAL_API_KEY=file:/key", "SYNCLINE_TASK_QUEUE_PREFIX=p",
-		"SYNCLINE_ROLES=deliver, snapshot", "SYNCLINE_HTTP_ADDR=127.0.0.1:0", "SYNCLINE_LOG_LEVEL=debug", "SYNCLINE_PPROF=true",
+		"SYNCLINE_ROLES=deliver, snapshot", "SYNCLINE_HTTP_ADDR=127.0.0.1:0", "SYNCLINE_LOG_LEVEL=debug", "SYNCLINE_PPROF=true", "SYNCLINE_TRACE_RATIO=0.25", "OTEL_EXPORTER_OTLP_ENDPOINT=http://c:4317", "OTEL_EXPORTER_OTLP_PROTOCOL=grpc",
 		"SYNCLINE_SPILL_DIR=/spill", "SYNCLINE_ANALYTICS=env:CH", "SYNCLINE_ANALYTICS_DATABASE=a", "SYNCLINE_ANALYTICS_SPILL=2MiB", "SYNCLINE_MAX_CONCURRENT_CHUNKS=9", "SYNCLINE_SHUTDOWN_TIMEOUT=1m",
 		"SYNCLINE_BUILD_ID=v1.2.3+abc", "SYNCLINE_DEPLOYMENT=d", "SYNCLINE_VAULT_ADDR=https://vault:8200",
 		"SYNCLINE_VAULT_ROLE_ID=r", "SYNCLINE_VAULT_SECRET_ID_FILE=/sid", "SYNCLINE_VAULT_NAMESPACE=team", "SYNCLINE_VAULT_CACERT=/ca",
@@ -39,7 +40,7 @@ func TestEverySettingIsRead(t *testing.T) {
 	}
 	want := Config{
 		TaskQueuePrefix: "p", Roles: []contract.Role{contract.Deliver, contract.Snapshot},
-		HTTPAddr: "127.0.0.1:0", LogLevel: zapcore.DebugLevel, Pprof: true, SpillDir: "/spill", MaxConcurrentChunks: 9,
+		HTTPAddr: "127.0.0.1:0", LogLevel: zapcore.DebugLevel, Pprof: true, Traces: observe.TraceOptions{Ratio: 0.25, On: true, GRPC: true}, SpillDir: "/spill", MaxConcurrentChunks: 9,
 		ShutdownTimeout: time.Minute, BuildID: "v1.2.3+abc", Deployment: "d",
 	}
 	v := c.Vault
@@ -54,7 +55,7 @@ func TestEverySettingIsRead(t *testing.T) {
 	}
 	c.Vault, c.Roles, want.Roles = want.Vault, nil, nil
 	if c.Temporal.Address != "temporal:7233" || c.Temporal.Namespace != "ns" || !c.Temporal.TLS() || c.TaskQueuePrefix != want.TaskQueuePrefix ||
-		c.HTTPAddr != want.HTTPAddr || c.LogLevel != want.LogLevel || c.Pprof != want.Pprof || c.SpillDir != want.SpillDir ||
+		c.HTTPAddr != want.HTTPAddr || c.LogLevel != want.LogLevel || c.Pprof != want.Pprof || c.Traces != want.Traces || c.SpillDir != want.SpillDir ||
 		c.MaxConcurrentChunks != want.MaxConcurrentChunks || c.ShutdownTimeout != want.ShutdownTimeout || c.BuildID != want.BuildID || c.Deployment != want.Deployment {
 		t.Errorf("got %+v\nwant %+v", c, want)
 	}
@@ -63,7 +64,7 @@ func TestEverySettingIsRead(t *testing.T) {
 func TestAllMistakesAtOnce(t *testing.T) {
 	_, err := Load([]string{
 		"SYNCLINE_TEMPORAL_ADDRESS=temporal", "SYNCLINE_HTTP_ADDR=:99999", "SYNCLINE_ROLES=control,sing", "SYNCLINE_LOG_LEVEL=loud",
-		"SYNCLINE_PPROF=perhaps", "SYNCLINE_MAX_CONCURRENT_CHUNKS=0", "SYNCLINE_SHUTDOWN_TIMEOUT=30", "SYNCLINE_TASK_QUEUE_PREFIX=a b",
+		"SYNCLINE_PPROF=perhaps", "SYNCLINE_TRACE_RATIO=2", "OTEL_EXPORTER_OTLP_ENDPOINT=collector:4317", "OTEL_EXPORTER_OTLP_PROTOCOL=json", "SYNCLINE_MAX_CONCURRENT_CHUNKS=0", "SYNCLINE_SHUTDOWN_TIMEOUT=30", "SYNCLINE_TASK_QUEUE_PREFIX=a b",
 		"SYNCLINE_TEMPORAL_API_KEY=aVerySecretKey", "TEMPORAL_TLS=perhaps",
 		"SYNCLINE_ANALYTICS=http://u:aVerySecretKey@h", "SYNCLINE_ANALYTICS_SPILL=1KiB",
 		"SYNCLINE_DEPLOYMENT=d", "SYNCLINE_VAULT_ROLE_ID=r", "SYNCLINE_TEMPORAL_ADRESS=x:1", "SYNCLINE_Q_XYZZY=1",
@@ -78,7 +79,10 @@ func TestAllMistakesAtOnce(t *testing.T) {
 		t.Errorf("a far-fetched suggestion: %v", err)
 	}
 	for _, want := range []string{
-		"16 mistakes",
+		"19 mistakes",
+		`SYNCLINE_TRACE_RATIO is "2", not a number from 0 to 1`,
+		"OTEL_EXPORTER_OTLP_ENDPOINT is not a URL",
+		`OTEL_EXPORTER_OTLP_PROTOCOL is "json"`,
 		"SYNCLINE_ANALYTICS is not a reference",
 		`SYNCLINE_ANALYTICS_SPILL is "1KiB"`,
 		"SYNCLINE_TEMPORAL_API_KEY is not a reference",

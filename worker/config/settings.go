@@ -46,6 +46,8 @@ var settings = []Setting{
 		func(c *Config, v string) (err error) { c.LogLevel, err = level(v); return err }},
 	{"SYNCLINE_PPROF", "false", "Whether `/debug/pprof/` is served beside the metrics.",
 		func(c *Config, v string) (err error) { c.Pprof, err = boolean(v); return err }},
+	{"SYNCLINE_TRACE_RATIO", "0.001", "Share of the source's transactions that are traced, from 0 (errors only) to 1. Spans go where `OTEL_EXPORTER_OTLP_ENDPOINT` says, and without that there are none.",
+		func(c *Config, v string) (err error) { c.Traces.Ratio, err = share(v); return err }},
 	{"SYNCLINE_SPILL_DIR", "", "Folder for transactions too large for memory; default `syncline` in the system's temporary folder. Needs room for the largest transaction; may be empty at start.",
 		func(c *Config, v string) error { c.SpillDir = v; return nil }},
 	{"SYNCLINE_ANALYTICS", "", "Where the connection string of the ClickHouse that takes analytics is kept, `env:NAME`, `file:path` or `vault:path#field`; unset: nothing is recorded, and `starter report` has nothing to show.",
@@ -159,6 +161,14 @@ func number(v string, low, high int) (int, error) {
 		return 0, fmt.Errorf("is %q, not a number from %d to %d", v, low, high)
 	}
 	return n, nil
+}
+
+func share(v string) (float64, error) {
+	f, err := strconv.ParseFloat(v, 64)
+	if err != nil || !(f >= 0 && f <= 1) {
+		return 0, fmt.Errorf("is %q, not a number from 0 to 1", v)
+	}
+	return f, nil
 }
 
 func duration(v string, low, high time.Duration) (time.Duration, error) {

@@ -47,7 +47,7 @@ type batcher struct {
 	acked  uint64
 	used   int // bytes that count against the window
 	err    error
-	space  chan struct{} // closed and replaced when used falls or err is set
+	space  chan struct{} // closed and replaced when used falls, acked rises or err is set
 	spare  [][]byte
 	body   []byte // scratch
 	rotate int    // where the next request begins to look, so that no lane starves

@@ -79,7 +79,7 @@ type tableTopic struct {
 	debezium []*lane // nil until the first change
 }
 
-var _ capture.Log = (*Writer)(nil)
+var _ capture.AckedLog = (*Writer)(nil)
 
 // OpenWriter connects and learns where the pipeline's topics end.
 func OpenWriter(ctx context.Context, o Options, wo WriterOptions) (*Writer, error) {
@@ -257,6 +257,9 @@ func (w *Writer) Append(ctx context.Context, c *change.Change) (uint64, error) {
 		for _, h := range r.Headers {
 			w.headers = append(w.headers, header{h.Key, h.Value})
 		}
+		if c.Trace != "" {
+			w.headers = append(w.headers, header{headerTrace, []byte(c.Trace)})
+		}
 		b.add(t.debezium[max(c.Partition(len(t.debezium)), 0)], b.seq, r.Key, r.Value, w.headers)
 	}
 	if cap(w.value) > 4<<20 {
@@ -270,6 +273,26 @@ func (w *Writer) Acked() (uint64, error) {
 	w.b.mu.Lock()
 	defer w.b.mu.Unlock()
 	return w.b.acked, w.b.err
+}
+
+// WaitAcked implements capture.AckedLog.
+func (w *Writer) WaitAcked(ctx context.Context, n uint64) error {
+	for {
+		w.b.mu.Lock()
+		acked, err, moved := w.b.acked, w.b.err, w.b.space
+		w.b.mu.Unlock()
+		if acked >= n || err != nil {
+			if acked >= n {
+				err = nil
+			}
+			return err
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // PutSchema implements capture.Log.

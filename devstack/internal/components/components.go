@@ -26,6 +26,8 @@ const (
 	ChDBVersion     = "26.7.3-stable.1"
 	KafkaVersion    = "4.1.0"
 	VaultVersion    = "1.19.0"
+	// PrometheusVersion is 3.11.3 as its Go module counts.
+	PrometheusVersion = "0.311.3"
 )
 
 // Components finds programs, fetching what is missing.
@@ -91,9 +93,10 @@ func tail(s string, n int) string {
 	return strings.Join(lines, " | ")
 }
 
-// build compiles the program of a module beside devstack and caches it by the
-// content of the module's files, the compiler and the target.
-func (c *Components) build(ctx context.Context, module, version, minutes string, env []string, target string) (string, error) {
+// build compiles programs of a module beside devstack, as `go build` with the
+// arguments does, and caches their folder by the content of the module's files, the
+// compiler and the target.
+func (c *Components) build(ctx context.Context, module, version, minutes string, env []string, args ...string) (string, error) {
 	dir := filepath.Join(c.Source, module)
 	key, err := contentKey(dir)
 	if err != nil {
@@ -105,18 +108,14 @@ func (c *Components) build(ctx context.Context, module, version, minutes string,
 			return "", err
 		}
 	}
-	path, err := c.Cache.Get(ctx, name, func(ctx context.Context, tmp string) error {
+	return c.Cache.Get(ctx, name, func(ctx context.Context, tmp string) error {
 		c.Cache.Say("building %s %s, once for all clones (about %s)", module, version, minutes)
-		err := run(ctx, dir, env, "go", "build", "-ldflags=-s -w", "-o", filepath.Join(tmp, module), target)
+		err := run(ctx, dir, env, "go", append([]string{"build", "-ldflags=-s -w", "-o", tmp + string(filepath.Separator)}, args...)...)
 		if err != nil {
 			return fmt.Errorf("build %s: %w", module, err)
 		}
 		return nil
 	})
-	if err != nil {
-		return "", err
-	}
-	return filepath.Join(path, module), nil
 }
 
 // contentKey is a short hash of a module's files and of what compiles them.
@@ -144,14 +143,23 @@ func contentKey(dir string) (string, error) {
 
 // Temporal is the path of the server, Web UI and CLI in one.
 func (c *Components) Temporal(ctx context.Context) (string, error) {
-	return c.build(ctx, "temporal", TemporalVersion, "5 minutes", []string{"GOFLAGS=-mod=readonly"}, "github.com/temporalio/cli/cmd/temporal")
+	dir, err := c.build(ctx, "temporal", TemporalVersion, "5 minutes", []string{"GOFLAGS=-mod=readonly"}, "github.com/temporalio/cli/cmd/temporal")
+	return filepath.Join(dir, "temporal"), err
 }
 
 // Vault is the path of the vault server of this repository.
 func (c *Components) Vault(ctx context.Context) (string, error) {
 	// Its modules include some that the checksum database lists no longer; go.sum
 	// still holds every one of them to its content.
-	return c.build(ctx, "vault", VaultVersion, "11 minutes", []string{"GOFLAGS=-mod=mod", "GONOSUMDB=*"}, ".")
+	dir, err := c.build(ctx, "vault", VaultVersion, "11 minutes", []string{"GOFLAGS=-mod=mod", "GONOSUMDB=*"}, ".")
+	return filepath.Join(dir, "vault"), err
+}
+
+// Prometheus is the folder of prometheus, promtool and Alertmanager's amtool. Of
+// the ways in which Prometheus finds targets only files and HTTP are built in: the
+// others bring the libraries of two dozen clouds.
+func (c *Components) Prometheus(ctx context.Context) (string, error) {
+	return c.build(ctx, "prometheus", PrometheusVersion, "6 minutes", []string{"GOFLAGS=-mod=readonly"}, "-tags=remove_all_sd", "tool")
 }
 
 // ChDB is the path of ClickHouse as a library.

@@ -53,7 +53,7 @@ func TestPOMHasTheVersionThatNamesTheCacheEntry(t *testing.T) {
 	if !bytes.Contains(kafkaPOM, []byte("<version>"+KafkaVersion+"</version>")) {
 		t.Errorf("the POM does not fetch Kafka %s", KafkaVersion)
 	}
-	for module, line := range map[string]string{"temporal": "github.com/temporalio/cli v" + TemporalVersion, "vault": "github.com/hashicorp/vault v" + VaultVersion} {
+	for module, line := range map[string]string{"temporal": "github.com/temporalio/cli v" + TemporalVersion, "vault": "github.com/hashicorp/vault v" + VaultVersion, "prometheus": "github.com/prometheus/prometheus v" + PrometheusVersion} {
 		b, err := os.ReadFile(filepath.Join("..", "..", module, "go.mod"))
 		if err != nil {
 			t.Fatal(err)

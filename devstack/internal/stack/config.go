@@ -27,24 +27,28 @@ const (
 	Kafka      = "kafka"
 	ClickHouse = "clickhouse"
 	Vault      = "vault"
+	Prometheus = "prometheus"
 )
 
 // Config says what to run.
 type Config struct {
-	Data     string // folder of everything that is written
-	Kafka    string // embedded or apache
-	Vault    bool
-	Postgres int  // major version
-	Fsync    bool // of Postgres
-	EnvFile  string
-	Ports    Ports
+	Data  string // folder of everything that is written
+	Kafka string // embedded or apache
+	Vault bool
+	// Prometheus runs too; Rules is a file of rules that it begins with, or empty.
+	Prometheus bool
+	Rules      string
+	Postgres   int  // major version
+	Fsync      bool // of Postgres
+	EnvFile    string
+	Ports      Ports
 	// MinFree is the space that must be left where data and cache are.
 	MinFree uint64
 }
 
 // Ports of the services on 127.0.0.1.
 type Ports struct {
-	Temporal, UI, Source, Sink, Kafka, ClickHouse, Vault, Controller, Metrics, Native, KafkaSecured int
+	Temporal, UI, Source, Sink, Kafka, ClickHouse, Vault, Controller, Metrics, Native, KafkaSecured, Prometheus int
 }
 
 // DefaultBase is the first port of the block.
@@ -55,7 +59,7 @@ func PortsFrom(base int) Ports {
 	return Ports{
 		Temporal: base, UI: base + 1, Source: base + 2, Sink: base + 3, Kafka: base + 4,
 		ClickHouse: base + 5, Vault: base + 6, Controller: base + 7, Metrics: base + 8,
-		Native: base + 9, KafkaSecured: base + 10,
+		Native: base + 9, KafkaSecured: base + 10, Prometheus: base + 11,
 	}
 }
 
@@ -80,7 +84,7 @@ func (c *Config) Normalize() error {
 	if len(errs) > 0 {
 		return errors.Join(errs...)
 	}
-	for _, p := range []*string{&c.Data, &c.EnvFile} {
+	for _, p := range []*string{&c.Data, &c.EnvFile, &c.Rules} {
 		if *p == "" {
 			continue
 		}
@@ -110,6 +114,9 @@ func (c *Config) ports() []namedPort {
 	}
 	if c.Vault {
 		p = append(p, namedPort{"vault", c.Ports.Vault})
+	}
+	if c.Prometheus {
+		p = append(p, namedPort{"prometheus", c.Ports.Prometheus})
 	}
 	return p
 }

@@ -29,6 +29,8 @@ type programs struct {
 	kafka    string // folder of jars, for Apache Kafka
 	java     string
 	vault    string
+	// prometheus is the folder of prometheus, promtool and amtool.
+	prometheus string
 }
 
 // find gets all programs that the configuration needs.
@@ -53,6 +55,11 @@ func find(ctx context.Context, c *Config, parts *components.Components) (p progr
 	}
 	if c.Vault {
 		if p.vault, err = parts.Vault(ctx); err != nil {
+			return p, err
+		}
+	}
+	if c.Prometheus {
+		if p.prometheus, err = parts.Prometheus(ctx); err != nil {
 			return p, err
 		}
 	}

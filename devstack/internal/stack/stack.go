@@ -86,6 +86,9 @@ func services(c *Config, p programs) ([]*service, error) {
 	if c.Vault {
 		all = append(all, vaultService(c, p))
 	}
+	if c.Prometheus {
+		all = append(all, prometheusService(c, p))
+	}
 	return all, nil
 }
 
@@ -166,6 +169,10 @@ func (s *Stack) Env() [][2]string {
 	}
 	if c.Vault {
 		env = append(env, [2]string{"SYNCLINE_VAULT_ADDR", "http://" + loopback(c.Ports.Vault)}, [2]string{"SYNCLINE_VAULT_TOKEN_FILE", c.tokenFile()})
+	}
+	if c.Prometheus {
+		env = append(env, [2]string{"SYNCLINE_PROMETHEUS_URL", "http://" + loopback(c.Ports.Prometheus)}, [2]string{"SYNCLINE_PROMETHEUS_DIR", c.prometheusDir()},
+			[2]string{"SYNCLINE_PROMTOOL", filepath.Join(s.programs.prometheus, "promtool")}, [2]string{"SYNCLINE_AMTOOL", filepath.Join(s.programs.prometheus, "amtool")})
 	}
 	return env
 }

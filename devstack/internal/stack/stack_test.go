@@ -98,8 +98,8 @@ func TestEnvironmentIsSafeForAShell(t *testing.T) {
 		}
 	}
 	c := config(t)
-	c.Vault, c.EnvFile = true, filepath.Join(t.TempDir(), "env")
-	s := &Stack{cfg: c, programs: programs{temporal: "/t", postgres: "/p"}}
+	c.Vault, c.Prometheus, c.EnvFile = true, true, filepath.Join(t.TempDir(), "env")
+	s := &Stack{cfg: c, programs: programs{temporal: "/t", postgres: "/p", prometheus: "/m"}}
 	if err := s.writeEnv(); err != nil {
 		t.Fatal(err)
 	}
@@ -113,6 +113,7 @@ func TestEnvironmentIsSafeForAShell(t *testing.T) {
 		"export SYNCLINE_KAFKA_BROKERS=127.0.0.1:27004", "export SYNCLINE_CLICKHOUSE_URL=http://default@127.0.0.1:27005/default",
 		"export SYNCLINE_CLICKHOUSE_NATIVE_URL=clickhouse://default@127.0.0.1:27009/default",
 		"export SYNCLINE_PG_BINDIR=/p", "export SYNCLINE_VAULT_ADDR=http://127.0.0.1:27006",
+		"export SYNCLINE_PROMETHEUS_URL=http://127.0.0.1:27011", "export SYNCLINE_PROMTOOL=/m/promtool", "export SYNCLINE_AMTOOL=/m/amtool",
 	} {
 		if !strings.Contains(string(b), line+"\n") {
 			t.Errorf("%s is missing in:\n%s", line, b)

@@ -1,0 +1,178 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"syncline/activities/contract"
+	"syncline/dataplane/change"
+	"syncline/pipeline"
+	"syncline/testsuite/check"
+)
+
+// instrumentation times the same backlog with what records it turned off, on, and
+// on while its servers are away; and measures what a steady load leaves in analytics.
+func instrumentation(ctx context.Context, b *bench) ([]figure, error) {
+	r, err := b.rig(ctx, "instrumentation")
+	if err != nil {
+		return nil, err
+	}
+	defer r.close()
+	const database = "bench_analytics"
+	if _, err := r.clickhouseQuery(ctx, "DROP DATABASE IF EXISTS "+database); err != nil {
+		return nil, err
+	}
+	defer func() {
+		_, _ = r.clickhouseQuery(context.WithoutCancel(ctx), "DROP DATABASE IF EXISTS "+database)
+	}()
+	if err := program(ctx, "pgbench", "-q", "-i", "-s", "10", r.source); err != nil {
+		return nil, err
+	}
+	closed, err := closedPort()
+	if err != nil {
+		return nil, err
+	}
+	on := []string{"SYNCLINE_ANALYTICS=env:BENCH_CLICKHOUSE", "SYNCLINE_ANALYTICS_DATABASE=" + database}
+	away := []string{"BENCH_AWAY=http://default@" + closed, "SYNCLINE_ANALYTICS=env:BENCH_AWAY", "OTEL_EXPORTER_OTLP_ENDPOINT=http://" + closed}
+	variants := []struct {
+		name string
+		env  []string
+		took []time.Duration
+	}{{name: "off"}, {name: "on", env: on}, {name: "away", env: away}}
+
+	w, err := r.worker()
+	if err != nil {
+		return nil, err
+	}
+	spec, err := r.spec([]string{pipeline.SinkPostgres}, pipeline.Tables{Include: []string{"public.pgbench_*"},
+		Options: []pipeline.TableOption{{Match: "public.pgbench_history", AppendOnly: new(true)}}})
+	if err != nil {
+		return nil, err
+	}
+	if err := r.apply(ctx, spec); err != nil {
+		return nil, err
+	}
+	led, err := r.ledger(pipeline.SinkPostgres, spec.Name)
+	if err != nil {
+		return nil, err
+	}
+	defer led.Close()
+	const clients = 4
+	perClient := b.changes / 4 / clients
+	for range b.runs {
+		for i := range variants {
+			v := &variants[i]
+			if err := r.update(ctx, spec.Name, contract.PauseUpdate); err != nil {
+				return nil, err
+			}
+			if err := program(ctx, "pgbench", "-n", "-c", fmt.Sprint(clients), "-t", fmt.Sprint(perClient), r.source); err != nil {
+				return nil, err
+			}
+			if w, err = r.instead(w, v.env...); err != nil {
+				return nil, err
+			}
+			end, err := (&check.Postgres{DSN: r.source, Source: true}).Position(ctx)
+			if err != nil {
+				return nil, err
+			}
+			d, err := r.resumed(ctx, spec.Name, led, end)
+			if err != nil {
+				return nil, fmt.Errorf("instrumentation %s: %w", v.name, err)
+			}
+			v.took = append(v.took, d)
+		}
+	}
+	base := median(variants[0].took)
+	figures := []figure{{"backlog → Postgres, nothing recorded", perSecond(perClient*clients*4, base), fmt.Sprintf("noise ±%.0f %%", spread(variants[0].took)/2)}}
+	for _, v := range variants[1:] {
+		name := map[string]string{"on": "the same, recording into ClickHouse", "away": "the same, while ClickHouse and collector are away"}[v.name]
+		figures = append(figures, figure{name, perSecond(perClient*clients*4, median(v.took)), fmt.Sprintf("ratio %.3f (best of each %.3f)", base.Seconds()/median(v.took).Seconds(), slices.Min(variants[0].took).Seconds()/slices.Min(v.took).Seconds())})
+	}
+	more, err := r.stored(ctx, w, spec.Name, database, on)
+	return append(figures, more...), err
+}
+
+// instead stops a worker and starts another.
+func (r *rig) instead(w *exec.Cmd, env ...string) (*exec.Cmd, error) {
+	_ = w.Process.Signal(syscall.SIGTERM)
+	_ = w.Wait() // its code says nothing here
+	r.workers = slices.DeleteFunc(r.workers, func(c *exec.Cmd) bool { return c == w })
+	return r.worker(env...)
+}
+
+// resumed times a paused pipeline until it has come to a position.
+func (r *rig) resumed(ctx context.Context, name string, led check.Ledger, end change.LSN) (time.Duration, error) {
+	at := time.Now()
+	if err := r.update(ctx, name, contract.ResumeUpdate); err != nil {
+		return 0, err
+	}
+	err := check.Await(ctx, pipeline.SinkPostgres, led, end)
+	return time.Since(at), err
+}
+
+// stored measures the tables after a steady load.
+func (r *rig) stored(ctx context.Context, w *exec.Cmd, name, database string, on []string) ([]figure, error) {
+	if _, err := r.clickhouseQuery(ctx, "DROP DATABASE IF EXISTS "+database); err != nil {
+		return nil, err
+	}
+	w, err := r.instead(w, on...)
+	if err != nil {
+		return nil, err
+	}
+	if err := program(ctx, "pgbench", "-n", "-R", strconv.Itoa(r.b.rate/4), "-T", strconv.Itoa(r.b.seconds*2), r.source); err != nil {
+		return nil, err
+	}
+	if err := r.update(ctx, name, contract.PauseUpdate); err != nil {
+		return nil, err
+	}
+	if _, err := r.instead(w, on...); err != nil { // the first hands over what it holds
+		return nil, err
+	}
+	q := func(sql string) (float64, error) {
+		text, err := r.clickhouseQuery(ctx, sql)
+		if err != nil {
+			return 0, err
+		}
+		return strconv.ParseFloat(text, 64)
+	}
+	changes, err := q("SELECT sum(changes) FROM " + database + ".lag")
+	if err != nil || changes == 0 {
+		return nil, fmt.Errorf("nothing was recorded: %w", err)
+	}
+	tables, err := r.clickhouseQuery(ctx, "SELECT name FROM system.tables WHERE database = '"+database+"' AND engine LIKE '%MergeTree'")
+	if err != nil {
+		return nil, err
+	}
+	for t := range strings.FieldsSeq(tables) {
+		if _, err := r.clickhouseQuery(ctx, "OPTIMIZE TABLE "+database+"."+t+" FINAL"); err != nil {
+			return nil, err
+		}
+	}
+	size := "SELECT sum(data_compressed_bytes) FROM system.parts WHERE active AND database = '" + database + "'"
+	all, err := q(size)
+	if err != nil {
+		return nil, err
+	}
+	hourly, err := q(size + " AND table LIKE '%_hourly'")
+	if err != nil {
+		return nil, err
+	}
+	return []figure{{fmt.Sprintf("analytics at %d changes/s to one sink", r.b.rate), fmt.Sprintf("%.0f KiB", (all-hourly)/changes*1e6/1024),
+		fmt.Sprintf("per million changes, kept 14 days; hourly rollups %.1f KiB for the hour, kept a year", hourly/1024)}}, nil
+}
+
+// closedPort is an address where nobody listens.
+func closedPort() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
+}
