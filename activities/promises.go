@@ -17,7 +17,7 @@ type promises struct {
 
 func (a *Activities) promises(spec *pipeline.Spec, tally *analytics.Tally) *promises {
 	p := &promises{count: func(o *pipeline.Objective, good, bad int) {
-		a.Metrics.Objective(spec.Name, o.Name, float64(o.Target), good, bad)
+		a.Metrics.Objective(spec.Name, o.Name, o.Target.Share(), good, bad)
 		tally.Objective(o.Name, good, bad)
 	}}
 	for i := range spec.Objectives {
