@@ -81,8 +81,8 @@ func period(name, since, until string, now time.Time) (in contract.ReportInput, 
 		if end, err = moment("--until", until, now); err != nil {
 			return in, err
 		}
-		in.Until = end
 	}
+	in.Until = end
 	if in.Since.After(now) {
 		return in, invalid("--since %s is in the future (fix: name a time that has passed, or so long ago, such as 24h)", since)
 	}

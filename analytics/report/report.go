@@ -67,6 +67,15 @@ func (r *Report) Indicator(id string) *Indicator {
 // StepTime returns Step as a duration.
 func (r *Report) StepTime() time.Duration { return time.Duration(r.Step) * time.Second }
 
+// Length is how long the report's time is, for people: it begins at a whole window.
+func (r *Report) Length() time.Duration {
+	d := r.Until.Sub(r.Since)
+	if d > 10*time.Minute {
+		return d.Round(time.Minute)
+	}
+	return d.Round(time.Second)
+}
+
 // Number makes a value that was measured.
 func Number(f float64) *float64 { return &f }
 

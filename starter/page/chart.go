@@ -193,6 +193,13 @@ func ceil(most float64, u report.Unit) float64 {
 			unit *= base
 		}
 	}
+	if u == report.Millis { // a round number of what is written below it
+		for _, size := range []float64{1e3, 60e3, 3600e3} {
+			if most >= size {
+				unit = size
+			}
+		}
+	}
 	scale := math.Pow(10, math.Floor(math.Log10(most/unit)))
 	for _, f := range []float64{1, 2, 4, 5, 6, 8, 10} {
 		if v := f * scale * unit; most <= v*(1+1e-9) {

@@ -37,7 +37,6 @@ func Write(w io.Writer, r *report.Report) error {
 // model is what the template shows.
 type model struct {
 	*report.Report
-	Length     time.Duration
 	Verdict    string // of all objectives together
 	Class      string
 	Complete   bool
@@ -60,7 +59,7 @@ type card struct {
 }
 
 func modelOf(r *report.Report) model {
-	m := model{Report: r, Length: r.Until.Sub(r.Since).Round(time.Second), Complete: r.Coverage.Share != nil && r.Coverage.Recorded == r.Coverage.Spanned}
+	m := model{Report: r, Complete: r.Coverage.Share != nil && r.Coverage.Recorded == r.Coverage.Spanned}
 	count := map[report.State]int{}
 	for _, o := range r.Objectives {
 		count[o.State]++

@@ -220,7 +220,7 @@ func TestScales(t *testing.T) {
 		most float64
 		u    report.Unit
 		want float64
-	}{{0, report.Count, 1}, {1, report.Count, 1}, {7, report.Records, 8}, {212, report.Millis, 400}, {0.00004, report.Share, 0.00004}, {0.97, report.Share, 1}, {3000, report.Bytes, 4096}, {1023, report.Bytes, 2000}} {
+	}{{0, report.Count, 1}, {1, report.Count, 1}, {7, report.Records, 8}, {212, report.Millis, 400}, {0.00004, report.Share, 0.00004}, {0.97, report.Share, 1}, {128e3, report.Millis, 4 * 60e3}, {3000, report.Bytes, 4096}, {1023, report.Bytes, 2000}} {
 		if got := ceil(c.most, c.u); math.Abs(got-c.want) > 1e-12 {
 			t.Errorf("the scale of %v %s ends at %v, want %v", c.most, c.u, got, c.want)
 		}

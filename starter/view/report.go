@@ -22,7 +22,7 @@ func DrawReport(w io.Writer, s Style, r *report.Report) {
 		grain = ", counted by hour"
 	}
 	c.wrapped("", fmt.Sprintf("%s from %s until %s UTC (%s), in steps of %s%s", s.Paint(bold, r.Pipeline), minute(r.Since), minute(r.Until),
-		report.Span(r.Until.Sub(r.Since).Round(time.Second)), report.Span(r.StepTime()), grain))
+		report.Span(r.Length()), report.Span(r.StepTime()), grain))
 	c.line("")
 	levels := report.Plain
 	if s.Bars {
