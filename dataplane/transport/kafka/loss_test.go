@@ -99,18 +99,18 @@ func TestConnectionsBreak(t *testing.T) {
 	cut.dial = n.dial
 	w := openWriter(t, cut, WriterOptions{Compression: CompressZstd, BatchBytes: 2048, Linger: time.Millisecond})
 	l := openLog(t, cut, LogOptions{PartitionBytes: 4096})
-	stop := make(chan struct{})
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			select {
-			case <-stop:
-				return
-			case <-time.After(time.Duration(rand.IntN(60)) * time.Millisecond):
+	// A storm ends: on a busy machine no answer at all might come through an endless one.
+	storm := func() (wait func()) {
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			for range 60 {
+				time.Sleep(time.Duration(rand.IntN(60)) * time.Millisecond)
 				n.cut(false)
 			}
-		}
-	})
+		})
+		return wg.Wait
+	}
+	writing := storm()
 	want := map[int][]*change.Change{}
 	var seq uint64
 	for i := range 4000 {
@@ -125,11 +125,12 @@ func TestConnectionsBreak(t *testing.T) {
 		}
 	}
 	waitAcked(t, w, seq)
+	writing()
+	reading := storm()
 	for p := range 3 {
 		checkPrefix(t, l, p, want[p])
 	}
-	close(stop)
-	wg.Wait()
+	reading()
 }
 
 // An outage that lasts stops the writer with a transient fault; its successor
