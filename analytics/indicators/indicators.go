@@ -15,8 +15,13 @@ import (
 	"syncline/pipeline"
 )
 
-// CodePeriod: the time of a report is empty.
-const CodePeriod fault.Code = "ReportPeriod"
+// Conditions of a report.
+const (
+	// CodePeriod: its time is empty.
+	CodePeriod fault.Code = "ReportPeriod"
+	// CodeObjective: an objective that did not come from a declaration makes no sense.
+	CodeObjective fault.Code = "ReportObjective"
+)
 
 // Input says what to report on.
 type Input struct {
@@ -35,6 +40,18 @@ func Compute(ctx context.Context, s *analytics.Store, in Input) (*report.Report,
 	if !in.Since.Before(in.Until) {
 		return nil, fault.Permanent(CodePeriod, nil, "begin before the end, and in the past", "a report from %s until %s is empty",
 			in.Since.UTC().Format(time.RFC3339), in.Until.UTC().Format(time.RFC3339))
+	}
+	for _, o := range in.Objectives {
+		if o.Target <= 0 || o.Target.Share() >= 1 || o.Period <= 0 {
+			return nil, fault.Permanent(CodeObjective, nil, "take objectives from what starter validate --json prints", "objective %q has the target %s and the period %s", o.Name, o.Target, o.Period)
+		}
+	}
+	oldest := in.Now.AddDate(0, 0, -analytics.KeepHours)
+	if in.Until.Before(oldest) {
+		return nil, fault.Permanent(CodePeriod, nil, "name a later time", "a report until %s is empty: counts are kept for %d days", in.Until.UTC().Format(time.RFC3339), analytics.KeepHours)
+	}
+	if in.Since.Before(oldest) {
+		in.Since = oldest
 	}
 	q := &query{ctx: ctx, s: s, pipeline: in.Pipeline, frame: newFrame(in.Since, in.Until, in.Now, false)}
 	r := &report.Report{

@@ -241,7 +241,15 @@ func TestNothingRecorded(t *testing.T) {
 			t.Errorf("%+v", r.Coverage)
 		}
 	}
-	for _, bad := range []Input{{Pipeline: "p", Since: now, Now: now}, {Pipeline: "p", Since: now.Add(time.Hour), Now: now}, {Pipeline: "p", Since: now.Add(-time.Hour), Until: now.Add(-2 * time.Hour), Now: now}} {
+	in.Since, in.Objectives = time.Unix(0, 0), nil
+	if r := compute(t, s, in); r.Since.Before(now.AddDate(0, 0, -analytics.KeepHours-1)) {
+		t.Errorf("the report begins %s, before anything is kept", r.Since)
+	}
+	in.Objectives = []pipeline.Objective{{Name: "all", Indicator: pipeline.ObjectiveLag, Target: 1000000, Period: pipeline.Duration(time.Hour)}}
+	if _, err := Compute(t.Context(), s, in); !fault.Is(err, CodeObjective) {
+		t.Errorf("a target without a budget: %v", err)
+	}
+	for _, bad := range []Input{{Pipeline: "p", Since: time.Time{}, Until: time.Unix(0, 0), Now: now}, {Pipeline: "p", Since: now, Now: now}, {Pipeline: "p", Since: now.Add(time.Hour), Now: now}, {Pipeline: "p", Since: now.Add(-time.Hour), Until: now.Add(-2 * time.Hour), Now: now}} {
 		if _, err := Compute(t.Context(), s, bad); !fault.Is(err, CodePeriod) {
 			t.Errorf("an empty time: %v", err)
 		}
