@@ -108,6 +108,11 @@ func (d *demo) run(ctx context.Context) error {
 	if err := d.check(ctx, spec); err != nil {
 		return err
 	}
+	d.say("asking how well it did")
+	page := filepath.Join(d.o.data, "report.html")
+	if err := d.command(ctx, "starter", "report", spec.Name, "--since", fmt.Sprintf("%ds", int(time.Since(begun).Seconds())+1), "--html", page); err != nil {
+		return err
+	}
 	d.next(spec, time.Since(begun))
 	if d.o.once {
 		return nil
