@@ -36,11 +36,13 @@ type Activities struct {
 	Metrics *observe.Metrics
 	// Analytics takes what is counted; nil: nobody wants it.
 	Analytics *analytics.Writer
-	Health    *observe.Health
-	Log       *zap.Logger
-	SpillDir  string
-	Worker    string        // identity of the process
-	Tracer    *trace.Tracer // nil: nothing is traced
+	// AnalyticsStore opens what was recorded, to report on it; nil: nothing is recorded.
+	AnalyticsStore func(context.Context) (*analytics.Store, error)
+	Health         *observe.Health
+	Log            *zap.Logger
+	SpillDir       string
+	Worker         string        // identity of the process
+	Tracer         *trace.Tracer // nil: nothing is traced
 }
 
 // ByRole returns the activities that a worker of the role registers, by name.
@@ -49,6 +51,7 @@ func (a *Activities) ByRole(r contract.Role) map[string]any {
 	case contract.Control:
 		return map[string]any{
 			contract.InspectActivity:           a.Inspect,
+			contract.MeasureActivity:           a.Measure,
 			contract.ResolveActivity:           a.Resolve,
 			contract.EnsureTopicsActivity:      a.EnsureTopics,
 			contract.EnsurePublicationActivity: a.EnsurePublication,

@@ -13,6 +13,7 @@ import (
 	"syncline/activities/contract"
 	"syncline/activities/frontend"
 	"syncline/activities/observe"
+	"syncline/analytics/report"
 	"syncline/pipeline"
 	"syncline/worker/config"
 )
@@ -84,6 +85,30 @@ A worker reads OpenTelemetry's standard variables; what is traced is in
 [operations.md](operations.md#traces).
 
 ` + observe.TraceReference()
+}
+
+// The definitions in indicators.md are those of the code.
+func TestIndicatorsAreFresh(t *testing.T) {
+	const begin, end = "<!-- definitions -->\n", "<!-- end -->"
+	text := read(t, "indicators.md")
+	head, rest, ok := strings.Cut(text, begin)
+	_, tail, closed := strings.Cut(rest, end)
+	if !ok || !closed {
+		t.Fatal("indicators.md has no place for the definitions")
+	}
+	want := head + begin + report.Reference() + end + tail
+	if *update {
+		if err := os.WriteFile("indicators.md", []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	} else if text != want {
+		t.Error("indicators.md is stale (fix: go test ./docs -update)")
+	}
+	for _, s := range []report.State{report.Kept, report.Burning, report.Broken, report.Unknown} {
+		if !strings.Contains(text, "`"+string(s)+"`") {
+			t.Errorf("state %s is not documented", s)
+		}
+	}
 }
 
 func TestReferenceIsFresh(t *testing.T) {
@@ -249,7 +274,7 @@ func TestNamedTestsExist(t *testing.T) {
 func TestEveryNameIsDocumented(t *testing.T) {
 	text := read(t, "workflows.md")
 	for _, name := range []string{
-		contract.PipelineWorkflow, contract.StreamWorkflow, contract.BootstrapWorkflow, contract.SnapshotWorkflow, contract.PlanWorkflow,
+		contract.PipelineWorkflow, contract.StreamWorkflow, contract.BootstrapWorkflow, contract.SnapshotWorkflow, contract.PlanWorkflow, contract.ReportWorkflow,
 		contract.ApplyUpdate, contract.PauseUpdate, contract.ResumeUpdate, contract.AddTableUpdate, contract.RemoveTableUpdate, contract.ResyncTableUpdate, contract.DestroyUpdate,
 		contract.StatusQuery, contract.ComponentSignal, contract.StoppedSignal, contract.LoadedSignal, contract.BootstrapSignal, contract.GenerationSignal, contract.RetrySignal,
 		contract.PipelineAttribute, contract.PhaseAttribute, contract.SourceAttribute, contract.SinkAttribute, contract.TierAttribute, contract.RegionAttribute,

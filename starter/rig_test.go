@@ -19,6 +19,7 @@ import (
 	"go.temporal.io/sdk/worker"
 
 	"syncline/activities/contract"
+	"syncline/analytics/report"
 	"syncline/dataplane/change"
 	"syncline/dataplane/sink"
 	"syncline/testsuite/stack"
@@ -155,7 +156,9 @@ type fakes struct {
 	gates  map[string]chan struct{} // an activity waits until its gate is closed
 	calls  []string
 	report contract.Report
-	blocks []string // that CreateSlot waits for
+	// measured is what a report says, but for its name, time and objectives
+	measured report.Report
+	blocks   []string // that CreateSlot waits for
 }
 
 func (f *fakes) waiting() []string {
@@ -272,6 +275,14 @@ func (f *fakes) register(w worker.Worker, c client.Client) {
 	reg(contract.CopyChunkActivity, func(context.Context, contract.ChunkTask) (contract.ChunkDone, error) {
 		return contract.ChunkDone{Rows: 10, Bytes: 1000}, f.did(contract.CopyChunkActivity, "")
 	})
+	reg(contract.MeasureActivity, func(_ context.Context, in contract.ReportInput) (report.Report, error) {
+		r := f.measured
+		r.Pipeline, r.Since, r.Until = in.Pipeline, in.Since, in.Until
+		for _, o := range in.Objectives {
+			r.Objectives = append(r.Objectives, report.Judge(o, report.Events{Good: 999, Bad: 1}, report.Events{}, report.Events{}))
+		}
+		return r, f.did(contract.MeasureActivity, in.Pipeline)
+	})
 	reg(contract.InspectActivity, func(_ context.Context, in contract.PlanInput) (contract.Report, error) {
 		r := f.report
 		r.Running = in.Running != nil
@@ -312,7 +323,7 @@ func (s *server) workers() {
 	for _, role := range []contract.Role{contract.Control, contract.Capture, contract.Snapshot, contract.Deliver} {
 		w := worker.New(s.c, contract.Queue(s.prefix, role), worker.Options{MaxHeartbeatThrottleInterval: 50 * time.Millisecond, WorkerStopTimeout: 5 * time.Second})
 		if role == contract.Control {
-			for _, fn := range []any{workflows.Pipeline, workflows.Stream, workflows.Bootstrap, workflows.Snapshot, workflows.Plan} {
+			for _, fn := range []any{workflows.Pipeline, workflows.Stream, workflows.Bootstrap, workflows.Snapshot, workflows.Plan, workflows.Report} {
 				w.RegisterWorkflow(fn)
 			}
 		}

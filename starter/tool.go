@@ -121,7 +121,7 @@ Exit codes: 0 ok, 1 failed, 2 invalid input, 3 environment unreachable.`,
 	f.BoolVar(&t.json, "json", t.json, "print one JSON object instead of text")
 	root.AddCommand(
 		t.validateCommand(), t.schemaCommand(), t.versionCommand(), t.completionCommand(),
-		t.planCommand(), t.applyCommand(), t.statusCommand(),
+		t.planCommand(), t.applyCommand(), t.statusCommand(), t.reportCommand(),
 		t.pauseCommand(), t.resumeCommand(),
 		t.tablesCommand("add-table", "load tables and deliver them", contract.AddTableUpdate),
 		t.tablesCommand("remove-table", "stop delivering tables; their rows stay", contract.RemoveTableUpdate),

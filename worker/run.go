@@ -88,6 +88,9 @@ func run(ctx context.Context, c config.Config, identity string, log *zap.Logger)
 		Client:    tc, Secrets: resolver, Metrics: metrics, Health: health, Log: log,
 		SpillDir: c.SpillDir, Worker: identity, Tracer: traces.Tracer(),
 	}
+	if !c.Analytics.IsZero() {
+		acts.AnalyticsStore = func(ctx context.Context) (*analytics.Store, error) { return openAnalytics(ctx, c, resolver) }
+	}
 	var running []worker.Worker
 	for _, role := range c.Roles {
 		w := newWorker(tc, c, role, acts)
@@ -200,6 +203,7 @@ func newWorker(tc client.Client, c config.Config, role contract.Role, acts *acti
 		w.RegisterWorkflowWithOptions(workflows.Bootstrap, workflow.RegisterOptions{Name: contract.BootstrapWorkflow})
 		w.RegisterWorkflowWithOptions(workflows.Snapshot, workflow.RegisterOptions{Name: contract.SnapshotWorkflow})
 		w.RegisterWorkflowWithOptions(workflows.Plan, workflow.RegisterOptions{Name: contract.PlanWorkflow})
+		w.RegisterWorkflowWithOptions(workflows.Report, workflow.RegisterOptions{Name: contract.ReportWorkflow})
 	}
 	for name, fn := range acts.ByRole(role) {
 		w.RegisterActivityWithOptions(fn, activity.RegisterOptions{Name: name})

@@ -16,6 +16,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"syncline/activities/contract"
+	"syncline/analytics/report"
 	"syncline/dataplane/change"
 	"syncline/pipeline"
 )
@@ -157,6 +158,10 @@ func (w *world) register(r interface {
 	reg(contract.InspectActivity, func(_ context.Context, in contract.PlanInput) (contract.Report, error) {
 		return contract.Report{OK: true}, w.called(contract.InspectActivity, in.Spec.Name)
 	})
+	reg(contract.MeasureActivity, func(_ context.Context, in contract.ReportInput) (report.Report, error) {
+		return report.Report{Pipeline: in.Pipeline, Since: in.Since, Until: in.Until, Indicators: []report.Indicator{{Definition: report.Define(report.Lag), Value: report.Number(1.5)}}},
+			w.called(contract.MeasureActivity, fmt.Sprint(in.Pipeline, " ", len(in.Objectives)))
+	})
 }
 
 func shopSpec(t testing.TB) pipeline.Spec {
@@ -217,7 +222,7 @@ func environment(t *testing.T, w *world) *testsuite.TestWorkflowEnvironment {
 			t.Log("calls:", w.names())
 		}
 	})
-	for _, fn := range []any{Pipeline, Bootstrap, Snapshot, Plan} {
+	for _, fn := range []any{Pipeline, Bootstrap, Snapshot, Plan, Report} {
 		env.RegisterWorkflow(fn)
 	}
 	// Time is only skipped while no activity runs, and a Stream's run for ever.

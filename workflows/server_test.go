@@ -38,6 +38,7 @@ func replayer() worker.WorkflowReplayer {
 	r.RegisterWorkflow(Bootstrap)
 	r.RegisterWorkflow(Snapshot)
 	r.RegisterWorkflow(Plan)
+	r.RegisterWorkflow(Report)
 	return r
 }
 
@@ -83,7 +84,7 @@ func startServer(t *testing.T, w *world) *server {
 	for _, role := range []contract.Role{contract.Control, contract.Capture, contract.Snapshot, contract.Deliver} {
 		wk := worker.New(c, contract.Queue(s.prefix, role), worker.Options{MaxHeartbeatThrottleInterval: 100 * time.Millisecond, WorkerStopTimeout: 5 * time.Second})
 		if role == contract.Control {
-			for _, fn := range []any{Pipeline, Stream, Bootstrap, Snapshot, Plan} {
+			for _, fn := range []any{Pipeline, Stream, Bootstrap, Snapshot, Plan, Report} {
 				wk.RegisterWorkflow(fn)
 			}
 		}
@@ -222,6 +223,9 @@ func TestOnServer(t *testing.T) {
 	plan := s.start(ctx, "plan/"+spec.Name, contract.PlanWorkflow, contract.PlanInput{Spec: spec})
 	s.must(plan.Get(ctx, nil))
 	s.check(ctx, plan.GetID(), "", "plan")
+	rep := s.start(ctx, "report/"+spec.Name, contract.ReportWorkflow, contract.ReportInput{Pipeline: spec.Name, Since: time.Now().Add(-time.Hour)})
+	s.must(rep.Get(ctx, nil))
+	s.check(ctx, rep.GetID(), "", "report")
 
 	w.mu.Lock()
 	w.fail[contract.CreateSlotActivity] = permanent("SlotsExhausted")

@@ -23,6 +23,7 @@ const (
 	BootstrapWorkflow = "Bootstrap" // child, id bootstrap/<name>/<n>: load of some tables
 	SnapshotWorkflow  = "Snapshot"  // one-off load without a stream
 	PlanWorkflow      = "Plan"      // one-off live check of a declaration
+	ReportWorkflow    = "Report"    // one-off report on a pipeline, from analytics
 )
 
 // Updates of the Pipeline workflow; each answers with the result or the reason of refusal.
