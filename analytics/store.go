@@ -38,6 +38,12 @@ func OpenStore(dsn, database string) (*Store, error) {
 	if err != nil {
 		return nil, fault.Permanent(CodeStore, nil, "use http(s)://user:password@host:8123 or clickhouse://user:password@host:9000", "the connection string of analytics cannot be used")
 	}
+	if o.Protocol == ch.HTTP {
+		if o.Settings == nil {
+			o.Settings = ch.Settings{}
+		}
+		o.Settings["wait_end_of_query"] = 1 // answered means done, and a failure is the answer
+	}
 	o.Auth.Database = "" // statements name it: it may not exist yet
 	o.DialTimeout, o.ReadTimeout = 5*time.Second, 30*time.Second
 	o.MaxOpenConns, o.MaxIdleConns, o.ConnMaxLifetime = 4, 2, 10*time.Minute

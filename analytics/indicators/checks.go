@@ -91,9 +91,9 @@ func (q *query) drift(*counts) report.Indicator {
 	turned := grid{}
 	q.rows(fmt.Sprintf(`SELECT %s AS step, sink, toFloat64(count()) FROM (
 		SELECT ts, sink, verdict, lagInFrame(verdict, 1, '') OVER (PARTITION BY sink, tab ORDER BY ts, run ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS earlier
-		FROM {db}.verifications WHERE pipeline = ? AND ts < toDateTime(%d, 'UTC') AND verdict != '%s')
-		WHERE verdict = '%s' AND earlier != verdict AND ts >= toDateTime(%d, 'UTC') GROUP BY step, sink`,
-		q.bucket("ts"), q.until.Unix(), analytics.Inconclusive, analytics.Different, q.since.Unix()), func(r driver.Rows) error {
+		FROM {db}.verifications WHERE pipeline = ? AND ts < fromUnixTimestamp64Milli(%d, 'UTC') AND verdict != '%s')
+		WHERE verdict = '%s' AND earlier != verdict AND ts >= fromUnixTimestamp64Milli(%d, 'UTC') GROUP BY step, sink`,
+		q.bucket("ts"), q.until.UnixMilli(), analytics.Inconclusive, analytics.Different, q.since.UnixMilli()), func(r driver.Rows) error {
 		var i int64
 		var sink string
 		var n float64

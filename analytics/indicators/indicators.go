@@ -137,7 +137,9 @@ func (f frame) bucket(column string) string {
 	return fmt.Sprintf("toInt64(intDiv(toUnixTimestamp(toDateTime(%s)) - %d, %d))", column, f.since.Unix(), int64(f.step/time.Second))
 }
 
-// during is the condition on a pipeline's rows; it takes the name as argument.
+// during is the condition on a pipeline's rows; it takes the name as argument. Its
+// bounds are of the columns' precision: compared with whole seconds, ClickHouse
+// leaves out what is within the last of them.
 func (f frame) during() string {
-	return fmt.Sprintf("pipeline = ? AND ts >= toDateTime(%d, 'UTC') AND ts < toDateTime(%d, 'UTC')", f.since.Unix(), f.until.Unix())
+	return fmt.Sprintf("pipeline = ? AND ts >= fromUnixTimestamp64Milli(%d, 'UTC') AND ts < fromUnixTimestamp64Milli(%d, 'UTC')", f.since.UnixMilli(), f.until.UnixMilli())
 }

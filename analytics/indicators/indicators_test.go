@@ -111,7 +111,7 @@ func draw(t *rapid.T, from time.Time) history {
 		return &analytics.Throughput{Time: at(), Pipeline: h.name, Stage: analytics.StageDeliver, Sink: sink(), Changes: n(), Rows: n(), Bytes: n()}
 	})
 	some(func() analytics.Row {
-		return &analytics.Retries{Time: at(), Pipeline: h.name, Component: "deliver/" + sink() + "/0", Code: "X", Count: n()}
+		return &analytics.Retries{Time: at(), Pipeline: h.name, Component: "deliver/" + sink() + "/0", Code: "X", Count: n() + 1}
 	})
 	some(func() analytics.Row {
 		return &analytics.SecurityEvents{Time: at(), Pipeline: h.name, Kind: analytics.SecurityTLS}
@@ -300,4 +300,26 @@ func TestFrames(t *testing.T) {
 			t.Fatalf("%d points of %s in %s", f.points(), f.step, f.total())
 		}
 	})
+}
+
+// What happened within the second in which the report is asked for is in it.
+func TestLastSecond(t *testing.T) {
+	s := testStore(t)
+	end := time.Now().UTC().Truncate(time.Second).Add(999 * time.Millisecond)
+	v := &analytics.Verifications{Time: end.Add(-time.Millisecond), Pipeline: "shop", Sink: "a", Tab: "t", Run: "R", Kind: "check", Verdict: analytics.Different}
+	if err := s.Insert(t.Context(), "R", []analytics.Row{v}); err != nil {
+		t.Fatal(err)
+	}
+	r, err := Compute(t.Context(), s, Input{Pipeline: "shop", Since: end.Add(-time.Minute), Now: end})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range r.Indicators {
+		switch i.ID {
+		case report.Convergence, report.Checks, report.Drift:
+			if i.Why != "" {
+				t.Errorf("%s: %s", i.ID, i.Why)
+			}
+		}
+	}
 }

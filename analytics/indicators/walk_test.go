@@ -93,7 +93,7 @@ func walk(rows []analytics.Row, r *report.Report) plainly {
 			}
 		case *analytics.Retries:
 			if in(x.Time) {
-				retried, any = retried+float64(x.Count), any || x.Count > 0
+				retried += float64(x.Count)
 			}
 		case *analytics.SecurityEvents:
 			if in(x.Time) {
@@ -142,7 +142,7 @@ func walk(rows []analytics.Row, r *report.Report) plainly {
 	if any || waited || retried > 0 {
 		out.values["retries"] = report.Number(retried / r.Until.Sub(r.Since).Minutes())
 	}
-	if any && retried >= 0 || waited || refused > 0 {
+	if any || waited || refused > 0 {
 		out.values["security"] = report.Number(refused)
 	}
 	out.walkBacklog(rows, waiting, in, within)
