@@ -178,7 +178,7 @@ func TestOnServer(t *testing.T) {
 	w.once[contract.CopyChunkActivity] = []error{temporal.NewNonRetryableApplicationError("gone", contract.SnapshotGoneError, nil)}
 	w.once[contract.HoldSnapshotActivity] = []error{temporal.NewApplicationError("killed", "SourceUnreachable")}
 	s := startServer(t, w)
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	spec := shopSpec(t)
 	spec.Name = strings.ReplaceAll(s.prefix, "_", "-")

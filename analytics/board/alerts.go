@@ -323,10 +323,10 @@ func Alerts(l Limits) []Alert {
 		},
 		{
 			Name: "SynclineAnalyticsSpills", Cause: Analytics, Severity: Ticket, For: "15m",
-			Expr:    "syncline_analytics_spill_bytes > 0",
+			Expr:    "syncline_analytics_spill_bytes and on (job, instance) syncline_analytics_up == 0",
 			Summary: "Worker {{ $labels.instance }} keeps {{ $value | humanize1024 }}B for analytics on its disk: ClickHouse does not take them.",
 			Example: Example{
-				Series: [][2]string{{"syncline_analytics_spill_bytes" + at + "}", "0+0x8 1048576+0x80 0+0x20"}}, Fires: "18m", Clears: "24m",
+				Series: [][2]string{{"syncline_analytics_spill_bytes" + at + "}", "0+0x8 1048576+0x80 0+0x20"}, {"syncline_analytics_up" + at + "}", "1+0x8 0+0x80 1+0x20"}}, Fires: "18m", Clears: "24m",
 				Labels:  map[string]string{"job": "syncline", "instance": "worker-1:9464"},
 				Summary: "Worker worker-1:9464 keeps 1MiB for analytics on its disk: ClickHouse does not take them.",
 			},
