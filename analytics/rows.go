@@ -192,6 +192,13 @@ type Conflicts struct {
 	Count    uint64    `ch:"conflicts"`
 }
 
+// Results of a step of a rotation.
+const (
+	RotationOK          = "ok"
+	RotationFailed      = "failed"
+	RotationCompensated = "compensated" // everything is as before
+)
+
 // Rotations are steps of a rotation of a secret, which is named by its path.
 type Rotations struct {
 	Time       time.Time `ch:"ts"`
@@ -199,7 +206,7 @@ type Rotations struct {
 	Run        string    `ch:"run"`
 	Generation uint64    `ch:"generation"`
 	Step       string    `ch:"step"`
-	Result     string    `ch:"result"` // ok, failed, compensated
+	Result     string    `ch:"result"`
 	Consumer   string    `ch:"consumer"`
 	Micros     uint64    `ch:"micros"`
 	Reason     string    `ch:"reason"`

@@ -32,9 +32,9 @@ type Metrics struct {
 	fenced, retries                                    *prometheus.CounterVec
 	gated, capacity                                    *prometheus.GaugeVec
 	sloTarget, verified                                *prometheus.GaugeVec
-	sloEvents, verifications, rotations, security      *prometheus.CounterVec
+	sloEvents, security                                *prometheus.CounterVec
 	analyticsRows                                      *prometheus.CounterVec
-	analyticsSpill, analyticsUp                        prometheus.Gauge
+	analyticsSpill, analyticsUp, rotationsFailed       prometheus.Gauge
 	pipelines, sinks, tables, operations, codes, lanes *bounded
 
 	mu     sync.Mutex
@@ -90,9 +90,7 @@ func NewMetrics(buildID string) *Metrics {
 
 		sloTarget:     gauge("slo_target_ratio", "Part of the events that should meet the objective.", "pipeline", "objective"),
 		sloEvents:     counter("slo_events_total", "Events that met the objective or missed it.", "pipeline", "objective", "result"),
-		verified:      gauge("verification_tables", "Tables by their verdict in the last verification.", "pipeline", "sink", "verdict"),
-		verifications: counter("verifications_total", "Verifications by their verdict.", "pipeline", "sink", "verdict"),
-		rotations:     counter("rotations_total", "Rotations of secrets by their result.", "result"),
+		verified:      gauge("verification_tables", "Tables by their newest verdict; a different one holds until one is equal.", "pipeline", "sink", "verdict"),
 		security:      counter("security_failures_total", "Refused credentials, missing rights, secrets and certificates that fail.", "kind"),
 		analyticsRows: counter("analytics_rows_total", "Rows for analytics by what became of them.", "outcome"),
 
@@ -103,7 +101,8 @@ func NewMetrics(buildID string) *Metrics {
 	m.analyticsSpill = prometheus.NewGauge(prometheus.GaugeOpts{Name: "syncline_analytics_spill_bytes", Help: "Bytes on the disk that wait for analytics to answer."})
 	m.analyticsUp = prometheus.NewGauge(prometheus.GaugeOpts{Name: "syncline_analytics_up", Help: "Whether the database of analytics takes rows; 1 where none is configured."})
 	m.analyticsUp.Set(1)
-	reg.MustRegister(m.analyticsSpill, m.analyticsUp)
+	m.rotationsFailed = prometheus.NewGauge(prometheus.GaugeOpts{Name: "syncline_rotations_failed", Help: "Secrets whose newest rotation failed."})
+	reg.MustRegister(m.analyticsSpill, m.analyticsUp, m.rotationsFailed)
 	m.preset()
 	build := gauge("build_info", "Always 1; the build is in the label.", "build_id")
 	build.WithLabelValues(buildID).Set(1)
@@ -252,7 +251,7 @@ func (m *Metrics) Forget(pipeline string) {
 	}{
 		m.captured, m.captureLag, m.slotRetained, m.kafkaRecords, m.kafkaBytes, m.applied, m.duplicates, m.skipped,
 		m.deadLetters, m.batchSeconds, m.visibleSeconds, m.backlog, m.snapshotRows, m.snapshotBytes, m.chunkSeconds, m.fenced, m.retries,
-		m.gated, m.capacity, m.sloTarget, m.sloEvents, m.verified, m.verifications,
+		m.gated, m.capacity, m.sloTarget, m.sloEvents, m.verified,
 	} {
 		v.DeletePartialMatch(l)
 	}

@@ -34,7 +34,7 @@ func useAll(m *Metrics, pipeline string) (*Capture, *Deliver) {
 	d.Gated(1)
 	m.Verified(pipeline, "warehouse", 9, 0, 1)
 	m.Objective(pipeline, "freshness", 0.99, 98, 2)
-	m.Rotated(false)
+	m.RotationsFailed(2)
 	m.SecurityFailed(analytics.SecurityAuth)
 	m.AnalyticsSpill(400)
 	d.Fenced()
@@ -98,11 +98,10 @@ func TestMetricsLintAndServe(t *testing.T) {
 		`syncline_backlog_capacity_records{pipeline="shop",sink="warehouse"} 1e+07`,
 		`syncline_tables_gated{pipeline="shop",sink="warehouse"} 1`,
 		`syncline_verification_tables{pipeline="shop",sink="warehouse",verdict="equal"} 9`,
-		`syncline_verifications_total{pipeline="shop",sink="warehouse",verdict="inconclusive"} 1`,
+		`syncline_verification_tables{pipeline="shop",sink="warehouse",verdict="inconclusive"} 1`,
 		`syncline_slo_events_total{objective="freshness",pipeline="shop",result="bad"} 2`,
 		`syncline_slo_target_ratio{objective="freshness",pipeline="shop"} 0.99`,
-		`syncline_rotations_total{result="failed"} 1`,
-		`syncline_rotations_total{result="ok"} 0`,
+		`syncline_rotations_failed 2`,
 		`syncline_security_failures_total{kind="auth"} 1`,
 		`syncline_analytics_spill_bytes 400`,
 		`temporal_request_total{namespace="default",task_queue="syncline_control"} 5`,

@@ -54,28 +54,17 @@ func (d *Deliver) Gated(tables int) {
 	}
 }
 
-// Verified shows the outcome of a verification of one sink: how many tables got which verdict.
+// Verified shows how many tables of a sink stand how, by their newest verifications.
 func (m *Metrics) Verified(pipeline, sink string, equal, different, inconclusive int) {
 	p, s := m.pipelines.value(pipeline), m.sinks.value(sink)
 	for verdict, n := range map[string]int{analytics.Equal: equal, analytics.Different: different, analytics.Inconclusive: inconclusive} {
 		m.verified.WithLabelValues(p, s, verdict).Set(float64(n))
 	}
-	// One that found a difference is that, whatever else it could not tell.
-	verdict := analytics.Equal
-	switch {
-	case different > 0:
-		verdict = analytics.Different
-	case inconclusive > 0:
-		verdict = analytics.Inconclusive
-	}
-	m.verifications.WithLabelValues(p, s, verdict).Inc()
 }
 
-func outcome(ok bool, yes, no string) string {
-	if ok {
-		return yes
-	}
-	return no
+// Unverified takes back what was shown of a sink.
+func (m *Metrics) Unverified(pipeline, sink string) {
+	m.verified.DeletePartialMatch(map[string]string{"pipeline": m.pipelines.value(pipeline), "sink": m.sinks.value(sink)})
 }
 
 // Objective counts events that met a pipeline's objective or missed it, and shows
@@ -87,8 +76,8 @@ func (m *Metrics) Objective(pipeline, objective string, target float64, good, ba
 	m.sloEvents.WithLabelValues(p, o, "bad").Add(float64(bad))
 }
 
-// Rotated counts a rotation of secrets.
-func (m *Metrics) Rotated(ok bool) { m.rotations.WithLabelValues(outcome(ok, "ok", "failed")).Inc() }
+// RotationsFailed is how many secrets there are whose newest rotation failed.
+func (m *Metrics) RotationsFailed(n int) { m.rotationsFailed.Set(float64(n)) }
 
 // SecurityFailed counts a failure of one of the kinds that package analytics names.
 func (m *Metrics) SecurityFailed(kind string) { m.security.WithLabelValues(kind).Inc() }
@@ -124,8 +113,5 @@ func (m *Metrics) preset() {
 	}
 	for _, o := range []string{AnalyticsWritten, AnalyticsDropped} {
 		m.analyticsRows.WithLabelValues(o)
-	}
-	for _, ok := range []bool{true, false} {
-		m.rotations.WithLabelValues(outcome(ok, "ok", "failed"))
 	}
 }

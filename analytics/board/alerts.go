@@ -189,12 +189,12 @@ func Alerts(l Limits) []Alert {
 			Expr:    lag5m + " > " + number(l.SpikeSeconds) + "\nand " + lag5m + " > 4 * (" + lag1h + " offset {10m})",
 			Summary: "Changes of {{ $labels.pipeline }} take {{ $value | humanizeDuration }} to reach {{ $labels.sink }}, four times as long as before.",
 			Example: Example{
-				Series: [][2]string{
-					{"syncline_commit_to_visible_seconds_bucket" + at + `, pipeline="shop", sink="warehouse", le="1"}`, "0+10x80 800+0x20 800+10x80"},
-					{"syncline_commit_to_visible_seconds_bucket" + at + `, pipeline="shop", sink="warehouse", le="10"}`, "0+10x80 800+0x20 800+10x80"},
+				Series: [][2]string{ // slow for longer than the window, since groups are evaluated in any order
+					{"syncline_commit_to_visible_seconds_bucket" + at + `, pipeline="shop", sink="warehouse", le="1"}`, "0+10x80 800+0x28 800+10x80"},
+					{"syncline_commit_to_visible_seconds_bucket" + at + `, pipeline="shop", sink="warehouse", le="10"}`, "0+10x80 800+0x28 800+10x80"},
 					{"syncline_commit_to_visible_seconds_bucket" + at + `, pipeline="shop", sink="warehouse", le="30"}`, "0+10x200"},
 					{"syncline_commit_to_visible_seconds_bucket" + at + `, pipeline="shop", sink="warehouse", le="+Inf"}`, "0+10x200"},
-				}, Fires: "25m", Clears: "40m",
+				}, Fires: "26m", Clears: "40m",
 				Labels:  warehouse,
 				Summary: "Changes of shop take 29.8s to reach warehouse, four times as long as before.",
 			},
@@ -254,12 +254,12 @@ func Alerts(l Limits) []Alert {
 		},
 		{
 			Name: "SynclineVerificationFailed", Cause: Audit, Severity: Ticket,
-			Expr:    grown("pipeline, sink, verdict", `syncline_verifications_total{verdict!="equal"}`, "1h"),
-			Summary: "A verification of {{ $labels.sink }} in {{ $labels.pipeline }} ended as {{ $labels.verdict }}.",
+			Expr:    `max by (pipeline, sink) (syncline_verification_tables{verdict="inconclusive"}) > 0`,
+			Summary: "{{ $value }} tables of {{ $labels.pipeline }} at {{ $labels.sink }} could not be verified.",
 			Example: Example{
-				Series: [][2]string{{"syncline_verifications_total" + at + `, pipeline="shop", sink="warehouse", verdict="inconclusive"}`, "_x8 1+0x400"}}, Fires: "4m", Clears: "70m",
-				Labels:  map[string]string{"pipeline": "shop", "sink": "warehouse", "verdict": "inconclusive"},
-				Summary: "A verification of warehouse in shop ended as inconclusive.",
+				Series: [][2]string{{"syncline_verification_tables" + at + `, pipeline="shop", sink="warehouse", verdict="inconclusive"}`, "0+0x8 3+0x20 0+0x20"}}, Fires: "4m", Clears: "10m",
+				Labels:  warehouse,
+				Summary: "3 tables of shop at warehouse could not be verified.",
 			},
 		},
 		{
@@ -293,12 +293,12 @@ func Alerts(l Limits) []Alert {
 		},
 		{
 			Name: "SynclineRotationFailed", Cause: Rotation, Severity: Page,
-			Expr:    grown("result", `syncline_rotations_total{result="failed"}`, "1h"),
-			Summary: "A rotation of secrets failed. The secret of before still works; its time runs out.",
+			Expr:    "max(syncline_rotations_failed) > 0",
+			Summary: "The last rotation of {{ $value }} secrets failed. What they were before still works; its time runs out.",
 			Example: Example{
-				Series: [][2]string{{"syncline_rotations_total" + at + `, result="failed"}`, "0+0x8 1+0x400"}}, Fires: "4m", Clears: "70m",
-				Labels:  map[string]string{"result": "failed"},
-				Summary: "A rotation of secrets failed. The secret of before still works; its time runs out.",
+				Series: [][2]string{{"syncline_rotations_failed" + at + "}", "0+0x8 1+0x20 0+0x20"}}, Fires: "4m", Clears: "10m",
+				Labels:  map[string]string{},
+				Summary: "The last rotation of 1 secrets failed. What they were before still works; its time runs out.",
 			},
 		},
 		{

@@ -59,7 +59,7 @@ func busy(t *testing.T, pipeline string) http.Handler {
 		s.Chunk(time.Second)
 		m.Verified(pipeline, "warehouse", 8, 1, 1)
 		m.Objective(pipeline, "freshness", 0.99, 9, 1)
-		m.Rotated(true)
+		m.RotationsFailed(1)
 		m.SecurityFailed(analytics.SecurityAuth)
 		m.AnalyticsRows(observe.AnalyticsWritten, 3)
 		m.AnalyticsSpill(30)

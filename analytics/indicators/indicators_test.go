@@ -323,3 +323,45 @@ func TestLastSecond(t *testing.T) {
 		}
 	}
 }
+
+// The standing is that of the newest verdict of each table, and a difference holds
+// until a verdict says equal.
+func TestStand(t *testing.T) {
+	s := testStore(t)
+	at := time.Now().UTC().Add(-time.Hour)
+	n := 0
+	say := func(tab, verdict string) {
+		n++
+		at = at.Add(time.Second)
+		v := &analytics.Verifications{Time: at, Pipeline: "shop", Sink: "a", Tab: tab, Run: fmt.Sprintf("r%03d", n), Verdict: verdict}
+		insert(t, s, v.Run, []analytics.Row{v})
+	}
+	rotate := func(secret, result string) {
+		n++
+		at = at.Add(time.Second)
+		insert(t, s, fmt.Sprint(n), []analytics.Row{&analytics.Rotations{Time: at, Secret: secret, Run: fmt.Sprintf("r%03d", n), Result: result}})
+	}
+	expect := func(equal, different, inconclusive, failed int) {
+		t.Helper()
+		st, err := Stand(t.Context(), s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := Verdicts{"shop", "a", equal, different, inconclusive}
+		if len(st.Verdicts) != 1 || st.Verdicts[0] != want || st.FailedRotations != failed {
+			t.Errorf("%+v, want %+v and %d", st, want, failed)
+		}
+	}
+	say("x", analytics.Equal)
+	say("y", analytics.Different)
+	expect(1, 1, 0, 0)
+	say("y", analytics.Inconclusive)
+	say("z", analytics.Inconclusive)
+	rotate("one", analytics.RotationFailed)
+	rotate("two", analytics.RotationOK)
+	expect(1, 1, 2, 1)
+	say("y", analytics.Equal)
+	rotate("one", analytics.RotationCompensated)
+	rotate("two", analytics.RotationFailed)
+	expect(2, 0, 1, 1)
+}

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"syncline/activities/contract"
+	"syncline/analytics"
 	"syncline/analytics/board"
 	"syncline/testsuite/stack"
 )
@@ -80,6 +82,33 @@ func TestAlertsFireAndClear(t *testing.T) {
 	w.clears("SynclineTablesGated", here)
 	w.clears("SynclineDeadLetters", here)
 	w.clears("SynclineSecurityFailures", `kind="secret"`)
+
+	// What verifications and rotations say, whoever runs them.
+	say := w.recorder()
+	verdict := func(v string) analytics.Row {
+		return &analytics.Verifications{Time: time.Now().UTC(), Pipeline: p.name, Sink: "pg", Tab: "s.items", Run: rand.Text(), Kind: "check", Verdict: v}
+	}
+	rotation := func(result string) analytics.Row {
+		return &analytics.Rotations{Time: time.Now().UTC(), Secret: r.queue, Run: rand.Text(), Step: "verify", Result: result}
+	}
+	say(verdict(analytics.Different))
+	say(rotation(analytics.RotationFailed))
+	w.fires("SynclineDivergence", here)
+	w.fires("SynclineRotationFailed")
+	say(verdict(analytics.Inconclusive))
+	w.fires("SynclineVerificationFailed", here)
+	w.fires("SynclineDivergence", here) // still
+	say(verdict(analytics.Equal))
+	say(rotation(analytics.RotationOK))
+	w.clears("SynclineDivergence", here)
+	w.clears("SynclineVerificationFailed", here)
+	w.clears("SynclineRotationFailed")
+
+	// A folder for what waits that is gone.
+	back := r.withoutSpill()
+	w.fires("SynclineAnalyticsDrops")
+	back()
+	w.clears("SynclineAnalyticsDrops")
 
 	// A sink that is away while changes go on, and the database of analytics with it.
 	rest := r.trickle()
@@ -200,6 +229,43 @@ func (w *alerting) ask(ctx context.Context, expr string) ([]map[string]string, e
 	return out, nil
 }
 
+// recorder writes into the analytics of the rig, as any part of the product does.
+func (w *alerting) recorder() func(analytics.Row) {
+	w.r.t.Helper()
+	u := must(url.Parse(w.r.clickURL))(w.r.t)
+	u.Path = "/"
+	s := must(analytics.OpenStore(u.String(), w.r.clickDB))(w.r.t)
+	w.r.t.Cleanup(func() { _ = s.Close() })
+	return func(row analytics.Row) {
+		w.r.t.Helper()
+		if err := s.Insert(w.r.t.Context(), rand.Text(), []analytics.Row{row}); err != nil {
+			w.r.t.Fatal(err)
+		}
+	}
+}
+
+// withoutSpill takes the folders away in which workers keep what they recorded.
+func (r *rig) withoutSpill() (back func()) {
+	r.t.Helper()
+	dirs := must(filepath.Glob(filepath.Join(r.dir, "spill", "analytics", "writer-*")))(r.t)
+	if len(dirs) == 0 {
+		r.t.Fatal("no worker has a folder for analytics")
+	}
+	move := func(from, to string) {
+		if err := os.Rename(from, to); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+	for _, d := range dirs {
+		move(d, filepath.Join(r.dir, filepath.Base(d)))
+	}
+	return func() {
+		for _, d := range dirs {
+			move(filepath.Join(r.dir, filepath.Base(d)), d)
+		}
+	}
+}
+
 func firing(labels ...string) string {
 	return "ALERTS{" + strings.Join(append(labels, `alertstate="firing"`), ", ") + "}"
 }
@@ -235,11 +301,10 @@ func (w *alerting) await(what, expr string, want bool) {
 	})
 }
 
-// unproduced are panels over what nothing in this test makes: verifications, repairs,
-// rotations, costs, conflicts between regions, and restarts of a capture.
+// unproduced are panels over what nothing in this test makes: repairs, costs,
+// conflicts between regions, and restarts of a capture.
 var unproduced = []string{
-	"Tables by their last verdict", "Tables that differ", "Verifications", "Last verifications", "Repairs",
-	"Steps of rotations", "Cost by day", "Cost by table", "Conflicts", "Duplicates by cause", "Duplicates dropped",
+	"Repairs", "Cost by day", "Cost by table", "Conflicts", "Duplicates by cause", "Duplicates dropped",
 	"Contained in a snapshot", "Fenced attempts",
 }
 

@@ -1,0 +1,69 @@
+package indicators
+
+import (
+	"context"
+	"fmt"
+
+	"syncline/analytics"
+)
+
+// Verdicts are how many tables of a sink stand how, by their newest verifications.
+type Verdicts struct {
+	Pipeline, Sink string
+	Equal          int // by the newest verdict
+	// Different: an inconclusive verdict since then takes nothing back.
+	Different    int
+	Inconclusive int // by the newest verdict
+}
+
+// Standing is what the newest verifications and rotations of all pipelines say.
+type Standing struct {
+	Verdicts        []Verdicts
+	FailedRotations int // secrets whose newest rotation failed
+}
+
+// standingDays is how long a verdict or a rotation is spoken of.
+const standingDays = 30
+
+// Stand reads the standing. It stays what it is when the worker that found it out
+// ends, so that alerts on it do not go with that.
+func Stand(ctx context.Context, s *analytics.Store) (*Standing, error) {
+	st := &Standing{}
+	rows, err := s.Query(ctx, fmt.Sprintf(`SELECT pipeline, sink, toInt64(countIf(newest = '%[1]s')), toInt64(countIf(conclusive = '%[2]s')), toInt64(countIf(newest = '%[3]s')) FROM (
+		SELECT pipeline, sink, tab, argMax(verdict, (ts, run)) AS newest, argMaxIf(verdict, (ts, run), verdict != '%[3]s') AS conclusive
+		FROM {db}.verifications WHERE ts > now64(3) - INTERVAL %[4]d DAY GROUP BY pipeline, sink, tab) GROUP BY pipeline, sink ORDER BY pipeline, sink`,
+		analytics.Equal, analytics.Different, analytics.Inconclusive, standingDays))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = rows.Close() }() // read to its end, or failed for another reason
+	for rows.Next() {
+		var v Verdicts
+		var equal, different, inconclusive int64
+		if err := rows.Scan(&v.Pipeline, &v.Sink, &equal, &different, &inconclusive); err != nil {
+			return nil, fmt.Errorf("read verdicts: %w", err)
+		}
+		v.Equal, v.Different, v.Inconclusive = int(equal), int(different), int(inconclusive)
+		st.Verdicts = append(st.Verdicts, v)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("read verdicts: %w", err)
+	}
+	failed, err := s.Query(ctx, fmt.Sprintf(`SELECT toInt64(countIf(newest = '%s')) FROM (
+		SELECT secret, argMax(result, (ts, run)) AS newest FROM {db}.rotations WHERE ts > now64(3) - INTERVAL %d DAY GROUP BY secret)`, analytics.RotationFailed, standingDays))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = failed.Close() }()
+	for failed.Next() {
+		var n int64
+		if err := failed.Scan(&n); err != nil {
+			return nil, fmt.Errorf("read rotations: %w", err)
+		}
+		st.FailedRotations = int(n)
+	}
+	if err := failed.Err(); err != nil {
+		return nil, fmt.Errorf("read rotations: %w", err)
+	}
+	return st, nil
+}
