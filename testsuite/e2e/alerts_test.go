@@ -30,12 +30,14 @@ stream: {status_interval: 200ms, heartbeat_interval: 1s}
 objectives:
   - {name: capacity, indicator: backlog, at_most: 100}
   - {name: fresh, indicator: lag, within: 5s, target: 99%}
+  - {name: instant, indicator: lag, within: 1ms, target: 99%}
 `
 
 // TestAlertsFireAndClear breaks things under workers that a real Prometheus looks at,
 // with the rules of production but for their times and limits. Each alert fires for
 // what is broken, and clears when that is repaired.
 func TestAlertsFireAndClear(t *testing.T) {
+	t.Parallel()
 	w := newAlerting(t)
 	r := w.r
 	r.exec("CREATE SCHEMA s", "CREATE TABLE s.items (id bigint PRIMARY KEY, v text)", "CREATE TABLE s.refused (id int PRIMARY KEY, v text)",
@@ -128,11 +130,16 @@ func TestAlertsFireAndClear(t *testing.T) {
 	w.clears("SynclineLoopStalled", mine)
 	// What had waited was late.
 	w.fired("SynclineErrorBudgetBurns", here, `objective="fresh"`)
-	w.clears("SynclineErrorBudgetBurns", here)
+	w.clears("SynclineErrorBudgetBurns", here, `objective="fresh"`)
+	w.fired("SynclineLagSpike", here, `sink="pg"`)
+	w.clears("SynclineLagSpike", here)
+	// This one was never kept.
+	w.fires("SynclineErrorBudgetDrains", here, `objective="instant"`)
 	w.answers(p.name + "|" + lost.name)
 	rest()
 	w.clears("SynclineDeliveryLag", here)
 	w.clears("SynclineAnalyticsSpills", mine)
+	w.clears("SynclineErrorBudgetDrains", here)
 
 	// A transaction that does not end makes the source keep its log.
 	release := r.holdLog(w.slotBytes)
@@ -174,7 +181,7 @@ func newAlerting(t *testing.T) *alerting {
 	w.r.fast = true
 	o := board.Plain()
 	o.Speed = 100
-	o.Limits = board.Limits{SlotBytes: float64(w.slotBytes), CaptureBytes: 1e9, LagSeconds: 0.0001, SpikeSeconds: 60, Backlog: 20, Retries: 0.1}
+	o.Limits = board.Limits{SlotBytes: float64(w.slotBytes), CaptureBytes: 1e9, LagSeconds: 0.0001, SpikeSeconds: 3, Backlog: 20, Retries: 0.1}
 	file := filepath.Join(w.m.Dir, "rules", w.r.queue+".yml")
 	if err := os.WriteFile(file, []byte(board.Rules(o)), 0o644); err != nil {
 		t.Fatal(err)
