@@ -3,6 +3,7 @@ package activities
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 
 	"go.temporal.io/sdk/activity"
@@ -13,6 +14,7 @@ import (
 
 	"syncline/activities/contract"
 	"syncline/activities/observe"
+	"syncline/analytics/indicators"
 	"syncline/dataplane/change"
 	"syncline/pipeline"
 )
@@ -53,6 +55,18 @@ func TestSubjects(t *testing.T) {
 		}
 		if seen != c.want {
 			t.Errorf("%s: %+v, want %+v", name, seen, c.want)
+		}
+	}
+}
+
+// Reports name these activities without knowing the package that does.
+func TestVoidingActivitiesAreRecorded(t *testing.T) {
+	if want := []string{contract.ForgetSinkActivity, contract.RemoveTableActivity, contract.ResetTableActivity}; !slices.Equal(indicators.Voiding, want) {
+		t.Errorf("%v, want %v", indicators.Voiding, want)
+	}
+	for _, a := range indicators.Voiding {
+		if !changes[a] {
+			t.Errorf("%s is not in the audit trail", a)
 		}
 	}
 }

@@ -364,4 +364,18 @@ func TestStand(t *testing.T) {
 	rotate("one", analytics.RotationCompensated)
 	rotate("two", analytics.RotationFailed)
 	expect(2, 0, 1, 1)
+	// What was said of rows that are gone is over.
+	did := func(action, object string) {
+		n++
+		at = at.Add(time.Second)
+		insert(t, s, fmt.Sprint(n), []analytics.Row{&analytics.AuditTrail{Time: at, Pipeline: "shop", Action: action, Object: object}})
+	}
+	did("ResetTable", "a z")
+	expect(2, 0, 0, 1)
+	say("z", analytics.Different)
+	did("FinishLoad", "a z")
+	expect(2, 1, 0, 1)
+	did("ForgetSink", "a")
+	say("x", analytics.Equal)
+	expect(1, 0, 0, 1)
 }

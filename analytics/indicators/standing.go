@@ -3,6 +3,7 @@ package indicators
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"syncline/analytics"
 )
@@ -25,14 +26,22 @@ type Standing struct {
 // standingDays is how long a verdict or a rotation is spoken of.
 const standingDays = 30
 
+// Voiding are the actions of the audit trail after which what was said of a table
+// before holds no more: its rows are gone, or nobody delivers it.
+var Voiding = []string{"ForgetSink", "RemoveTable", "ResetTable"}
+
 // Stand reads the standing. It stays what it is when the worker that found it out
 // ends, so that alerts on it do not go with that.
 func Stand(ctx context.Context, s *analytics.Store) (*Standing, error) {
 	st := &Standing{}
 	rows, err := s.Query(ctx, fmt.Sprintf(`SELECT pipeline, sink, toInt64(countIf(newest = '%[1]s')), toInt64(countIf(conclusive = '%[2]s')), toInt64(countIf(newest = '%[3]s')) FROM (
-		SELECT pipeline, sink, tab, argMax(verdict, (ts, run)) AS newest, argMaxIf(verdict, (ts, run), verdict != '%[3]s') AS conclusive
-		FROM {db}.verifications WHERE ts > now64(3) - INTERVAL %[4]d DAY GROUP BY pipeline, sink, tab) GROUP BY pipeline, sink ORDER BY pipeline, sink`,
-		analytics.Equal, analytics.Different, analytics.Inconclusive, standingDays))
+		SELECT v.pipeline AS pipeline, v.sink AS sink, v.tab AS tab, argMax(v.verdict, (v.ts, v.run)) AS newest, argMaxIf(v.verdict, (v.ts, v.run), v.verdict != '%[3]s') AS conclusive
+		FROM {db}.verifications AS v
+		LEFT JOIN %[5]s AS s ON s.pipeline = v.pipeline AND s.object = v.sink
+		LEFT JOIN %[5]s AS t ON t.pipeline = v.pipeline AND t.object = concat(v.sink, ' ', v.tab)
+		WHERE v.ts > now64(3) - INTERVAL %[4]d DAY AND v.ts > s.at AND v.ts > t.at GROUP BY pipeline, sink, tab) GROUP BY pipeline, sink ORDER BY pipeline, sink`,
+		analytics.Equal, analytics.Different, analytics.Inconclusive, standingDays,
+		"(SELECT pipeline, object, max(ts) AS at FROM {db}.audit_trail WHERE action IN ('"+strings.Join(Voiding, "', '")+"') GROUP BY pipeline, object)"))
 	if err != nil {
 		return nil, err
 	}

@@ -99,8 +99,7 @@ func (c *ClickHouse) rows(ctx context.Context, t *Table, f func([]Value) error) 
 	}
 	exprs = append(exprs, "_exact")
 	row := make([]Value, len(cols))
-	n := int64(0)
-	err = c.query(ctx, "SELECT "+strings.Join(exprs, ", ")+" FROM "+from, func(raw []json.RawMessage) error {
+	return c.query(ctx, "SELECT "+strings.Join(exprs, ", ")+" FROM "+from, func(raw []json.RawMessage) error {
 		if len(raw) != len(cols)+1 {
 			return fmt.Errorf("%d values in a row, want %d", len(raw), len(cols)+1)
 		}
@@ -122,21 +121,8 @@ func (c *ClickHouse) rows(ctx context.Context, t *Table, f func([]Value) error) 
 				return fmt.Errorf("column %q: %w", cols[i].Name, err)
 			}
 		}
-		n++
 		return f(row)
 	})
-	if err != nil {
-		return err
-	}
-	// An answer that breaks off may look complete.
-	var want json.Number
-	if err := c.query(ctx, "SELECT count() FROM "+from, func(raw []json.RawMessage) error { return json.Unmarshal(raw[0], &want) }); err != nil {
-		return err
-	}
-	if got, err := want.Int64(); err != nil || got != n {
-		return fmt.Errorf("read %d rows where it counts %s: the answer was cut or the table is being written", n, want)
-	}
-	return nil
 }
 
 // fromJSON brings a value of ClickHouse's JSON output to canonical form.
@@ -208,7 +194,7 @@ func (c *ClickHouse) query(ctx context.Context, sql string, f func([]json.RawMes
 		return errors.New("URL: want http://user:password@host:port/")
 	}
 	q := url.Values{
-		"default_format": {"JSONCompactEachRow"},
+		"default_format": {"JSONCompact"},
 		"output_format_json_quote_64bit_integers": {"1"},
 		"output_format_json_quote_decimals":       {"1"},
 		"output_format_json_quote_denormals":      {"1"},
@@ -230,16 +216,73 @@ func (c *ClickHouse) query(ctx context.Context, sql string, f func([]json.RawMes
 		text, _ := io.ReadAll(io.LimitReader(res.Body, 1000))
 		return fmt.Errorf("status %d: %s", res.StatusCode, bytes.TrimSpace(text))
 	}
-	d := json.NewDecoder(bufio.NewReaderSize(res.Body, 1<<20))
-	for {
-		var row []json.RawMessage
-		if err := d.Decode(&row); err == io.EOF {
-			return nil
-		} else if err != nil {
+	if f == nil { // a statement, which has no rows
+		_, err := io.Copy(io.Discard, res.Body)
+		return err
+	}
+	return eachRow(bufio.NewReaderSize(res.Body, 1<<20), f)
+}
+
+// eachRow reads an answer in the format JSONCompact, whose end tells how many rows
+// there are: one that breaks off is not taken for the whole, also if it breaks off
+// between two rows.
+func eachRow(r io.Reader, f func([]json.RawMessage) error) error {
+	d := json.NewDecoder(r)
+	if err := expect(d, json.Delim('{')); err != nil {
+		return err
+	}
+	n, want, told := int64(0), int64(0), false
+	for d.More() {
+		name, err := d.Token()
+		if err != nil {
 			return fmt.Errorf("answer: %w", err)
 		}
-		if err := f(row); err != nil {
-			return err
+		switch name {
+		case "data":
+			if err := expect(d, json.Delim('[')); err != nil {
+				return err
+			}
+			for ; d.More(); n++ {
+				var row []json.RawMessage
+				if err := d.Decode(&row); err != nil {
+					return fmt.Errorf("answer: %w", err)
+				}
+				if err := f(row); err != nil {
+					return err
+				}
+			}
+			err = expect(d, json.Delim(']'))
+		case "rows":
+			told, err = true, d.Decode(&want)
+		case "exception":
+			var text string
+			if err = d.Decode(&text); err == nil {
+				err = errors.New(text)
+			}
+		default:
+			var skipped json.RawMessage
+			err = d.Decode(&skipped)
+		}
+		if err != nil {
+			return fmt.Errorf("answer: %w", err)
 		}
 	}
+	if err := expect(d, json.Delim('}')); err != nil {
+		return err
+	}
+	if !told || n != want {
+		return fmt.Errorf("answer: %d rows, and its end tells of %d", n, want)
+	}
+	return nil
+}
+
+func expect(d *json.Decoder, want json.Delim) error {
+	t, err := d.Token()
+	if err != nil {
+		return fmt.Errorf("answer: %w", err)
+	}
+	if t != want {
+		return fmt.Errorf("answer: %v where it should have %v", t, want)
+	}
+	return nil
 }
