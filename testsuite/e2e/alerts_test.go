@@ -60,7 +60,7 @@ func TestAlertsFireAndClear(t *testing.T) {
 	p.converged()
 	here := `pipeline="` + p.name + `"`
 	mine := `test="` + r.queue + `"`
-	until(t, time.Minute, "Prometheus sees both workers", func(ctx context.Context) error {
+	until(t, bound, "Prometheus sees both workers", func(ctx context.Context) error {
 		if n, err := w.ask(ctx, `up{`+mine+`} == 1`); err != nil || len(n) != 2 {
 			return fmt.Errorf("%d workers, %v", len(n), err)
 		}
@@ -298,7 +298,7 @@ func (w *alerting) clears(name string, labels ...string) {
 
 func (w *alerting) await(what, expr string, want bool) {
 	w.r.t.Helper()
-	until(w.r.t, 2*time.Minute, what, func(ctx context.Context) error {
+	until(w.r.t, 4*time.Minute, what, func(ctx context.Context) error {
 		found, err := w.ask(ctx, expr)
 		if err == nil && (len(found) > 0) != want {
 			all, _ := w.ask(ctx, "ALERTS")
@@ -325,7 +325,7 @@ func (w *alerting) answers(pipelines string) {
 				continue
 			}
 			q := panel.Expanded(w.r.clickDB, pipelines)
-			until(w.r.t, time.Minute, "an answer for "+d.Title+": "+panel.Title, func(ctx context.Context) error {
+			until(w.r.t, bound, "an answer for "+d.Title+": "+panel.Title, func(ctx context.Context) error {
 				if panel.Source == board.Prometheus {
 					found, err := w.ask(ctx, q)
 					if err == nil && len(found) == 0 {

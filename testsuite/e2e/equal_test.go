@@ -14,7 +14,7 @@ import (
 
 // bound is how long a pipeline may take to get where a test waits for it. Two
 // cores that run all tests at once are slow; nothing here measures time.
-const bound = 4 * time.Minute
+const bound = 6 * time.Minute
 
 // converged waits until both sinks have taken in what the source has committed.
 func (p *pipe) converged(tables ...change.TableID) change.LSN {

@@ -42,7 +42,7 @@ func TestRunbooks(t *testing.T) {
 	p.mustApply()
 	p.awaitPhase(bound, contract.Streaming)
 	p.converged()
-	until(t, time.Minute, "the analytics tables exist", func(context.Context) error {
+	until(t, bound, "the analytics tables exist", func(context.Context) error {
 		if n := strings.TrimSpace(r.click("SELECT count() FROM system.tables WHERE database = '" + analyticsDB + "' AND name = 'migrations'")); n != "1" {
 			return fmt.Errorf("%s tables of migrations", n)
 		}

@@ -165,7 +165,7 @@ func (w *worker) get(ctx context.Context, path string) (string, error) {
 
 func (w *worker) ready() {
 	w.t.Helper()
-	until(w.t, time.Minute, "worker "+w.name+" is ready", func(ctx context.Context) error {
+	until(w.t, 2*time.Minute, "worker "+w.name+" is ready", func(ctx context.Context) error {
 		select {
 		case <-w.ended:
 			w.t.Fatalf("worker %s ended: %v", w.name, w.code)
