@@ -37,8 +37,8 @@ type Metrics struct {
 	analyticsSpill, analyticsUp, rotationsFailed       prometheus.Gauge
 	pipelines, sinks, tables, operations, codes, lanes *bounded
 
-	mu     sync.Mutex
-	bySink map[sinkKey]*shared
+	mu      sync.Mutex
+	lanesOf map[sinkKey]int
 }
 
 // NewMetrics makes the registry, with the process's and Go's own metrics, and
@@ -96,7 +96,7 @@ func NewMetrics(buildID string) *Metrics {
 
 		pipelines: newBounded(maxPipelines), sinks: newBounded(maxSinks), tables: newBounded(maxTables),
 		operations: newBounded(8), codes: newBounded(maxCodes), lanes: newBounded(maxLanes),
-		bySink: map[sinkKey]*shared{},
+		lanesOf: map[sinkKey]int{},
 	}
 	m.analyticsSpill = prometheus.NewGauge(prometheus.GaugeOpts{Name: "syncline_analytics_spill_bytes", Help: "Bytes on the disk that wait for analytics to answer."})
 	m.analyticsUp = prometheus.NewGauge(prometheus.GaugeOpts{Name: "syncline_analytics_up", Help: "Whether the database of analytics takes rows; 1 where none is configured."})

@@ -8,30 +8,19 @@ const DefaultCapacity = 10_000_000
 
 type sinkKey struct{ pipeline, sink string }
 
-// shared is what the lanes of one sink in this process have in common: its gauges
-// stay until the last of them ends.
-type shared struct{ lanes int }
-
 func (m *Metrics) hold(k sinkKey) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s := m.bySink[k]
-	if s == nil {
-		s = &shared{}
-		m.bySink[k] = s
-	}
-	s.lanes++
+	m.lanesOf[k]++
 }
 
+// release takes a lane's share in the gauges of its sink back; with the last lane of
+// the sink in this process they go.
 func (m *Metrics) release(k sinkKey) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s := m.bySink[k]
-	if s == nil {
-		return
-	}
-	if s.lanes--; s.lanes == 0 {
-		delete(m.bySink, k)
+	if m.lanesOf[k]--; m.lanesOf[k] <= 0 {
+		delete(m.lanesOf, k)
 		m.gated.DeleteLabelValues(k.pipeline, k.sink)
 		m.capacity.DeleteLabelValues(k.pipeline, k.sink)
 	}
@@ -49,7 +38,7 @@ func (d *Deliver) Capacity(records int64) {
 func (d *Deliver) Gated(tables int) {
 	d.m.mu.Lock()
 	defer d.m.mu.Unlock()
-	if d.m.bySink[sinkKey{d.pipeline, d.sink}] != nil { // not closed
+	if d.m.lanesOf[sinkKey{d.pipeline, d.sink}] > 0 { // not closed
 		d.m.gated.WithLabelValues(d.pipeline, d.sink).Set(float64(tables))
 	}
 }
