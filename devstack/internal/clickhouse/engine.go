@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unsafe"
 
@@ -106,12 +108,18 @@ func nativeMessage(msg string) string {
 	return namePattern.ReplaceAllString(msg, "")
 }
 
+// defaultDatabase is the one of statements that name none.
+const defaultDatabase = "default"
+
 // Engine is ClickHouse in this process: several connections to one folder, each
 // used by one request at a time.
 type Engine struct {
-	lib   *library
-	conns chan *conn
-	all   []*conn
+	lib  *library
+	free chan struct{} // one for each of idle
+
+	mu   sync.Mutex
+	idle []*conn // the one that is idle for longest first
+	all  []*conn
 	// killer ends statements of the others, which are all busy when it matters.
 	killer *conn
 }
@@ -145,7 +153,7 @@ func OpenEngine(o EngineOptions) (*Engine, error) {
 	}
 	// Go's runtime needs its own handlers (preemption, nil checks).
 	lib.setSignals(0)
-	e := &Engine{lib: lib, conns: make(chan *conn, o.Connections)}
+	e := &Engine{lib: lib, free: make(chan struct{}, o.Connections)}
 	for i := range o.Connections + 1 {
 		c := &conn{lib: lib, work: make(chan func()), tag: fmt.Sprintf("front-%d", i)}
 		opened := make(chan error, 1)
@@ -169,7 +177,7 @@ func OpenEngine(o EngineOptions) (*Engine, error) {
 			break
 		}
 		e.all = append(e.all, c)
-		e.conns <- c
+		e.release(c)
 	}
 	return e, nil
 }
@@ -181,6 +189,8 @@ func (c *conn) connect(dir string) error {
 		"--query_profiler_real_time_period_ns=0", "--query_profiler_cpu_time_period_ns=0",
 		// As a server has it.
 		"--implicit_select=0",
+		// Compiling costs more than all that statements on development data take.
+		"--compile_expressions=0", "--compile_aggregate_expressions=0", "--compile_sort_description=0",
 	}
 	argv := make([]*byte, len(args)+1)
 	for i, a := range args {
@@ -188,7 +198,7 @@ func (c *conn) connect(dir string) error {
 	}
 	c.ptr = c.lib.connect(int32(len(args)), &argv[0])
 	runtime.KeepAlive(argv)
-	c.database, c.settings = "default", nil
+	c.database, c.settings = defaultDatabase, nil
 	if c.ptr == nil {
 		return errors.New("the engine refused to open " + dir + " (is another process using it?)")
 	}
@@ -206,17 +216,30 @@ func (c *conn) reconnect() {
 	})
 }
 
-// acquire waits for a free connection.
-func (e *Engine) acquire(ctx context.Context) (*conn, error) {
+// acquire waits for a free connection, and prefers one that is in the database:
+// to change that is a statement of its own. Of several it takes the one that is
+// idle for longest, since the engine keeps what a killed statement held until the
+// next one on its connection.
+func (e *Engine) acquire(ctx context.Context, database string) (*conn, error) {
 	select {
-	case c := <-e.conns:
-		return c, nil
+	case <-e.free:
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	i := max(0, slices.IndexFunc(e.idle, func(c *conn) bool { return c.database == database }))
+	c := e.idle[i]
+	e.idle = slices.Delete(e.idle, i, i+1)
+	return c, nil
 }
 
-func (e *Engine) release(c *conn) { e.conns <- c }
+func (e *Engine) release(c *conn) {
+	e.mu.Lock()
+	e.idle = append(e.idle, c)
+	e.mu.Unlock()
+	e.free <- struct{}{}
+}
 
 // killPause is how long a statement has to end before it is killed again: it may
 // not have begun the first time.

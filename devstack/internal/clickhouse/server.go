@@ -3,6 +3,7 @@ package clickhouse
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // Server answers ClickHouse's HTTP interface.
@@ -60,6 +62,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err := q.run(); err != nil {
 		q.fail(err)
 	}
+	if q.peeked != nil {
+		q.peeked.Reset(nil)
+		readers.Put(q.peeked)
+	}
 }
 
 // request is one statement on its way.
@@ -70,6 +76,7 @@ type request struct {
 	values map[string][]string
 	out    *output
 	tag    string
+	peeked *bufio.Reader
 }
 
 func (q *request) value(name string) string {
@@ -102,12 +109,13 @@ func (q *request) run() error {
 		// The engine would take it and insert nothing.
 		return engineError("Code: 48. DB::Exception: INSERT ... SELECT FROM input() is not supported by the development server. (NOT_IMPLEMENTED)")
 	}
-	c, err := q.server.engine.acquire(q.r.Context())
+	database := q.database()
+	c, err := q.server.engine.acquire(q.r.Context(), database)
 	if err != nil {
 		return err
 	}
 	defer q.server.engine.release(c)
-	if err := q.prepare(c); err != nil {
+	if err := q.prepare(c, database); err != nil {
 		return err
 	}
 	h := q.w.Header()
@@ -156,7 +164,7 @@ func (q *request) read(body io.Reader) (query string, st statement, data io.Read
 			return query, st, io.MultiReader(strings.NewReader(inline), body), nil
 		}
 	}
-	peeked := bufio.NewReaderSize(body, maxQuery)
+	peeked := q.reader(body)
 	head, err := peeked.Peek(maxQuery)
 	switch {
 	case err == nil && query == "":
@@ -177,6 +185,16 @@ func (q *request) read(body io.Reader) (query string, st statement, data io.Read
 	}
 	query += string(rest)
 	return query, parse(query), nil, nil
+}
+
+// readers are as large as the longest statement, and most requests are small.
+var readers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, maxQuery) }}
+
+// reader reads the body until the request is over.
+func (q *request) reader(body io.Reader) *bufio.Reader {
+	q.peeked = readers.Get().(*bufio.Reader)
+	q.peeked.Reset(body)
+	return q.peeked
 }
 
 func (q *request) inputFormat() string {
@@ -208,14 +226,12 @@ func (q *request) queryID() string {
 }
 
 // prepare gives the connection the request's database and settings.
-func (q *request) prepare(c *conn) error {
-	database := q.value("database")
-	if h := q.r.Header.Get("X-ClickHouse-Database"); database == "" && h != "" {
-		database = h
-	}
-	if database == "" {
-		database = "default"
-	}
+// database is the one that the request names.
+func (q *request) database() string {
+	return cmp.Or(q.value("database"), q.r.Header.Get("X-ClickHouse-Database"), defaultDatabase)
+}
+
+func (q *request) prepare(c *conn, database string) error {
 	settings := map[string]string{}
 	for name, v := range q.values {
 		if !interfaceParams[name] && !strings.HasPrefix(name, "param_") && name != "" {

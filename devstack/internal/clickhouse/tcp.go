@@ -41,7 +41,7 @@ type TCPServer struct {
 // NewTCPServer serves an engine.
 func NewTCPServer(ctx context.Context, e *Engine, log *slog.Logger) (*TCPServer, error) {
 	s := &TCPServer{engine: e, log: log, conns: map[*tcpConn]bool{}}
-	c, err := e.acquire(ctx)
+	c, err := e.acquire(ctx, defaultDatabase)
 	if err != nil {
 		return nil, err
 	}
@@ -171,7 +171,7 @@ func (t *tcpConn) greet() error {
 	}
 	t.database = h.database
 	if t.database == "" {
-		t.database = "default"
+		t.database = defaultDatabase
 	}
 	t.out.hello(t.server.version)
 	if err := t.out.out.Flush(); err != nil {
@@ -308,7 +308,7 @@ func (t *tcpConn) run(ctx context.Context, q nativeQuery, external bool) error {
 
 // take waits for one of the engine's connections and prepares it.
 func (t *tcpConn) take(ctx context.Context, q nativeQuery) (*conn, error) {
-	c, err := t.server.engine.acquire(ctx)
+	c, err := t.server.engine.acquire(ctx, t.database)
 	if err != nil {
 		return nil, err
 	}

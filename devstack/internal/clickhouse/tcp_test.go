@@ -253,13 +253,13 @@ func TestNativeClientGoesAwayMidway(t *testing.T) {
 		t.Fatal(err)
 	}
 	// All of the engine's connections come back.
-	for range 2 * cap(booted.conns) {
+	for range 2 * cap(booted.free) {
 		var n uint64
 		if err := c.QueryRow(t.Context(), "SELECT count() FROM half").Scan(&n); err != nil || n != 0 {
 			t.Fatal(n, err)
 		}
 	}
-	for begun := time.Now(); len(booted.conns) < cap(booted.conns); time.Sleep(10 * time.Millisecond) {
+	for begun := time.Now(); len(booted.free) < cap(booted.free); time.Sleep(10 * time.Millisecond) {
 		if time.Since(begun) > 30*time.Second {
 			t.Fatal("an INSERT without a client holds a connection")
 		}
@@ -402,7 +402,7 @@ func TestGarbageOnTheNativePort(t *testing.T) {
 	if err := c.QueryRow(t.Context(), "SELECT count() FROM victim").Scan(&n); err != nil || n != 0 {
 		t.Fatal(n, err)
 	}
-	if len(booted.conns) < cap(booted.conns) {
-		t.Errorf("%d of %d connections of the engine are left", len(booted.conns), cap(booted.conns))
+	if len(booted.free) < cap(booted.free) {
+		t.Errorf("%d of %d connections of the engine are left", len(booted.free), cap(booted.free))
 	}
 }
