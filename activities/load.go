@@ -87,20 +87,6 @@ func (a *Activities) hold(ctx context.Context, srv *source.Server, in contract.H
 	}
 }
 
-// table returns the ledger's record of a task's table.
-func table(ctx context.Context, sk sink.Sink, in contract.TableTask) (sink.Table, error) {
-	all, err := sk.Tables(ctx)
-	if err != nil {
-		return sink.Table{}, err
-	}
-	for _, t := range all {
-		if t.ID == in.Table {
-			return t, nil
-		}
-	}
-	return sink.Table{}, fault.Permanent("TableNotInLedger", nil, "remove the table from the pipeline and add it again", "sink %s has no record of table %s", in.Sink.Name, in.Table)
-}
-
 // ends opens both ends of a load.
 func (a *Activities) ends(ctx context.Context, in contract.TableTask) (*source.Server, sink.Sink, error) {
 	srv, err := a.source(ctx, in.Pipeline, in.Source)
@@ -143,7 +129,7 @@ func (a *Activities) PlanChunks(ctx context.Context, in contract.TableTask) (out
 		}
 		defer srv.Close()
 		defer sk.Close()
-		t, err := table(ctx, sk, in)
+		t, err := sk.Table(ctx, in.Table)
 		if err != nil {
 			return err
 		}
@@ -190,21 +176,17 @@ func (a *Activities) CopyChunk(ctx context.Context, in contract.ChunkTask) (out 
 		}
 		defer srv.Close()
 		defer sk.Close()
-		t, err := table(ctx, sk, in.TableTask)
-		if err != nil {
-			return err
-		}
-		c, err := sk.Chunk(ctx, in.Table, in.N)
+		c, schema, err := sk.Chunk(ctx, in.Table, in.N)
 		if err != nil {
 			return err
 		}
 		if !c.Done {
 			if !in.Listed { // a column list is the publication's own: what is not on it is not streamed either
-				if err := srv.SameColumns(ctx, in.Generation.Name, t.Schema); err != nil {
+				if err := srv.SameColumns(ctx, in.Generation.Name, schema); err != nil {
 					return err
 				}
 			}
-			copy := srv.CopyChunk(in.Generation.Name, t.Schema, c, in.Where)
+			copy := srv.CopyChunk(in.Generation.Name, schema, c, in.Where)
 			c, err = sk.LoadChunk(ctx, in.Table, in.N, sink.Loaded{Snapshot: in.Generation.Snapshot, LSN: in.Generation.LSN}, copy, bytes.Store)
 			if err != nil {
 				return err

@@ -215,8 +215,9 @@ type Applied struct {
 type Session interface {
 	// Token returns the fencing token of the session.
 	Token() int64
-	// Tables returns the pipeline's tables, of all states. Unlike the other methods it
-	// may be called while another call is under way.
+	// Tables returns the pipeline's tables, of all states; how far a load has come
+	// need not be told before it is over. Unlike the other methods it may be called
+	// while another call is under way.
 	Tables(ctx context.Context) ([]Table, error)
 	// Chunks returns the finished chunks of a table with their bounds and snapshots.
 	Chunks(ctx context.Context, table change.TableID) ([]Chunk, error)
@@ -279,8 +280,8 @@ type Sink interface {
 	// PlanChunks records the cut of a table and returns it; if one is recorded
 	// already, it returns that one instead.
 	PlanChunks(ctx context.Context, table change.TableID, cut []Chunk) ([]Chunk, error)
-	// Chunk returns one chunk of the plan.
-	Chunk(ctx context.Context, table change.TableID, n int) (Chunk, error)
+	// Chunk returns one chunk of the plan, and the definition with which the table is loaded.
+	Chunk(ctx context.Context, table change.TableID, n int) (Chunk, *change.Schema, error)
 	// LoadChunk copies a chunk and records it as done, as one. A chunk that is done
 	// already is left alone and returned as it is. progress may be nil; it is told
 	// the bytes so far.
@@ -297,6 +298,8 @@ type Sink interface {
 	// this pipeline created the table: what was there before is never dropped. It
 	// fences off every session, as ResetTable does.
 	RemoveTable(ctx context.Context, table change.TableID, drop bool) error
+	// Table returns one of the pipeline's tables.
+	Table(ctx context.Context, id change.TableID) (Table, error)
 	// Tables returns the pipeline's tables.
 	Tables(ctx context.Context) ([]Table, error)
 	// Watermarks returns all of the pipeline's.

@@ -72,7 +72,7 @@ func TestSteering(t *testing.T) {
 	r.start()
 	r.start(contract.Deliver, contract.Snapshot)
 	p := r.pipe("  include: [shop.accounts, shop.transfers, shop.customers, shop.inventory, shop.Products]\n" + smallChunks)
-	endLoad := r.load(100)
+	endLoad := r.load(40)
 	p.mustApply()
 	p.awaitPhase(bound, contract.Streaming)
 	endWatch := p.watch("version", "shop.accounts", "shop.inventory")

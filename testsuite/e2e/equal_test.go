@@ -152,7 +152,7 @@ func (p *pipe) watch(column string, tables ...string) (stop func()) {
 		// One at least, however soon the end; a table that is being written may need some looks.
 		until(p.r.t, bound, "a sample of the counters at "+name, func(context.Context) error { return w.Sample(ctx) })
 		o := one{name, w, make(chan struct{})}
-		go func() { defer close(o.done); w.Run(ctx, 700*time.Millisecond) }()
+		go func() { defer close(o.done); w.Run(ctx, 1500*time.Millisecond) }()
 		all = append(all, o)
 	}
 	return func() {

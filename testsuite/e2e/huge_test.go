@@ -9,7 +9,7 @@ import (
 
 // hugeRows makes a transaction several times as large as all that a worker may
 // hold. The benchmark has the variant of five million rows.
-const hugeRows = 300_000
+const hugeRows = 150_000
 
 // memoryBound is what a worker may ever take: the figure that README promises.
 const memoryBound = 512 << 20

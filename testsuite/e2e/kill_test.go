@@ -85,11 +85,11 @@ func (p *pipe) loading() {
 func TestKillDuringBootstrap(t *testing.T) {
 	t.Parallel()
 	r, rnd := newRig(t), moments(t)
-	sizes := r.seedShop(0.02)
+	sizes := r.seedShop(0.01)
 	r.fast = true
 	f := r.fleet()
 	p := r.pipe(shopPipeline)
-	endLoad := r.load(100)
+	endLoad := r.load(40)
 	endAudit := p.auditSlot()
 	applied := make(chan error, 1)
 	go func() {
@@ -125,7 +125,7 @@ func TestKillDuringStreaming(t *testing.T) {
 	r.fast = true
 	f := r.fleet()
 	p := r.pipe(fewTables)
-	endLoad := r.load(100)
+	endLoad := r.load(40)
 	p.mustApply()
 	p.awaitPhase(bound, contract.Streaming)
 	endWatch := p.watch("version", counted...)

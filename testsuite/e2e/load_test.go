@@ -91,7 +91,7 @@ func (p *pipe) auditSlot() (stop func()) {
 			}
 			done <- res
 		}()
-		for t := time.NewTicker(250 * time.Millisecond); ; {
+		for t := time.NewTicker(time.Second); ; {
 			select {
 			case <-ctx.Done():
 				t.Stop()

@@ -393,7 +393,7 @@ func until(t testing.TB, within time.Duration, what string, look func(context.Co
 	defer cancel()
 	begun := time.Now()
 	var last error
-	for wait := 20 * time.Millisecond; ; wait = min(wait*3/2, 500*time.Millisecond) {
+	for wait := 20 * time.Millisecond; ; wait = min(wait*3/2, time.Second) {
 		err := look(ctx)
 		if err == nil {
 			if took := time.Since(begun); took > time.Second {

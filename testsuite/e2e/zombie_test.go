@@ -63,7 +63,7 @@ func TestZombie(t *testing.T) {
 			r.start(rest...)
 			zombie := r.start(role)
 			p := r.pipe(fewTables)
-			endLoad := r.load(150)
+			endLoad := r.load(80)
 			p.mustApply()
 			p.awaitPhase(bound, contract.Streaming)
 			endWatch := p.watch("version", counted...)

@@ -37,7 +37,7 @@ func TestAppendOnlyInChunks(t *testing.T) {
 			if len(cut)%3 == 0 {
 				n = i
 			}
-			c, err := s.Chunk(f.ctx, schema.Table, n)
+			c, _, err := s.Chunk(f.ctx, schema.Table, n)
 			f.ok(err)
 			_, err = s.LoadChunk(f.ctx, schema.Table, n, sink.Loaded{Snapshot: held.Snapshot, LSN: held.LSN}, f.source.CopyChunk(held.Name, schema, c, ""), nil)
 			f.ok(err)

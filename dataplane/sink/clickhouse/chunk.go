@@ -25,11 +25,11 @@ func (s *Sink) LoadChunk(ctx context.Context, id change.TableID, n int, seen sin
 	if err != nil {
 		return sink.Chunk{}, err
 	}
-	p, err := s.plan(ctx, r)
+	p, err := s.planOf(ctx, r, n)
 	if err != nil {
 		return sink.Chunk{}, err
 	}
-	chunk, err := p.chunk(id, n)
+	chunk, err := p.only(id, n)
 	if err != nil || chunk.Done {
 		return chunk, err
 	}
@@ -63,7 +63,8 @@ func (s *Sink) LoadChunk(ctx context.Context, id change.TableID, n int, seen sin
 		if err := s.deleteRows(ctx, l.at, colVersion+" = "+versionLit(w.stamp.pos)); err != nil {
 			return sink.Chunk{}, err
 		}
-		return s.Chunk(ctx, id, n)
+		c, _, err := s.Chunk(ctx, id, n)
+		return c, err
 	}
 	if err != nil {
 		return sink.Chunk{}, err
@@ -209,11 +210,11 @@ func (w *loader) finish(ctx context.Context, d done) error {
 	if err != nil {
 		return err
 	}
-	p, err := s.plan(ctx, w.rec)
+	p, err := s.planOf(ctx, w.rec, w.chunk)
 	if err != nil {
 		return err
 	}
-	if p.id != w.plan || w.chunk >= len(p.attempts) || p.attempts[w.chunk] != w.attempt {
+	if p.id != w.plan || len(p.attempts) != 1 || p.attempts[0] != w.attempt {
 		return errSuperseded
 	}
 	return nil

@@ -1,10 +1,12 @@
 package clickhouse
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"syncline/dataplane/change"
@@ -41,31 +43,35 @@ type plan struct {
 // frozenVer is above every attempt.
 const frozenVer = 1 << 32
 
-// plans reads the plans of tables; without bounds, which are the bulk of it,
-// unless asked for.
-func (s *Sink) plans(ctx context.Context, tabs []string, bounds bool) (map[planKey]*plan, error) {
+// everyChunk is instead of a chunk's number.
+const everyChunk = -1
+
+// plans reads the plans of tables, or one chunk of each; without bounds, which are
+// the bulk of it, unless asked for. A JOIN of the two would take the server longer.
+func (s *Sink) plans(ctx context.Context, tabs []string, only int, bounds bool) (map[planKey]*plan, error) {
 	names := make([]string, len(tabs))
 	for i, t := range tabs {
 		names[i] = lit(t)
 	}
-	of := " AND tab IN (" + strings.Join(names, ", ") + ")"
+	where := s.mine() + " AND tab IN (" + strings.Join(names, ", ") + ")"
+	if only != everyChunk {
+		where += fmt.Sprintf(" AND n = %d", only)
+	}
 	body := "''"
 	if bounds {
-		body = "p.body"
+		body = "body"
 	}
-	q := fmt.Sprintf(`SELECT p.tab, p.epoch, p.plan, p.n, %s, d.body, d.attempt, d.ver
-		FROM %s AS p
-		LEFT JOIN (SELECT * FROM %s FINAL WHERE %s) AS d ON p.tab = d.tab AND p.epoch = d.epoch AND p.plan = d.plan AND p.n = d.n
-		WHERE %s AND (p.tab, p.epoch, p.plan) IN (SELECT tab, epoch, argMin(plan, (at, plan)) FROM %s WHERE %s GROUP BY tab, epoch)
-		ORDER BY p.tab, p.epoch, p.n`,
-		body, s.ledger("chunks"), s.ledger("loaded"), s.mine()+of, "p."+s.mine(), s.ledger("chunks"), s.mine()+of)
+	damaged := func(n uint32, tab string) error {
+		return fmt.Errorf("the ledger's record of chunk %d of table %s is damaged", n, tab)
+	}
 	out := map[planKey]*plan{}
+	// Of several plans of a load the one counts that the server took first.
+	q := fmt.Sprintf("SELECT tab, epoch, plan, n, %s FROM %s WHERE %s ORDER BY tab, epoch, at, plan, n", body, s.ledger("chunks"), where)
 	err := s.conn.query(ctx, "SELECT the chunks", q, func(scan func(...any) error) error {
 		var k planKey
-		var id, cut, done string
-		var n, attempt uint32
-		var ver uint64
-		if err := scan(&k.tab, &k.epoch, &id, &n, &cut, &done, &attempt, &ver); err != nil {
+		var id, cut string
+		var n uint32
+		if err := scan(&k.tab, &k.epoch, &id, &n, &cut); err != nil {
 			return err
 		}
 		p := out[k]
@@ -73,26 +79,51 @@ func (s *Sink) plans(ctx context.Context, tabs []string, bounds bool) (map[planK
 			p = &plan{id: id}
 			out[k] = p
 		}
-		c := sink.Chunk{N: int(n)}
-		for _, text := range []string{cut, done} {
-			if text != "" {
-				if err := json.Unmarshal([]byte(text), &c); err != nil {
-					return fmt.Errorf("the ledger's record of chunk %d of table %s is damaged", n, k.tab)
-				}
-			}
+		if p.id != id {
+			return nil
 		}
-		p.chunks, p.attempts = append(p.chunks, c), append(p.attempts, int(attempt))
+		c := sink.Chunk{N: int(n)}
+		if cut != "" && json.Unmarshal([]byte(cut), &c) != nil {
+			return damaged(n, k.tab)
+		}
+		p.chunks, p.attempts = append(p.chunks, c), append(p.attempts, 0)
+		return nil
+	})
+	if err != nil || len(out) == 0 {
+		return out, err
+	}
+	q = fmt.Sprintf("SELECT tab, epoch, plan, n, body, attempt, ver FROM %s FINAL WHERE %s", s.ledger("loaded"), where)
+	err = s.conn.query(ctx, "SELECT the loaded chunks", q, func(scan func(...any) error) error {
+		var k planKey
+		var id, done string
+		var n, attempt uint32
+		var ver uint64
+		if err := scan(&k.tab, &k.epoch, &id, &n, &done, &attempt, &ver); err != nil {
+			return err
+		}
+		p := out[k]
+		if p == nil || p.id != id {
+			return nil
+		}
+		i, ok := slices.BinarySearchFunc(p.chunks, int(n), func(c sink.Chunk, n int) int { return cmp.Compare(c.N, n) })
+		if !ok || json.Unmarshal([]byte(done), &p.chunks[i]) != nil {
+			return damaged(n, k.tab)
+		}
+		p.attempts[i] = int(attempt)
 		p.frozen = ver >= frozenVer
 		return nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
+	return out, err
 }
 
+// plan is the whole plan of a table.
 func (s *Sink) plan(ctx context.Context, r *record) (*plan, error) {
-	ps, err := s.plans(ctx, []string{r.id.String()}, true)
+	return s.planOf(ctx, r, everyChunk)
+}
+
+// planOf is a plan of which one chunk, or every chunk, is read.
+func (s *Sink) planOf(ctx context.Context, r *record, only int) (*plan, error) {
+	ps, err := s.plans(ctx, []string{r.id.String()}, only, true)
 	if err != nil {
 		return nil, err
 	}
@@ -150,23 +181,25 @@ func (s *Sink) PlanChunks(ctx context.Context, id change.TableID, cut []sink.Chu
 }
 
 // Chunk returns one chunk of the plan.
-func (s *Sink) Chunk(ctx context.Context, id change.TableID, n int) (sink.Chunk, error) {
+func (s *Sink) Chunk(ctx context.Context, id change.TableID, n int) (sink.Chunk, *change.Schema, error) {
 	r, err := s.record(ctx, id)
 	if err != nil {
-		return sink.Chunk{}, err
+		return sink.Chunk{}, nil, err
 	}
-	p, err := s.plan(ctx, r)
+	p, err := s.planOf(ctx, r, n)
 	if err != nil {
-		return sink.Chunk{}, err
+		return sink.Chunk{}, nil, err
 	}
-	return p.chunk(id, n)
+	c, err := p.only(id, n)
+	return c, r.schema, err
 }
 
-func (p *plan) chunk(id change.TableID, n int) (sink.Chunk, error) {
-	if n < 0 || n >= len(p.chunks) {
-		return sink.Chunk{}, fault.Permanent(CodeConfig, nil, "plan its chunks first", "table %s has %d chunks, and no chunk %d", id, len(p.chunks), n)
+// only is the chunk of a plan of which one was read.
+func (p *plan) only(id change.TableID, n int) (sink.Chunk, error) {
+	if len(p.chunks) != 1 {
+		return sink.Chunk{}, fault.Permanent(CodeConfig, nil, "plan its chunks first", "the plan of table %s has no chunk %d", id, n)
 	}
-	return p.chunks[n], nil
+	return p.chunks[0], nil
 }
 
 // beginAttempt records an attempt at a chunk under a number that no other has.

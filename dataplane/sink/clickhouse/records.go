@@ -156,27 +156,52 @@ type progress struct {
 	to           change.LSN
 }
 
-// Tables returns the pipeline's tables with the progress of their loads. Loads
-// that are over are read once, since lanes ask often.
+// Table returns one of the pipeline's tables with the progress of its load.
+func (s *Sink) Table(ctx context.Context, id change.TableID) (sink.Table, error) {
+	r, err := s.record(ctx, id)
+	if err != nil {
+		return sink.Table{}, err
+	}
+	ts, err := s.tables(ctx, []record{*r}, true)
+	if err != nil {
+		return sink.Table{}, err
+	}
+	return ts[0], nil
+}
+
+// Tables returns the pipeline's tables with the progress of their loads.
 func (s *Sink) Tables(ctx context.Context) ([]sink.Table, error) {
 	rs, err := s.records(ctx, "")
 	if err != nil {
 		return nil, err
 	}
+	return s.tables(ctx, rs, true)
+}
+
+// over reports whether the table's load is.
+func over(r *record) bool { return r.state.State == sink.Streaming || r.state.State == sink.Gated }
+
+// tables tells what became of the tables' loads; of those under way only if asked.
+// Loads that are over are read once, since lanes ask often.
+func (s *Sink) tables(ctx context.Context, rs []record, loading bool) ([]sink.Table, error) {
 	var ask []string
 	known := make(map[string]progress, len(rs))
 	for i := range rs {
 		r, tab := &rs[i], rs[i].id.String()
 		p, ok := s.loads.Load(tab)
-		if over := r.state.State == sink.Streaming || r.state.State == sink.Gated; ok && over && p.(progress).ver == r.ver {
+		switch {
+		case ok && over(r) && p.(progress).ver == r.ver:
 			known[tab] = p.(progress)
-		} else {
+		case over(r) || loading:
 			ask = append(ask, tab)
+		default:
+			known[tab] = progress{}
 		}
 	}
 	plans := map[planKey]*plan{}
 	if len(ask) > 0 {
-		if plans, err = s.plans(ctx, ask, false); err != nil {
+		var err error
+		if plans, err = s.plans(ctx, ask, everyChunk, false); err != nil {
 			return nil, err
 		}
 	}
@@ -189,7 +214,9 @@ func (s *Sink) Tables(ctx context.Context) ([]sink.Table, error) {
 			if plan := plans[planKey{tab, r.def.Epoch}]; plan != nil {
 				p.add(plan.chunks)
 			}
-			s.loads.Store(tab, p)
+			if over(r) {
+				s.loads.Store(tab, p)
+			}
 		}
 		out = append(out, sink.Table{ID: r.id, State: r.state.State, Reason: r.state.Reason, Partitions: r.def.Partitions, Epoch: r.def.Epoch,
 			Schema: r.schema, Options: r.def.Options, Chunks: p.chunks, Done: p.done, Rows: p.rows, Bytes: p.bytes, LoadedTo: p.to})

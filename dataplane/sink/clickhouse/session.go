@@ -144,6 +144,15 @@ func (x *session) check(ctx context.Context, tables []sink.TableBatch) error {
 	return nil
 }
 
+// Tables returns the pipeline's tables, of all states.
+func (x *session) Tables(ctx context.Context) ([]sink.Table, error) {
+	rs, err := x.records(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	return x.tables(ctx, rs, false)
+}
+
 // Chunks returns the finished chunks of a table.
 func (x *session) Chunks(ctx context.Context, id change.TableID) ([]sink.Chunk, error) {
 	r, err := x.record(ctx, id)

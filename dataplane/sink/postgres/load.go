@@ -45,8 +45,13 @@ func (s *Sink) PlanChunks(ctx context.Context, id change.TableID, cut []sink.Chu
 }
 
 // Chunk returns one chunk of the plan.
-func (s *Sink) Chunk(ctx context.Context, id change.TableID, n int) (sink.Chunk, error) {
-	return s.chunk(ctx, s.pool, id, n)
+func (s *Sink) Chunk(ctx context.Context, id change.TableID, n int) (sink.Chunk, *change.Schema, error) {
+	t, err := s.Table(ctx, id)
+	if err != nil {
+		return sink.Chunk{}, nil, err
+	}
+	c, err := s.chunk(ctx, s.pool, id, n)
+	return c, t.Schema, err
 }
 
 func (s *Sink) chunk(ctx context.Context, q querier, id change.TableID, n int) (sink.Chunk, error) {

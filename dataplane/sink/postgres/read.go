@@ -82,6 +82,12 @@ func (s *Sink) Tables(ctx context.Context) ([]sink.Table, error) {
 	return out, nil
 }
 
+// Table returns one of the pipeline's tables.
+func (s *Sink) Table(ctx context.Context, id change.TableID) (sink.Table, error) {
+	r, err := s.table(ctx, s.pool, id)
+	return r.Table, s.wrap(ctx, err, "read table %s", id)
+}
+
 // table returns the ledger's record of a table, or an UnknownTable fault.
 func (s *Sink) table(ctx context.Context, q querier, id change.TableID) (record, error) {
 	rows, err := q.Query(ctx, tablesSQL+" AND t.source_table = $2", s.pipeline, id.String())

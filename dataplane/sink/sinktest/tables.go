@@ -13,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"syncline/dataplane/change"
+	"syncline/dataplane/fault"
 	"syncline/dataplane/sink"
 )
 
@@ -47,6 +48,12 @@ func testChunks(e *env) {
 	e.ok(err)
 	if ts[0].State != sink.Loading || ts[0].Chunks != 3 || ts[0].Done != 1 || ts[0].Rows != 2 {
 		e.Fatalf("table %+v", ts[0])
+	}
+	if one, err := e.sink.Table(e.ctx, t.ID); err != nil || !reflect.DeepEqual(one, ts[0]) {
+		e.Fatalf("table %+v, %v, want %+v", one, err, ts[0])
+	}
+	if _, err := e.sink.Table(e.ctx, change.TableID{Schema: "no", Name: "such"}); err == nil || fault.Retryable(err) {
+		e.Fatalf("a table that is not there: %v", err)
 	}
 	f0, _ := Copy(s, []string{"1", "x", "1"})
 	f2, _ := Copy(s) // an empty chunk
@@ -140,7 +147,7 @@ func testChunkFailure(e *env) {
 	if e.caps.Atomic {
 		e.want(t)
 	}
-	if c, err := e.sink.Chunk(e.ctx, t.ID, 0); err != nil || c.Done {
+	if c, sc, err := e.sink.Chunk(e.ctx, t.ID, 0); err != nil || c.Done || sc.Version() != t.Schema.Version() {
 		e.Fatalf("chunk %+v, %v", c, err)
 	}
 	_, err = e.sink.LoadChunk(e.ctx, t.ID, 0, Loaded(1), f, nil)
