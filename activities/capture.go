@@ -72,7 +72,8 @@ func (a *Activities) Capture(ctx context.Context, in contract.CaptureInput) (err
 		defer stream.Close()
 		watch, stop := context.WithCancel(ctx)
 		var watching sync.WaitGroup
-		watching.Go(func() { watchSlot(watch, srv, in.Spec.SlotName(), metrics, log) })
+		var end atomic.Uint64 // of the source's log, as its catalog has it
+		watching.Go(func() { watchSlot(watch, srv, in.Spec.SlotName(), metrics, &end, log) })
 		defer func() { // before the gauges are taken back
 			stop()
 			watching.Wait()
@@ -98,6 +99,8 @@ func (a *Activities) Capture(ctx context.Context, in contract.CaptureInput) (err
 				log.Info("schema", zap.Stringer("table", s.Table), zap.Stringer("version", s.Version()), zap.Int("columns", len(s.Columns)))
 			},
 			Status: func(s capture.Status) {
+				// A stream that comes in slowly does not tell how much more there is.
+				s.ServerEnd = max(s.ServerEnd, change.LSN(end.Load()))
 				metrics.Lag(s.LagBytes())
 				acked := s.Changes - s.InFlight
 				metrics.Written(int(acked-written.Changes), int(s.Bytes-written.Bytes))
@@ -122,13 +125,15 @@ func (a *Activities) Capture(ctx context.Context, in contract.CaptureInput) (err
 	})
 }
 
-// watchSlot shows how much log the source keeps for the slot, and warns while
-// there is time: an invalidated slot means that everything is loaded again.
-func watchSlot(ctx context.Context, srv *source.Server, name string, m *observe.Capture, log *zap.Logger) {
+// watchSlot shows how much log the source keeps for the slot, notes where that ends,
+// and warns while there is time: an invalidated slot means that everything is loaded
+// again.
+func watchSlot(ctx context.Context, srv *source.Server, name string, m *observe.Capture, end *atomic.Uint64, log *zap.Logger) {
 	status := ""
 	for {
 		if i, err := srv.Slot(ctx, name); err == nil {
 			m.SlotRetained(uint64(max(i.RetainedBytes, 0)))
+			end.Store(uint64(i.ServerLSN))
 			if i.WALStatus != status && (i.WALStatus == "unreserved" || i.WALStatus == "lost") {
 				log.Warn("the source is about to remove log that the slot needs: raise max_slot_wal_keep_size",
 					zap.String("wal_status", i.WALStatus), zap.Int64("retained_bytes", i.RetainedBytes), zap.Int64("safe_bytes", i.SafeBytes))

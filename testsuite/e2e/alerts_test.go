@@ -50,7 +50,10 @@ func TestAlertsFireAndClear(t *testing.T) {
 	upstream := must(url.Parse(r.sinkDSN))(t)
 	way := newGateway(t, upstream.Host)
 	upstream.Host = way.l.Addr().String()
-	r.env = append(r.env, "E2E_SINK="+upstream.String())
+	origin := must(url.Parse(r.source))(t)
+	line := newGateway(t, origin.Host)
+	origin.Host = line.l.Addr().String()
+	r.env = append(r.env, "E2E_SINK="+upstream.String(), "E2E_SOURCE="+origin.String())
 	records := r.recorded()
 	first, second := r.start(contract.Control, contract.Capture, contract.Snapshot), r.start(contract.Deliver)
 	r.scraped(w.m, first, second)
@@ -147,6 +150,13 @@ func TestAlertsFireAndClear(t *testing.T) {
 	release()
 	w.clears("SynclineSlotRetainsLog", here)
 
+	// A line to the source on which its changes come in slowly.
+	line.slow.Store(200 << 10)
+	r.exec("INSERT INTO s.items SELECT -i - 10, (SELECT string_agg(md5(i || '/' || n), '') FROM generate_series(1, 100) n) FROM generate_series(1, 1500) i")
+	w.fires("SynclineCaptureLag", here)
+	line.slow.Store(0)
+	w.clears("SynclineCaptureLag", here)
+
 	// Workers die.
 	second.kill()
 	w.fires("SynclineWorkerDown", mine)
@@ -181,7 +191,7 @@ func newAlerting(t *testing.T) *alerting {
 	w.r.fast = true
 	o := board.Plain()
 	o.Speed = 100
-	o.Limits = board.Limits{SlotBytes: float64(w.slotBytes), CaptureBytes: 1e9, LagSeconds: 0.0001, SpikeSeconds: 3, Backlog: 20, Retries: 0.1}
+	o.Limits = board.Limits{SlotBytes: float64(w.slotBytes), CaptureBytes: 2 << 20, LagSeconds: 0.0001, SpikeSeconds: 3, Backlog: 20, Retries: 0.1}
 	file := filepath.Join(w.m.Dir, "rules", w.r.queue+".yml")
 	if err := os.WriteFile(file, []byte(board.Rules(o)), 0o644); err != nil {
 		t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -30,6 +31,7 @@ type gateway struct {
 	mu   sync.Mutex
 	shut bool
 	open map[net.Conn]bool
+	slow atomic.Int64 // bytes a second that a server's answers may take; 0: any
 }
 
 func newGateway(t testing.TB, to string) *gateway {
@@ -75,17 +77,22 @@ func (g *gateway) pass(c net.Conn) {
 		_ = c.Close()
 		return
 	}
-	go relay(s, c)
-	relay(c, s)
+	go relay(s, c, nil)
+	relay(c, s, &g.slow)
 }
 
-func relay(to, from net.Conn) {
+func relay(to, from net.Conn, rate *atomic.Int64) {
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buf)
 		if n > 0 {
 			if _, werr := to.Write(buf[:n]); werr != nil {
 				break
+			}
+		}
+		if rate != nil && n > 0 {
+			if r := rate.Load(); r > 0 {
+				time.Sleep(time.Duration(n) * time.Second / time.Duration(r)) // the line's speed is what the test makes
 			}
 		}
 		if err != nil {
