@@ -8,6 +8,7 @@ import (
 
 	"syncline/dataplane/change"
 	"syncline/dataplane/digest"
+	"syncline/dataplane/sink"
 )
 
 // confirmKeys is how many keys are confirmed at once.
@@ -104,7 +105,7 @@ func (w *walk) read(ctx context.Context, s Side, keys []change.Key) (map[change.
 	return out, err
 }
 
-func (w *walk) compare(k change.Key, want, have []Row) (f Finding, differs bool) {
+func (w *walk) compare(k change.Key, want, have []Row) (f sink.Finding, differs bool) {
 	f.Key = k
 	switch {
 	case len(want) == 0 && len(have) == 0:

@@ -107,25 +107,13 @@ const (
 	Inconclusive Verdict = "inconclusive"
 )
 
-// Kind of a difference.
-type Kind string
-
-// The kinds of differences.
+// Kinds of findings.
 const (
-	Missing Kind = "missing" // at the source only
-	Extra   Kind = "extra"   // at the sink only
-	Changed Kind = "changed" // values differ
-	Twice   Kind = "twice"   // more than one row at the sink
+	Missing = "missing" // at the source only
+	Extra   = "extra"   // at the sink only
+	Changed = "changed" // values differ
+	Twice   = "twice"   // more than one row at the sink
 )
-
-// Finding is a confirmed difference. Key is row data: keep it out of logs and of
-// workflow history.
-type Finding struct {
-	Key     change.Key
-	Kind    Kind
-	Columns []string // that differ, if it is Changed
-	At      change.LSN
-}
 
 // Result of a walk.
 type Result struct {
@@ -137,7 +125,7 @@ type Result struct {
 	Differing int // parts whose sums were not equal at once
 	Suspects  int // keys that were looked at one by one
 	Unsettled int // of these, keys that never stood still
-	Findings  []Finding
+	Findings  []sink.Finding
 	More      bool     // the walk ended at MaxFindings
 	Apart     []string // columns that were not compared
 }

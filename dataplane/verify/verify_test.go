@@ -207,7 +207,7 @@ func (s sinkSide) Forms(context.Context, *Subject) ([]digest.Form, bool, error) 
 func TestExactlyThePlantedErrors(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := &world{t: t, now: map[int]string{}, copy: map[int]string{}, planted: map[int]*string{}, busy: true, wide: rapid.IntRange(1, 40).Draw(t, "wide")}
-		want := map[change.Key]Kind{}
+		want := map[change.Key]string{}
 		for k := w.wide; k < w.wide+rapid.IntRange(0, 60).Draw(t, "still"); k++ { // these are not written to
 			w.now[k], w.copy[k] = "still", "still"
 			switch rapid.IntRange(0, 12).Draw(t, "error") {
