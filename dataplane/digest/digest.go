@@ -1,11 +1,6 @@
 package digest
 
-import (
-	"fmt"
-	"strings"
-
-	"syncline/dataplane/change"
-)
+import "syncline/dataplane/change"
 
 // Form is how the values of a column are written.
 type Form string
@@ -31,29 +26,13 @@ type Sum struct {
 // Digest is the md5 of a row's text, in hexadecimal.
 type Digest string
 
-// Scope is a part of a table's rows.
+// Scope is a part of a table's rows. Its bounds are row data.
 type Scope struct {
 	After []string `json:"after,omitempty"` // texts of a primary key; nil: from the first on
 	UpTo  []string `json:"up_to,omitempty"` // inclusive; nil: to the last
 	// Of the keys' hashes, those that leave Slice as a remainder of Slices; 0: all.
 	Slice  int `json:"slice,omitempty"`
 	Slices int `json:"slices,omitempty"`
-}
-
-// String tells a scope in a log.
-func (s Scope) String() string {
-	var b strings.Builder
-	b.WriteString("all keys")
-	if s.After != nil {
-		fmt.Fprintf(&b, " after %q", s.After)
-	}
-	if s.UpTo != nil {
-		fmt.Fprintf(&b, " up to %q", s.UpTo)
-	}
-	if s.Slices > 1 {
-		fmt.Fprintf(&b, " in slice %d of %d", s.Slice, s.Slices)
-	}
-	return b.String()
 }
 
 // FloatForm is the form of a floating-point type, or of a list of one; ok is false

@@ -24,7 +24,7 @@ const (
 // confirm looks at suspects one by one.
 func (w *walk) confirm(ctx context.Context, suspects []change.Key) error {
 	for keys := range slices.Chunk(dedupe(suspects), confirmKeys) {
-		shown := map[change.Key]int{}
+		seen := map[change.Key]shown{}
 		pause := firstPause
 		for round := 0; len(keys) > 0; round++ {
 			if round == w.o.Rounds {
@@ -40,7 +40,7 @@ func (w *walk) confirm(ctx context.Context, suspects []change.Key) error {
 				pause = min(2*pause, lastPause)
 			}
 			var err error
-			if keys, err = w.round(ctx, keys, shown); err != nil {
+			if keys, err = w.round(ctx, keys, seen); err != nil {
 				return err
 			}
 		}
@@ -48,13 +48,18 @@ func (w *walk) confirm(ctx context.Context, suspects []change.Key) error {
 	return nil
 }
 
+// shown is what a round showed of a key. A row that the source does not have has no
+// version there, so it may have come and gone between two looks: then the sink's row,
+// if there is one in the next round, is another one.
+type shown struct{ kind, version string }
+
 func dedupe(keys []change.Key) []change.Key {
 	slices.Sort(keys)
 	return slices.Compact(keys)
 }
 
 // round compares the keys once and returns those that need another round.
-func (w *walk) round(ctx context.Context, keys []change.Key, shown map[change.Key]int) ([]change.Key, error) {
+func (w *walk) round(ctx context.Context, keys []change.Key, seen map[change.Key]shown) ([]change.Key, error) {
 	before, err := w.read(ctx, w.src, keys)
 	if err != nil {
 		return nil, err
@@ -75,7 +80,7 @@ func (w *walk) round(ctx context.Context, keys []change.Key, shown map[change.Ke
 	for _, k := range keys {
 		b, a := before[k], after[k]
 		if len(b) != len(a) || len(b) > 0 && (b[0].Version != a[0].Version || !w.same(b[0].Values, a[0].Values)) {
-			delete(shown, k) // it was written to
+			delete(seen, k) // it was written to
 			again = append(again, k)
 			continue
 		}
@@ -83,7 +88,12 @@ func (w *walk) round(ctx context.Context, keys []change.Key, shown map[change.Ke
 		if !differs {
 			continue
 		}
-		if shown[k]++; shown[k] < 2 {
+		s := shown{f.Kind, ""}
+		if f.Kind == Extra {
+			s.version = have[k][0].Version
+		}
+		if seen[k] != s {
+			seen[k] = s
 			again = append(again, k)
 			continue
 		}

@@ -13,7 +13,8 @@
 // position, wait until the ledger has passed it, read the sink's row, read the source's
 // row again. If the source did not change meanwhile, the two are compared; if it did,
 // there is another round. A difference counts when two rounds in a row show it, since a
-// commit may be in the log a moment before readers of the source see it.
+// commit may be in the log a moment before readers of the source see it; and a row that
+// the source does not have, when both show the same one, since it may come and go.
 //
 // # What is answered
 //

@@ -25,7 +25,7 @@ type Subject struct {
 type Row struct {
 	Key     change.Key
 	Values  change.Row // per column, as Postgres prints them
-	Version string     // another one whenever the row was written; "" if the side cannot tell
+	Version string     // another one whenever the row was written
 }
 
 // Side is what both sides can do.
@@ -233,7 +233,7 @@ func (w *walk) inOrder(ctx context.Context) error {
 		after = upTo
 		// Towards the aim, but by no more than half or double at once.
 		next := float64(rows) * float64(w.o.PartTime) / float64(max(took, time.Millisecond))
-		rows = max(100, min(int(next), 2*rows, w.o.MaxRows), rows/2)
+		rows = min(max(int(next), rows/2, 100), 2*rows, w.o.MaxRows)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"pgregory.net/rapid"
@@ -85,6 +86,12 @@ func (w *world) Table(context.Context, change.TableID) (sink.Table, error) {
 
 func (w *world) Watermarks(context.Context) ([]sink.Watermark, error) {
 	return []sink.Watermark{{Partition: sink.Partition{Table: schema.Table}, Pos: change.Position{Epoch: 1, Commit: change.LSN(w.applied), Ordinal: math.MaxUint32}}}, nil
+}
+
+// check runs a property in fake time: whoever waits for a fence does not.
+func check(t *testing.T, property func(*rapid.T)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) { rapid.Check(struct{ testing.TB }{t}, property) })
 }
 
 // side is one of the two.
@@ -170,11 +177,13 @@ func (s side) Read(_ context.Context, _ *Subject, keys []change.Key) (out []Row,
 		k, _ := strconv.Atoi(texts[0])
 		if v, ok := rows[k]; ok {
 			r := Row{Key: key, Values: change.Row{change.TextValue(texts[0]), change.TextValue(v)}}
-			if !s.sink { // values come back, versions do not
-				for n := len(s.log) - 1; n >= 0 && r.Version == ""; n-- {
-					if s.log[n].key == k {
-						r.Version = strconv.Itoa(n)
-					}
+			end := len(s.log)
+			if s.sink {
+				end = s.applied
+			}
+			for n := end - 1; n >= 0 && r.Version == ""; n-- { // values come back, versions do not
+				if s.log[n].key == k {
+					r.Version = strconv.Itoa(n)
 				}
 			}
 			out = append(out, r)
@@ -205,7 +214,7 @@ func (s sinkSide) Forms(context.Context, *Subject) ([]digest.Form, bool, error) 
 // TestExactlyThePlantedErrors: whatever is written meanwhile and however far the sink
 // is behind, what is found is what was planted.
 func TestExactlyThePlantedErrors(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
+	check(t, func(t *rapid.T) {
 		w := &world{t: t, now: map[int]string{}, copy: map[int]string{}, planted: map[int]*string{}, busy: true, wide: rapid.IntRange(1, 40).Draw(t, "wide")}
 		want := map[change.Key]string{}
 		for k := w.wide; k < w.wide+rapid.IntRange(0, 60).Draw(t, "still"); k++ { // these are not written to
@@ -257,7 +266,7 @@ func TestInconclusive(t *testing.T) {
 		}
 		return res
 	}
-	rapid.Check(t, func(t *rapid.T) {
+	check(t, func(t *rapid.T) {
 		// The sink stands still: neither what is equal nor what differs can be told.
 		w := still(t)
 		w.stuck = true
@@ -268,7 +277,7 @@ func TestInconclusive(t *testing.T) {
 			t.Fatalf("behind a fence: %+v", res)
 		}
 	})
-	rapid.Check(t, func(t *rapid.T) {
+	check(t, func(t *rapid.T) {
 		// A key that is written to between any two looks, and wrong at the sink.
 		w := still(t)
 		x := "x"
@@ -280,7 +289,7 @@ func TestInconclusive(t *testing.T) {
 		}
 	})
 	// Of what would be held, no more than the bound.
-	rapid.Check(t, func(t *rapid.T) {
+	check(t, func(t *rapid.T) {
 		w := still(t)
 		for k := range 100 {
 			w.now[k] = "v"
@@ -335,7 +344,7 @@ func (l ledgerOf) Watermarks(context.Context) ([]sink.Watermark, error) {
 
 // TestErrorsComeBack as they are, with what was found before.
 func TestErrorsComeBack(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
+	check(t, func(t *rapid.T) {
 		w := &world{t: t, now: map[int]string{1: "a", 2: "b", 3: "c"}, copy: map[int]string{1: "a", 2: "x", 3: "c"}}
 		broken := errors.New("connection reset")
 		var resumed [][]string

@@ -16,10 +16,11 @@ import (
 var _ verify.Sink = (*Sink)(nil)
 
 // digested is a table as it is digested: its layout, with the columns that it really
-// has, and the version below which its rows are gone.
+// has, the version below which its rows are gone, and the columns that are left out.
 type digested struct {
 	*layout
 	floor change.Position
+	apart map[int]bool
 }
 
 func (s *Sink) digested(ctx context.Context, t *verify.Subject) (*digested, error) {
@@ -28,7 +29,11 @@ func (s *Sink) digested(ctx context.Context, t *verify.Subject) (*digested, erro
 		return nil, err
 	}
 	floor, err := s.floor(ctx, t.Schema.Table.String())
-	return &digested{l, floor}, err
+	d := &digested{layout: l, floor: floor, apart: map[int]bool{}}
+	for i, f := range t.Forms {
+		d.apart[i] = f == digest.Apart
+	}
+	return d, err
 }
 
 // Forms tells in which form each column is digested at both sides, and whether the
@@ -186,7 +191,7 @@ func lane(hash string, from int) string {
 func (d *digested) hash() string {
 	parts := []string{"''", "''"} // concat takes two at least
 	for i := range d.cols {
-		if form, v := d.text(i, false); form != digest.Apart {
+		if form, v := d.text(i, false); form != digest.Apart && !d.apart[i] {
 			parts = append(parts, fmt.Sprintf("ifNull(concat(toString(length(%s)), ':', %s), '~')", v, v))
 		}
 	}
@@ -256,11 +261,12 @@ func (s *Sink) Read(ctx context.Context, t *verify.Subject, keys []change.Key) (
 		return nil, err
 	}
 	in := fmt.Sprintf("tuple(%s) IN (%s SELECT k FROM keys)", d.pkTuple(), d.withKeys(ask, texts))
-	q := d.live(d.pickTexts()+", "+colExact, in) + textSettings
+	q := d.live("toString("+colVersion+"), "+d.pickTexts()+", "+colExact, in) + textSettings
 	err = s.conn.query(ctx, "SELECT from "+d.at.String(), q, func(scan func(...any) error) error {
-		return d.scanTexts(scan, func(r change.Row) error {
+		var version string
+		return d.scanTexts(func(dest ...any) error { return scan(append([]any{&version}, dest...)...) }, func(r change.Row) error {
 			k, err := change.MakeKey(d.schema, r)
-			out = append(out, verify.Row{Key: k, Values: r})
+			out = append(out, verify.Row{Key: k, Values: r, Version: version})
 			return err
 		})
 	})
