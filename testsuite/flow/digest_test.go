@@ -165,8 +165,10 @@ func TestDigestsAreEqual(t *testing.T) {
 				t.Errorf("%s: %+v: the source has %+v, the sink %+v", name, scope, a, b)
 			}
 		}
+		shown := 0
 		for k, d := range digests(s) {
-			if want[k] != d {
+			if want[k] != d && shown < 5 {
+				shown++
 				f.differing(name, s, subject, k)
 			}
 		}
@@ -180,9 +182,9 @@ func TestDigestsAreEqual(t *testing.T) {
 			if name == "postgres" {
 				f.atSink(fmt.Sprintf("SET session_replication_role = replica; UPDATE every SET c%[1]d = (SELECT c%[1]d FROM every WHERE id = %[2]d) WHERE id = %[1]d", i, from))
 			} else { // the exact text goes with the value
-				f.click(fmt.Sprintf("INSERT INTO every SELECT * REPLACE(o.c%[1]d AS c%[1]d, t._version + 1 AS _version, "+
-					"mapUpdate(mapFilter((k, v) -> k != 'c%[1]d', t._exact), mapFilter((k, v) -> k = 'c%[1]d', o.x)) AS _exact) "+
-					"FROM (SELECT * FROM every FINAL WHERE id = %[1]d) AS t CROSS JOIN (SELECT c%[1]d, _exact AS x FROM every FINAL WHERE id = %[2]d) AS o", i, from))
+				other := fmt.Sprintf("FROM every FINAL WHERE id = %d)", from)
+				f.click(fmt.Sprintf("INSERT INTO every SELECT * REPLACE((SELECT c%[1]d %[2]s AS c%[1]d, _version + 1 AS _version, "+
+					"mapUpdate(mapFilter((k, v) -> k != 'c%[1]d', _exact), mapFilter((k, v) -> k = 'c%[1]d', (SELECT _exact %[2]s)) AS _exact) FROM every FINAL WHERE id = %[1]d", i, other))
 			}
 			differ := 0
 			for k, d := range digests(s) {

@@ -105,7 +105,7 @@ func (m *mapping) printed(v string, t *change.Type) string {
 	case m.typ == "String" && t.Base == "bytea" && m.reread != nil:
 		return "concat('\\\\x', lower(hex(" + v + ")))"
 	case m.typ == "Bool":
-		return "if(" + v + ", 't', 'f')"
+		return "substring(toString(" + v + "), 1, 1)" // NULL stays NULL, unlike in a condition
 	case strings.HasPrefix(m.typ, "Decimal("):
 		_, scale, _ := t.NumericPrecision()
 		return fmt.Sprintf("toDecimalString(%s, %d)", v, max(0, scale))
