@@ -1,8 +1,9 @@
 // Package sink says what every sink is and keeps. A sink holds rows and, beside
 // them, its own ledger: which tables it takes and in which state, how their
 // load is cut into chunks, how far each partition of the log has taken effect,
-// which fencing token each lane has, and the changes that were set aside. The
-// ledger is schema "syncline" in a SQL sink, database "syncline" in ClickHouse.
+// which fencing token each lane has, the changes that were set aside, and what
+// verifications found. The ledger is schema "syncline" in a SQL sink, database
+// "syncline" in ClickHouse.
 //
 // # States of a table
 //
@@ -260,6 +261,7 @@ type Loaded struct {
 
 // Sink is one pipeline's view of a sink.
 type Sink interface {
+	Findings
 	// Init creates or migrates the ledger.
 	Init(ctx context.Context) error
 	// Check reports what a plan should say of the table: whether it exists, fits, has rows.

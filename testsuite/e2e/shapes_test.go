@@ -207,6 +207,7 @@ func TestShapes(t *testing.T) {
 		r.exec(s.after...)
 	}
 	rows := p.equal(len(all))
+	p.verified()
 	for _, s := range all {
 		t.Run(s.name, func(t *testing.T) {
 			n, ok := rows[id(s.table).String()]

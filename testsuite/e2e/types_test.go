@@ -343,4 +343,5 @@ func TestTypes(t *testing.T) {
 	p.converged()
 	p.exact("types")
 	p.equal(len(groups))
+	p.verified()
 }

@@ -35,6 +35,10 @@ type flow struct {
 	sinks  map[string]sink.Sink
 	sides  map[string]check.Side
 	from   change.LSN
+
+	sinkDSN            string // of the Postgres sink
+	clickURL, clickDSN string // of the ClickHouse sink: the server, and with the database
+	clickDB            string
 }
 
 func newFlow(t *testing.T) *flow {
@@ -54,6 +58,8 @@ func newFlow(t *testing.T) *flow {
 	u, err := url.Parse(clickDSN)
 	f.ok(err)
 	db := strings.Trim(u.Path, "/")
+	u.Path = "/"
+	f.sinkDSN, f.clickDSN, f.clickURL, f.clickDB = sinkDSN, clickDSN, u.String(), db
 	pg, err := pgsink.Open(pgsink.Config{DSN: sinkDSN, Pipeline: f.name})
 	f.ok(err)
 	ch, err := clickhouse.Open(clickhouse.Config{DSN: clickDSN, Pipeline: f.name, Options: clickhouse.Options{Ledger: db, Database: db}})

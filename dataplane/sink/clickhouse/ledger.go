@@ -46,9 +46,14 @@ var migrations = []string{
 		code LowCardinality(String), reason String, payload String, ver UInt64,
 		at DateTime64(3, 'UTC') MATERIALIZED now64(3, 'UTC'))
 		ENGINE = ReplacingMergeTree(ver) PARTITION BY pipeline ORDER BY (pipeline, tab, part, offset, pos)`,
+	// What verifications confirmed. Of several the oldest counts: ver falls with time.
+	// columns is a JSON array.
+	`CREATE TABLE IF NOT EXISTS %s.findings (pipeline String, run String, tab String, key String, kind LowCardinality(String), columns String, lsn UInt64,
+		at DateTime64(9, 'UTC') MATERIALIZED now64(9, 'UTC'), ver UInt64 MATERIALIZED bitNot(toUInt64(toUnixTimestamp64Nano(at))))
+		ENGINE = ReplacingMergeTree(ver) PARTITION BY pipeline ORDER BY (pipeline, run, tab, key)`,
 }
 
-var ledgerTables = []string{"tables", "chunks", "attempts", "loaded", "watermarks", "lanes", "floors", "dead_letters"}
+var ledgerTables = []string{"tables", "chunks", "attempts", "loaded", "watermarks", "lanes", "floors", "dead_letters", "findings"}
 
 func (s *Sink) ledger(table string) target { return target{s.opts.Ledger, table} }
 

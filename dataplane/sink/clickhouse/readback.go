@@ -17,19 +17,9 @@ import (
 // that Postgres prints: what it was made from, to the last digit. where is a
 // condition over the table's columns, or empty. Values are valid until row returns.
 func (s *Sink) ReadRows(ctx context.Context, sch *change.Schema, o sink.TableOptions, where string, row func(change.Row) error) error {
-	l, problem := s.newLayout(sch, o)
-	e, err := s.inspect(ctx, l.at)
+	l, err := s.existingLayout(ctx, sch, o)
 	if err != nil {
 		return err
-	}
-	if problem == "" && e == nil {
-		return fault.Permanent(CodeTableMissing, nil, "restore it, or resync the table", "table %s does not exist", l.at)
-	}
-	if problem == "" {
-		_, problem = l.adopt(e)
-	}
-	if problem != "" {
-		return fault.Permanent(sink.CodeTableMismatch, nil, "change the sink's table", "table %s: %s", l.at, problem)
 	}
 	floor, err := s.floor(ctx, sch.Table.String())
 	if err != nil {
@@ -40,7 +30,30 @@ func (s *Sink) ReadRows(ctx context.Context, sch *change.Schema, o sink.TableOpt
 	})
 }
 
-func (l *layout) selectTexts(floor change.Position, where string) string {
+// existingLayout is the layout with the columns that the table has.
+func (s *Sink) existingLayout(ctx context.Context, sch *change.Schema, o sink.TableOptions) (*layout, error) {
+	l, problem := s.newLayout(sch, o)
+	e, err := s.inspect(ctx, l.at)
+	if err != nil {
+		return nil, err
+	}
+	if problem == "" && e == nil {
+		return nil, fault.Permanent(CodeTableMissing, nil, "restore it, or resync the table", "table %s does not exist", l.at)
+	}
+	if problem == "" {
+		_, problem = l.adopt(e)
+	}
+	if problem != "" {
+		return nil, fault.Permanent(sink.CodeTableMismatch, nil, "change the sink's table", "table %s: %s", l.at, problem)
+	}
+	return l, nil
+}
+
+// textSettings make the server print all digits.
+const textSettings = " SETTINGS output_format_decimal_trailing_zeros = 1"
+
+// pickTexts selects what scanTexts reads, without _exact.
+func (l *layout) pickTexts() string {
 	var pick []string
 	for i := range l.cols {
 		c := &l.cols[i]
@@ -54,6 +67,10 @@ func (l *layout) selectTexts(floor change.Position, where string) string {
 			pick = append(pick, fmt.Sprintf("CAST(toString(%s), 'Nullable(String)')", name))
 		}
 	}
+	return strings.Join(pick, ", ")
+}
+
+func (l *layout) selectTexts(floor change.Position, where string) string {
 	if where == "" {
 		where = "1"
 	}
@@ -62,7 +79,7 @@ func (l *layout) selectTexts(floor change.Position, where string) string {
 		from = fmt.Sprintf("(SELECT * FROM (SELECT * FROM %s WHERE %s >= %s ORDER BY %s DESC, %s LIMIT 1 BY %s) WHERE %s = 0)",
 			l.at, colVersion, versionLit(floor), colVersion, colDeleted, idents(l.pk), colDeleted)
 	}
-	return fmt.Sprintf("SELECT %s, %s FROM %s WHERE %s SETTINGS output_format_decimal_trailing_zeros = 1", strings.Join(pick, ", "), colExact, from, where)
+	return fmt.Sprintf("SELECT %s, %s FROM %s WHERE %s", l.pickTexts(), colExact, from, where) + textSettings
 }
 
 func (l *layout) scanTexts(scan func(...any) error, row func(change.Row) error) error {

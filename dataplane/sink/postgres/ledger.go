@@ -10,7 +10,7 @@ import (
 )
 
 // migrations are applied in order, each once, and never changed after a release.
-var migrations = []string{ledgerV1, ledgerV2, ledgerV3}
+var migrations = []string{ledgerV1, ledgerV2, ledgerV3, ledgerV4}
 
 // Positions are three columns, so that SQL can read, compare and subtract them.
 const ledgerV2 = `
@@ -22,6 +22,22 @@ const ledgerV3 = `
 ALTER TABLE syncline.tables DROP COLUMN versions,
 	ADD COLUMN schema_epoch bigint NOT NULL DEFAULT 0, ADD COLUMN schema_lsn pg_lsn NOT NULL DEFAULT '0/0', ADD COLUMN schema_ordinal bigint NOT NULL DEFAULT 0;
 COMMENT ON COLUMN syncline.tables.schema_lsn IS 'with schema_epoch and schema_ordinal: the position of the change that brought the schema; zero if it is that of the load';
+`
+
+// The key is hashed in the index, where a long one has no room.
+const ledgerV4 = `
+CREATE TABLE syncline.findings (
+	pipeline     text   NOT NULL,
+	run          text   NOT NULL,
+	source_table text   NOT NULL,
+	key          text   NOT NULL,
+	kind         text   NOT NULL,
+	columns      text[] NOT NULL,
+	lsn          pg_lsn NOT NULL,
+	found_at     timestamptz NOT NULL DEFAULT now()
+);
+CREATE UNIQUE INDEX findings_once ON syncline.findings (pipeline, run, source_table, md5(key));
+COMMENT ON TABLE syncline.findings IS 'rows that a verification (run) confirmed to differ, in which columns, once the sink had passed lsn';
 `
 
 const ledgerV1 = `

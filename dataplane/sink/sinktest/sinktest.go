@@ -81,6 +81,7 @@ func Run(t *testing.T, open Open, probe Probe) {
 		{"EvolveAtOnce", testEvolveAtOnce},
 		{"EvolveWithDefaults", testEvolveDefaults},
 		{"Redefine", testRedefine},
+		{"Findings", testFindings},
 		{"Forget", testForget},
 		{"RandomChanges", testRandom},
 	} {

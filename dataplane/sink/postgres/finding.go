@@ -1,0 +1,56 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+
+	"github.com/jackc/pgx/v5"
+
+	"syncline/dataplane/change"
+	"syncline/dataplane/sink"
+)
+
+// RecordFindings adds what a verification has confirmed of a table, as one.
+func (s *Sink) RecordFindings(ctx context.Context, run string, table change.TableID, fs []sink.Finding) error {
+	if len(fs) == 0 {
+		return nil
+	}
+	b := &pgx.Batch{}
+	for _, f := range fs {
+		columns := append([]string{}, f.Columns...) // none is not NULL
+		b.Queue(`INSERT INTO syncline.findings (pipeline, run, source_table, key, kind, columns, lsn)
+			VALUES ($1, $2, $3, $4, $5, $6, $7::text::pg_lsn) ON CONFLICT DO NOTHING`,
+			s.pipeline, run, table.String(), f.Key.String(), f.Kind, columns, f.At.String())
+	}
+	return s.wrap(ctx, s.pool.SendBatch(ctx, b).Close(), "record findings of table %s", table)
+}
+
+// Findings returns what a verification has confirmed of a table.
+func (s *Sink) Findings(ctx context.Context, run string, table change.TableID) ([]sink.Finding, error) {
+	// In the same order whatever the database's collation is.
+	rows, err := s.pool.Query(ctx, `SELECT key, kind, columns, lsn::text FROM syncline.findings
+		WHERE pipeline = $1 AND run = $2 AND source_table = $3 ORDER BY key COLLATE "C"`, s.pipeline, run, table.String())
+	if err != nil {
+		return nil, s.wrap(ctx, err, "read the findings of table %s", table)
+	}
+	fs, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (f sink.Finding, err error) {
+		var key, lsn string
+		if err = row.Scan(&key, &f.Kind, &f.Columns, &lsn); err != nil {
+			return f, err
+		}
+		if f.Key, err = change.ParseKey(key); err != nil {
+			return f, errors.New("damaged key in syncline.findings") // without the key, which is row data
+		}
+		f.At, err = change.ParseLSN(lsn)
+		return f, err
+	})
+	return fs, s.wrap(ctx, err, "read the findings of table %s", table)
+}
+
+// ForgetFindings removes those of all runs but the newest.
+func (s *Sink) ForgetFindings(ctx context.Context, keep int) error {
+	_, err := s.pool.Exec(ctx, `DELETE FROM syncline.findings WHERE pipeline = $1 AND run NOT IN (
+		SELECT run FROM syncline.findings WHERE pipeline = $1 GROUP BY run ORDER BY max(found_at) DESC, run DESC LIMIT $2)`,
+		s.pipeline, max(keep, 0))
+	return s.wrap(ctx, err, "forget older findings")
+}

@@ -1,0 +1,89 @@
+package postgres
+
+import (
+	"context"
+
+	"github.com/jackc/pgx/v5"
+
+	"syncline/dataplane/change"
+	"syncline/dataplane/digest"
+	"syncline/dataplane/verify"
+	"syncline/dataplane/verify/pgside"
+)
+
+var _ verify.Source = (*Server)(nil)
+
+// digesting runs f in a transaction in which the table can be digested.
+func (s *Server) digesting(ctx context.Context, t *verify.Subject, what string, f func(tx pgx.Tx, p *digest.Postgres) error) error {
+	err := s.inTx(ctx, "", func(tx pgx.Tx) error {
+		recode, err := pgside.Begin(ctx, tx)
+		if err != nil {
+			return err
+		}
+		from, err := fromClause(ctx, tx, t.Schema.Table)
+		if err != nil {
+			return err
+		}
+		p := &digest.Postgres{From: from, Key: t.Schema.Key, Where: t.Where, Recode: recode}
+		for i := range t.Schema.Columns {
+			c := &t.Schema.Columns[i]
+			col := digest.PostgresColumn{Name: quoteIdent(c.Name), Cast: c.Type.Name, Form: digest.Text}
+			if root := c.Type.Root(); root.Kind == change.Base {
+				col.Base = root.Base
+			}
+			if i < len(t.Forms) {
+				col.Form = t.Forms[i]
+			}
+			p.Columns = append(p.Columns, col)
+		}
+		return f(tx, p)
+	})
+	return classify(ctx, err, "%s table %s", what, t.Schema.Table)
+}
+
+// Position is one that every commit which an earlier statement saw is below. It makes
+// a commit behind it, so that a ledger need not wait for one of an idle source.
+func (s *Server) Position(ctx context.Context) (change.LSN, error) {
+	var text string
+	if err := s.pool.QueryRow(ctx, "SELECT pg_current_wal_insert_lsn()::text").Scan(&text); err != nil {
+		return 0, classify(ctx, err, "read the source's position")
+	}
+	if err := s.Heartbeat(ctx); err != nil {
+		return 0, err
+	}
+	return change.ParseLSN(text)
+}
+
+// Sum digests a part of a table.
+func (s *Server) Sum(ctx context.Context, t *verify.Subject, part digest.Scope) (out digest.Sum, err error) {
+	err = s.digesting(ctx, t, "digest", func(tx pgx.Tx, p *digest.Postgres) (err error) {
+		out, err = pgside.Sum(ctx, tx, p, part)
+		return err
+	})
+	return out, err
+}
+
+// Keys gives the key and the digest of each row of a part.
+func (s *Server) Keys(ctx context.Context, t *verify.Subject, part digest.Scope, each func(change.Key, digest.Digest) error) error {
+	return s.digesting(ctx, t, "digest", func(tx pgx.Tx, p *digest.Postgres) error {
+		return pgside.Keys(ctx, tx, p, t.Schema, part, each)
+	})
+}
+
+// Next returns the key that ends a part of so many rows; nil if fewer are left.
+func (s *Server) Next(ctx context.Context, t *verify.Subject, after []string, rows int) (upTo []string, err error) {
+	err = s.digesting(ctx, t, "walk", func(tx pgx.Tx, p *digest.Postgres) (err error) {
+		upTo, err = pgside.Next(ctx, tx, p, after, rows)
+		return err
+	})
+	return upTo, err
+}
+
+// Read returns those of the rows that are there.
+func (s *Server) Read(ctx context.Context, t *verify.Subject, keys []change.Key) (out []verify.Row, err error) {
+	err = s.digesting(ctx, t, "read rows of", func(tx pgx.Tx, p *digest.Postgres) (err error) {
+		out, err = pgside.Read(ctx, tx, p, t.Schema, keys)
+		return err
+	})
+	return out, err
+}
