@@ -3,6 +3,7 @@ package activities
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -33,18 +34,27 @@ const (
 // PlanAudit asks a pipeline's workflow what there is to verify.
 func (a *Activities) PlanAudit(ctx context.Context, in contract.AuditInput) (out contract.AuditPlan, err error) {
 	defer func() { err = ended(ctx, err) }()
-	if in.Pipeline == "" {
-		return out, fault.Permanent(CodeAuditInput, nil, `give {"pipeline": NAME}`, "the audit names no pipeline")
-	}
-	if in.Parallel < 0 || in.Parallel > contract.MaxAuditParallel || in.RowsPerSecond < 0 {
-		return out, fault.Permanent(CodeAuditInput, nil, "leave them out, or correct them",
-			"parallel is %d, want at most %d; rows_per_second is %g, want 0 or more", in.Parallel, contract.MaxAuditParallel, in.RowsPerSecond)
+	if err := checkAudit(in); err != nil {
+		return out, err
 	}
 	st, err := a.statusOf(ctx, in.Pipeline)
 	if err != nil {
 		return out, err
 	}
 	return planAudit(&st, in)
+}
+
+// checkAudit finds mistakes that no pipeline has to be asked about.
+func checkAudit(in contract.AuditInput) error {
+	switch {
+	case in.Pipeline == "":
+		return fault.Permanent(CodeAuditInput, nil, `give {"pipeline": NAME}`, "the audit names no pipeline")
+	case in.Parallel < 0 || in.Parallel > contract.MaxAuditParallel:
+		return fault.Permanent(CodeAuditInput, nil, fmt.Sprintf("name a number from 1 to %d", contract.MaxAuditParallel), "parallel is %d", in.Parallel)
+	case in.RowsPerSecond < 0:
+		return fault.Permanent(CodeAuditInput, nil, "leave it out to read as fast as it goes", "rows_per_second is %g", in.RowsPerSecond)
+	}
+	return nil
 }
 
 func (a *Activities) statusOf(ctx context.Context, name string) (st contract.PipelineStatus, err error) {
@@ -168,7 +178,7 @@ func (a *Activities) VerifyTable(ctx context.Context, in contract.VerifyTask) (o
 			res.Reason = secrets.Redact(err.Error())
 		}
 		if len(res.Findings) > 0 {
-			ledger, err := findings(sk, in.Sink.Name)
+			ledger, err := findings(ctx, sk, in.Sink.Name)
 			if err != nil {
 				return err
 			}
@@ -183,10 +193,11 @@ func (a *Activities) VerifyTable(ctx context.Context, in contract.VerifyTask) (o
 	return out, err
 }
 
-// findings is the part of a sink's ledger that keeps findings.
-func findings(sk sink.Sink, name string) (sink.Findings, error) {
+// findings is the part of a sink's ledger that keeps findings. The ledger of a pipeline
+// that an older release has set up has no room for them yet.
+func findings(ctx context.Context, sk sink.Sink, name string) (sink.Findings, error) {
 	if f, ok := sk.(sink.Findings); ok {
-		return f, nil
+		return f, sk.Init(ctx)
 	}
 	return nil, fault.Permanent("SinkType", nil, "use a sink of a type that keeps findings in its ledger", "sink %s cannot record what a verification finds", name)
 }
@@ -262,7 +273,7 @@ func (a *Activities) forgetFindings(ctx context.Context, name string, s pipeline
 		return err
 	}
 	defer sk.Close()
-	ledger, err := findings(sk, s.Name)
+	ledger, err := findings(ctx, sk, s.Name)
 	if err != nil {
 		return err
 	}

@@ -33,7 +33,7 @@ func TestVerify(t *testing.T) {
 	s.starter("verify", s.name).exits(exitInconclusive).says("inconclusive", "it is gated: a column has gone", "3 of 4 verdicts equal, 0 different, 1 inconclusive")
 	s.fakes.answer(contract.TableVerdict{Sink: "analytics", Table: orders, Verdict: verify.Inconclusive, Reason: "late"},
 		contract.TableVerdict{Sink: "warehouse", Table: orders, Verdict: verify.Different, Missing: 2, Changed: 3, Columns: map[string]int{"note": 1, "total": 3}})
-	s.starter("verify", s.name).exits(exitDifferent).says("2 missing, 3 changed in total, note", "the keys are in the ledger of warehouse, for postgres:",
+	s.starter("verify", s.name).exits(exitDifferent).says("2 missing, 3 changed", "changed in total, note", "the keys are in the ledger of warehouse, for postgres:",
 		"  SELECT source_table, key, kind, columns FROM syncline.findings WHERE pipeline = '"+s.name+"' AND run = '2")
 	r = s.starter("verify", s.name, "--json").exits(exitDifferent)
 	r.object(&res)

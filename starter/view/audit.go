@@ -57,7 +57,7 @@ func DrawVerifying(w io.Writer, s Style, st *contract.AuditStatus, under []contr
 		}
 		text := fmt.Sprintf("  %s at %s: %s rows in %s", p.Table, p.Sink, Count(float64(p.Rows)), Plural(p.Parts, "part"))
 		if p.Findings > 0 {
-			text += ", " + s.Paint(red, Plural(p.Findings, "key")+" differ")
+			text += ", " + s.Paint(red, fmt.Sprintf("%d found to differ", p.Findings))
 		}
 		c.line(text)
 	}
@@ -73,6 +73,7 @@ func DrawAudit(w io.Writer, s Style, r *contract.AuditResult, sinks []pipeline.S
 		v := &r.Tables[i]
 		found[v.Sink] = found[v.Sink] || v.Findings() > 0
 		rows = append(rows, []string{v.Sink, v.Table.String(), s.Paint(colors[v.Verdict], string(v.Verdict)), Count(float64(v.Rows)), fmt.Sprint(v.Parts), differs(v)})
+		rows = append(rows, c.under(columns(v))...)
 		rows = append(rows, c.under(v.Reason)...)
 		if len(v.Apart) > 0 {
 			rows = append(rows, c.under("not compared: "+strings.Join(v.Apart, ", "))...)
@@ -87,7 +88,7 @@ func DrawAudit(w io.Writer, s Style, r *contract.AuditResult, sinks []pipeline.S
 		if found[k.Name] {
 			c.line("")
 			c.line(fmt.Sprintf("the keys are in the ledger of %s, for %s:", k.Name, k.Type))
-			fmt.Fprintln(w, "  "+findingsSQL(r)) // whole, however wide: it is there to be copied
+			fmt.Fprintln(w, "  "+findingsSQL(r, k.Type)) // whole, however wide: it is there to be copied
 		}
 	}
 }
@@ -104,23 +105,26 @@ func differs(v *contract.TableVerdict) string {
 		}
 	}
 	text := strings.Join(parts, ", ")
-	if len(v.Columns) > 0 { // those that differ in most rows first
-		names := slices.SortedFunc(maps.Keys(v.Columns), func(a, b string) int {
-			return cmp.Or(v.Columns[b]-v.Columns[a], cmp.Compare(a, b))
-		})
-		if n := len(names); n > maxColumns {
-			names = append(names[:maxColumns], fmt.Sprintf("… and %d more", n-maxColumns))
-		}
-		text += " in " + strings.Join(names, ", ")
-	}
 	if v.More {
-		text += "; there may be more"
+		text += " or more"
 	}
 	return text
 }
 
-// maxColumns is how many names of columns fit beside a verdict.
-const maxColumns = 5
+// columns names those in which changed rows differ, that of most rows first.
+func columns(v *contract.TableVerdict) string {
+	if len(v.Columns) == 0 {
+		return ""
+	}
+	names := slices.SortedFunc(maps.Keys(v.Columns), func(a, b string) int {
+		return cmp.Or(v.Columns[b]-v.Columns[a], cmp.Compare(a, b))
+	})
+	const most = 8
+	if n := len(names); n > most {
+		names = append(names[:most], fmt.Sprintf("… and %d more", n-most))
+	}
+	return "changed in " + strings.Join(names, ", ")
+}
 
 // skipped names what was not verified, with its sinks together.
 func (c canvas) skipped(all []contract.AuditSkipped) {
@@ -139,10 +143,13 @@ func (c canvas) skipped(all []contract.AuditSkipped) {
 	}
 }
 
-// findingsSQL asks a sink's ledger for the keys that an audit found. It is the same in
-// Postgres and in ClickHouse.
-func findingsSQL(r *contract.AuditResult) string {
-	return fmt.Sprintf("SELECT source_table, key, kind, columns FROM syncline.findings WHERE pipeline = %s AND run = %s ORDER BY source_table, key;", quoted(r.Pipeline), quoted(r.Run))
+// findingsSQL asks the ledger of a sink for the keys that an audit found.
+func findingsSQL(r *contract.AuditResult, kind string) string {
+	tab, from := "source_table", "syncline.findings"
+	if kind == pipeline.SinkClickHouse {
+		tab, from = "tab", "syncline.findings FINAL"
+	}
+	return fmt.Sprintf("SELECT %s, key, kind, columns FROM %s WHERE pipeline = %s AND run = %s ORDER BY %s, key;", tab, from, quoted(r.Pipeline), quoted(r.Run), tab)
 }
 
 func quoted(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
