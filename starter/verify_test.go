@@ -1,14 +1,19 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"go.temporal.io/sdk/temporal"
 
 	"syncline/activities/contract"
 	"syncline/dataplane/change"
 	"syncline/dataplane/verify"
+	"syncline/testsuite/stack"
 )
 
 func TestVerify(t *testing.T) {
@@ -85,5 +90,43 @@ func TestVerifyInput(t *testing.T) {
 		{[]string{"a", "--tabel", "s.t"}, `did you mean "--table"?`},
 	} {
 		starter(t, append([]string{"verify"}, c.args...)...).exits(exitInvalid).says(c.want)
+	}
+}
+
+var scheduleSection = regexp.MustCompile("(?s)```sh\n(temporal schedule create .*?)```")
+
+// TestAuditOnASchedule makes the schedule of docs/operations.md with the real program,
+// and lets it run.
+func TestAuditOnASchedule(t *testing.T) {
+	cli := stack.TemporalCLI(t)
+	text, err := os.ReadFile("../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := scheduleSection.FindSubmatch(text)
+	if m == nil {
+		t.Fatal("operations.md shows no schedule")
+	}
+	s := newServer(t)
+	s.workers()
+	dir := t.TempDir()
+	if err := os.Symlink(cli, filepath.Join(dir, "temporal")); err != nil {
+		t.Fatal(err)
+	}
+	schedule := "audit-" + s.name
+	line := strings.NewReplacer("audit-shop", schedule, "audit/shop", "audit/"+s.name, `"shop"`, `"`+s.name+`"`, "syncline-control", s.prefix+"-control").
+		Replace(continued.ReplaceAllString(string(m[1]), ""))
+	shell(t, dir, line)
+	t.Cleanup(func() { shell(t, dir, "temporal schedule delete --schedule-id "+schedule) })
+	shell(t, dir, "temporal schedule trigger --schedule-id "+schedule)
+	end := time.Now().Add(patience)
+	for !s.fakes.called(contract.ConcludeAuditActivity) {
+		if time.Now().After(end) {
+			t.Fatal("no audit has ended")
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	if !s.fakes.called(contract.PlanAuditActivity + " 5000 0") {
+		t.Errorf("%v", s.fakes.calls)
 	}
 }

@@ -43,12 +43,12 @@ func Audit(ctx workflow.Context, in contract.AuditInput) (contract.AuditResult, 
 // not there has no other answer later.
 const auditPlanTries = 5
 
-// auditRun names a run for people, in the order of time. A reset goes on under the
-// name of before.
+// auditRun names a run for people, in the order of time. The end of a run's id is
+// random; its beginning is time, too. A reset goes on under the name of before.
 func auditRun(ctx workflow.Context) string {
 	info := workflow.GetInfo(ctx)
 	id := cmp.Or(info.OriginalRunID, info.WorkflowExecution.RunID)
-	return info.WorkflowStartTime.UTC().Format("20060102T150405Z") + "-" + id[:min(8, len(id))]
+	return info.WorkflowStartTime.UTC().Format("20060102T150405Z") + "-" + id[max(0, len(id)-8):]
 }
 
 type audit struct {
