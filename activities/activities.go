@@ -52,6 +52,8 @@ func (a *Activities) ByRole(r contract.Role) map[string]any {
 		return map[string]any{
 			contract.InspectActivity:           a.Inspect,
 			contract.MeasureActivity:           a.Measure,
+			contract.PlanAuditActivity:         a.PlanAudit,
+			contract.ConcludeAuditActivity:     a.ConcludeAudit,
 			contract.ResolveActivity:           a.Resolve,
 			contract.EnsureTopicsActivity:      a.EnsureTopics,
 			contract.EnsurePublicationActivity: a.EnsurePublication,
@@ -68,9 +70,10 @@ func (a *Activities) ByRole(r contract.Role) map[string]any {
 		return map[string]any{contract.CaptureActivity: a.Capture, contract.HoldSnapshotActivity: a.HoldSnapshot}
 	case contract.Snapshot:
 		return map[string]any{
-			contract.PlanChunksActivity: a.PlanChunks,
-			contract.CopyChunkActivity:  a.CopyChunk,
-			contract.FinishLoadActivity: a.FinishLoad,
+			contract.PlanChunksActivity:  a.PlanChunks,
+			contract.CopyChunkActivity:   a.CopyChunk,
+			contract.FinishLoadActivity:  a.FinishLoad,
+			contract.VerifyTableActivity: a.VerifyTable,
 		}
 	case contract.Deliver:
 		return map[string]any{contract.DeliverActivity: a.Deliver}

@@ -87,6 +87,12 @@ func subjectOf(name string, arg any) subject {
 		s.object += fmt.Sprintf(" chunk %d", in.N)
 	case contract.HoldInput:
 		s.pipeline = in.Pipeline
+	case contract.AuditInput:
+		s.pipeline = in.Pipeline
+	case contract.VerifyTask:
+		table(in.TableTask)
+	case contract.AuditConclusion:
+		s.pipeline, s.object = in.Pipeline, in.Run
 	}
 	return s
 }

@@ -152,6 +152,9 @@ const (
 	Inconclusive = "inconclusive"
 )
 
+// KindFull of Verifications is an audit of all rows of a table.
+const KindFull = "full"
+
 // Verifications are comparisons of one table at one sink with the source.
 type Verifications struct {
 	Time      time.Time `ch:"ts"` // of the verdict
@@ -159,7 +162,7 @@ type Verifications struct {
 	Sink      string    `ch:"sink"`
 	Tab       string    `ch:"tab"`
 	Run       string    `ch:"run"`
-	Kind      string    `ch:"kind"` // what compared: check, audit
+	Kind      string    `ch:"kind"` // what compared: check, full
 	Verdict   string    `ch:"verdict"`
 	Rows      uint64    `ch:"rows"`      // compared
 	Differing uint64    `ch:"differing"` // missing, surplus or unequal

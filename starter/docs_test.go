@@ -31,6 +31,8 @@ Printed from the tool's own commands; do not edit. To write it again:
 | 1 | it failed: the operation was refused, or ended with an error |
 | 2 | invalid input: flags, arguments or the declaration |
 | 3 | the environment cannot be reached: Temporal, or no worker answers |
+| 4 | ` + "`verify`" + `: a table differs from the source |
+| 5 | ` + "`verify`" + `: no table differs, and of some it could not be told |
 
 `)
 	tl := &tool{getenv: func(string) string { return "" }}
@@ -88,6 +90,7 @@ func TestPlainTemporalCLI(t *testing.T) {
 	}
 	names := strings.NewReplacer(
 		"examples/shop.yaml", s.file, "pipeline/shop", "pipeline/"+s.name, "snapshot/shop", "snapshot/"+s.name,
+		"audit/shop", "audit/"+s.name, `{"pipeline": "shop"}`, `{"pipeline": "`+s.name+`"}`,
 		"syncline-control", s.prefix+"-control")
 	var outputs strings.Builder
 	seen := map[string]bool{}
@@ -96,7 +99,7 @@ func TestPlainTemporalCLI(t *testing.T) {
 		if line == "" || strings.HasPrefix(line, "#") {
 			continue
 		}
-		for _, w := range []string{"workflow start --type Pipeline", "--name apply", "--name pause", "--name resume", "--type status", "workflow execute --type Snapshot", "--name destroy"} {
+		for _, w := range []string{"workflow start --type Pipeline", "--name apply", "--name pause", "--name resume", "--type status", "workflow execute --type Audit", "workflow execute --type Snapshot", "--name destroy"} {
 			seen[w] = seen[w] || strings.Contains(line, w)
 		}
 		if strings.Contains(line, "resync-table") { // refused while the first load is under way
@@ -108,12 +111,12 @@ func TestPlainTemporalCLI(t *testing.T) {
 			s.starter("status", s.name).exits(exitOK).says("paused for")
 		}
 	}
-	for _, w := range []string{"workflow start --type Pipeline", "--name pause", "--name resume", "--type status", "workflow execute --type Snapshot", "--name destroy"} {
+	for _, w := range []string{"workflow start --type Pipeline", "--name pause", "--name resume", "--type status", "workflow execute --type Audit", "workflow execute --type Snapshot", "--name destroy"} {
 		if !seen[w] {
 			t.Errorf("README shows no %s", w)
 		}
 	}
-	for _, want := range []string{`"phase":"paused"`, `"phase":"`, `"done":true`, `"rows":20`, "removed"} {
+	for _, want := range []string{`"phase":"paused"`, `"phase":"`, `"convergence":1`, `"done":true`, `"rows":20`, "removed"} {
 		if !strings.Contains(strings.ReplaceAll(outputs.String(), " ", ""), want) {
 			t.Errorf("no output has %s:\n%s", want, outputs.String())
 		}

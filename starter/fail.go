@@ -19,10 +19,12 @@ import (
 
 // The exit codes; see the package comment.
 const (
-	exitOK          = 0
-	exitFailed      = 1
-	exitInvalid     = 2
-	exitUnreachable = 3
+	exitOK           = 0
+	exitFailed       = 1
+	exitInvalid      = 2
+	exitUnreachable  = 3
+	exitDifferent    = 4
+	exitInconclusive = 5
 )
 
 // exitError carries the exit code of an error.

@@ -95,7 +95,7 @@ func TestValidate(t *testing.T) {
 }
 
 func TestWhatNeedsNoServer(t *testing.T) {
-	starter(t).exits(exitOK).says("Exit codes: 0 ok, 1 failed, 2 invalid input, 3 environment unreachable", "resync-table")
+	starter(t).exits(exitOK).says("Exit codes: 0 ok, 1 failed, 2 invalid input, 3 environment unreachable", "4 different, 5 inconclusive", "resync-table")
 	starter(t, "help", "apply").exits(exitOK).says("starter apply FILE", "--timeout")
 	starter(t, "apply", "--help", "--json").exits(exitOK).object(nil)
 	starter(t, "version").exits(exitOK).says("syncline starter", "go1.")
@@ -144,7 +144,7 @@ func TestTemporalUnreachable(t *testing.T) {
 	file := write(t, "shop.yaml", declaration("shop"))
 	for _, args := range [][]string{
 		{"plan", file}, {"apply", file}, {"snapshot", file}, {"status", "shop"}, {"status", "shop", "--watch"}, {"pause", "shop"}, {"resume", "shop"},
-		{"add-table", "shop", "a.b"}, {"remove-table", "shop", "a.b"}, {"resync-table", "shop", "a.b"}, {"destroy", "shop", "--yes"},
+		{"add-table", "shop", "a.b"}, {"remove-table", "shop", "a.b"}, {"resync-table", "shop", "a.b"}, {"destroy", "shop", "--yes"}, {"verify", "shop"},
 	} {
 		args = append(args, "--address", closed)
 		starter(t, args...).exits(exitUnreachable).says("Temporal at "+closed+" does not answer", "fix: start it, or say where it is with --address")

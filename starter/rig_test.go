@@ -22,6 +22,8 @@ import (
 	"syncline/analytics/report"
 	"syncline/dataplane/change"
 	"syncline/dataplane/sink"
+	"syncline/dataplane/verify"
+	"syncline/pipeline"
 	"syncline/testsuite/stack"
 	"syncline/workflows"
 )
@@ -158,7 +160,8 @@ type fakes struct {
 	report contract.Report
 	// measured is what a report says, but for its name, time and objectives
 	measured report.Report
-	blocks   []string // that CreateSlot waits for
+	blocks   []string                // that CreateSlot waits for
+	verdicts []contract.TableVerdict // by task of an audit; none: equal
 }
 
 func (f *fakes) waiting() []string {
@@ -177,6 +180,13 @@ func (f *fakes) set(name string, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.fail[name] = err
+}
+
+// answer says what verifications of some tables at some sinks come to.
+func (f *fakes) answer(vs ...contract.TableVerdict) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.verdicts = vs
 }
 
 func (f *fakes) gate(name string) (open func()) {
@@ -283,6 +293,31 @@ func (f *fakes) register(w worker.Worker, c client.Client) {
 		}
 		return r, f.did(contract.MeasureActivity, in.Pipeline)
 	})
+	reg(contract.PlanAuditActivity, func(_ context.Context, in contract.AuditInput) (contract.AuditPlan, error) {
+		out := contract.AuditPlan{Sinks: []pipeline.Sink{{Name: "warehouse"}, {Name: "analytics"}}}
+		for _, t := range tables {
+			for _, s := range out.Sinks {
+				if (len(in.Tables) == 0 || slices.Contains(in.Tables, t.Table)) && (len(in.Sinks) == 0 || slices.Contains(in.Sinks, s.Name)) {
+					out.Tasks = append(out.Tasks, contract.AuditTask{Sink: s.Name, Table: t.Table})
+				}
+			}
+		}
+		return out, f.did(contract.PlanAuditActivity, fmt.Sprintf("%g %d", in.RowsPerSecond, in.Parallel))
+	})
+	reg(contract.VerifyTableActivity, func(_ context.Context, in contract.VerifyTask) (contract.TableVerdict, error) {
+		out := contract.TableVerdict{Sink: in.Sink.Name, Table: in.Table, Verdict: verify.Equal, Rows: 12345, Parts: 3}
+		f.mu.Lock()
+		for _, v := range f.verdicts {
+			if v.Sink == in.Sink.Name && v.Table == in.Table {
+				out = v
+			}
+		}
+		f.mu.Unlock()
+		return out, f.did(contract.VerifyTableActivity, in.Table)
+	})
+	reg(contract.ConcludeAuditActivity, func(_ context.Context, in contract.AuditConclusion) error {
+		return f.did(contract.ConcludeAuditActivity, in.Run)
+	})
 	reg(contract.InspectActivity, func(_ context.Context, in contract.PlanInput) (contract.Report, error) {
 		r := f.report
 		r.Running = in.Running != nil
@@ -323,7 +358,7 @@ func (s *server) workers() {
 	for _, role := range []contract.Role{contract.Control, contract.Capture, contract.Snapshot, contract.Deliver} {
 		w := worker.New(s.c, contract.Queue(s.prefix, role), worker.Options{MaxHeartbeatThrottleInterval: 50 * time.Millisecond, WorkerStopTimeout: 5 * time.Second})
 		if role == contract.Control {
-			for _, fn := range []any{workflows.Pipeline, workflows.Stream, workflows.Bootstrap, workflows.Snapshot, workflows.Plan, workflows.Report} {
+			for _, fn := range []any{workflows.Pipeline, workflows.Stream, workflows.Bootstrap, workflows.Snapshot, workflows.Plan, workflows.Report, workflows.Audit} {
 				w.RegisterWorkflow(fn)
 			}
 		}

@@ -83,7 +83,8 @@ func (t *tool) command() *cobra.Command {
 		Short: "declare, start, steer and watch Syncline pipelines",
 		Long: `starter declares, starts, steers and watches Syncline pipelines.
 
-Exit codes: 0 ok, 1 failed, 2 invalid input, 3 environment unreachable.`,
+Exit codes: 0 ok, 1 failed, 2 invalid input, 3 environment unreachable;
+verify also 4 different, 5 inconclusive.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          func(root *cobra.Command, a []string) error { return unknownCommand(root, a) },
@@ -121,7 +122,7 @@ Exit codes: 0 ok, 1 failed, 2 invalid input, 3 environment unreachable.`,
 	f.BoolVar(&t.json, "json", t.json, "print one JSON object instead of text")
 	root.AddCommand(
 		t.validateCommand(), t.schemaCommand(), t.versionCommand(), t.completionCommand(),
-		t.planCommand(), t.applyCommand(), t.statusCommand(), t.reportCommand(),
+		t.planCommand(), t.applyCommand(), t.statusCommand(), t.verifyCommand(), t.reportCommand(),
 		t.pauseCommand(), t.resumeCommand(),
 		t.tablesCommand("add-table", "load tables and deliver them", contract.AddTableUpdate),
 		t.tablesCommand("remove-table", "stop delivering tables; their rows stay", contract.RemoveTableUpdate),

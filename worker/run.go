@@ -207,6 +207,7 @@ func newWorker(tc client.Client, c config.Config, role contract.Role, acts *acti
 		w.RegisterWorkflowWithOptions(workflows.Snapshot, workflow.RegisterOptions{Name: contract.SnapshotWorkflow})
 		w.RegisterWorkflowWithOptions(workflows.Plan, workflow.RegisterOptions{Name: contract.PlanWorkflow})
 		w.RegisterWorkflowWithOptions(workflows.Report, workflow.RegisterOptions{Name: contract.ReportWorkflow})
+		w.RegisterWorkflowWithOptions(workflows.Audit, workflow.RegisterOptions{Name: contract.AuditWorkflow})
 	}
 	for name, fn := range acts.ByRole(role) {
 		w.RegisterActivityWithOptions(fn, activity.RegisterOptions{Name: name})

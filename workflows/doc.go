@@ -12,7 +12,10 @@
 //     others go on.
 //   - Bootstrap loads tables, chunk by chunk, from generations of exported
 //     snapshots.
-//   - Snapshot is a one-off load without a stream; Plan a one-off check.
+//   - Snapshot is a one-off load without a stream; Plan a one-off check of a
+//     declaration; Report a one-off report.
+//   - Audit verifies tables of a pipeline at its sinks, when an operator or a
+//     Schedule starts it.
 //
 // # Failure
 //

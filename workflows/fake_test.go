@@ -18,6 +18,7 @@ import (
 	"syncline/activities/contract"
 	"syncline/analytics/report"
 	"syncline/dataplane/change"
+	"syncline/dataplane/verify"
 	"syncline/pipeline"
 )
 
@@ -37,6 +38,7 @@ type world struct {
 	outlived bool
 	before   func(activity string)
 	topics   bool // there are topics of the pipeline before it is set up
+	verify   func(context.Context)
 	hold     bool // the snapshot's holder stays until it is cancelled, as on a real server
 }
 
@@ -162,6 +164,25 @@ func (w *world) register(r interface {
 		return report.Report{Pipeline: in.Pipeline, Since: in.Since, Until: in.Until, Indicators: []report.Indicator{{Definition: report.Define(report.Lag), Value: report.Number(1.5)}}},
 			w.called(contract.MeasureActivity, fmt.Sprint(in.Pipeline, " ", len(in.Objectives)))
 	})
+	reg(contract.PlanAuditActivity, func(_ context.Context, in contract.AuditInput) (contract.AuditPlan, error) {
+		out := contract.AuditPlan{Sinks: []pipeline.Sink{{Name: "warehouse"}, {Name: "analytics"}}, Skipped: []contract.AuditSkipped{{Sink: "warehouse", Reason: "it is loading"}}}
+		for _, t := range w.tables {
+			for _, s := range out.Sinks {
+				out.Tasks = append(out.Tasks, contract.AuditTask{Sink: s.Name, Table: t, Where: "id > 0"})
+			}
+		}
+		return out, w.called(contract.PlanAuditActivity, in.Pipeline)
+	})
+	reg(contract.VerifyTableActivity, func(ctx context.Context, in contract.VerifyTask) (contract.TableVerdict, error) {
+		if w.verify != nil {
+			w.verify(ctx)
+		}
+		out := contract.TableVerdict{Sink: in.Sink.Name, Table: in.Table, Verdict: verify.Equal, Rows: 10, From: 1, To: 2}
+		return out, w.called(contract.VerifyTableActivity, fmt.Sprintf("%s %s %s %g", in.Sink.Name, in.Table, in.Where, in.RowsPerSecond))
+	})
+	reg(contract.ConcludeAuditActivity, func(_ context.Context, in contract.AuditConclusion) error {
+		return w.called(contract.ConcludeAuditActivity, fmt.Sprintf("%d sinks, %d failed", len(in.Sinks), len(in.Failed)))
+	})
 }
 
 func shopSpec(t testing.TB) pipeline.Spec {
@@ -222,7 +243,7 @@ func environment(t *testing.T, w *world) *testsuite.TestWorkflowEnvironment {
 			t.Log("calls:", w.names())
 		}
 	})
-	for _, fn := range []any{Pipeline, Bootstrap, Snapshot, Plan, Report} {
+	for _, fn := range []any{Pipeline, Bootstrap, Snapshot, Plan, Report, Audit} {
 		env.RegisterWorkflow(fn)
 	}
 	// Time is only skipped while no activity runs, and a Stream's run for ever.

@@ -97,6 +97,21 @@ func work(ctx workflow.Context, summary string) workflow.Context {
 	})
 }
 
+// verifying is for the verification of a table, which may be told to take days. One
+// that fails for minutes ends without a verdict, so that the others get theirs; it
+// begins anew with each attempt.
+func verifying(ctx workflow.Context, summary string) workflow.Context {
+	o := workflow.GetActivityOptions(work(ctx, summary))
+	o.StartToCloseTimeout = longRun
+	o.RetryPolicy = &temporal.RetryPolicy{
+		InitialInterval:    time.Second,
+		BackoffCoefficient: 2,
+		MaximumInterval:    time.Minute,
+		MaximumAttempts:    12, // over six minutes
+	}
+	return workflow.WithActivityOptions(ctx, o)
+}
+
 // failure names what went wrong. Application errors carry a fault's code as their type.
 func failure(err error, step string) *contract.Failure {
 	if err == nil {

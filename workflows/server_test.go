@@ -39,6 +39,7 @@ func replayer() worker.WorkflowReplayer {
 	r.RegisterWorkflow(Snapshot)
 	r.RegisterWorkflow(Plan)
 	r.RegisterWorkflow(Report)
+	r.RegisterWorkflow(Audit)
 	return r
 }
 
@@ -84,7 +85,7 @@ func startServer(t *testing.T, w *world) *server {
 	for _, role := range []contract.Role{contract.Control, contract.Capture, contract.Snapshot, contract.Deliver} {
 		wk := worker.New(c, contract.Queue(s.prefix, role), worker.Options{MaxHeartbeatThrottleInterval: 100 * time.Millisecond, WorkerStopTimeout: 5 * time.Second})
 		if role == contract.Control {
-			for _, fn := range []any{Pipeline, Stream, Bootstrap, Snapshot, Plan, Report} {
+			for _, fn := range []any{Pipeline, Stream, Bootstrap, Snapshot, Plan, Report, Audit} {
 				wk.RegisterWorkflow(fn)
 			}
 		}
@@ -226,6 +227,12 @@ func TestOnServer(t *testing.T) {
 	rep := s.start(ctx, "report/"+spec.Name, contract.ReportWorkflow, contract.ReportInput{Pipeline: spec.Name, Since: time.Now().Add(-time.Hour)})
 	s.must(rep.Get(ctx, nil))
 	s.check(ctx, rep.GetID(), "", "report")
+	w.mu.Lock()
+	w.once[contract.VerifyTableActivity] = []error{nil, permanent("TableMismatch")}
+	w.mu.Unlock()
+	audit := s.start(ctx, "audit/"+spec.Name, contract.AuditWorkflow, contract.AuditInput{Pipeline: spec.Name, Parallel: 2})
+	s.must(audit.Get(ctx, nil))
+	s.check(ctx, audit.GetID(), "", "audit")
 
 	w.mu.Lock()
 	w.fail[contract.CreateSlotActivity] = permanent("SlotsExhausted")

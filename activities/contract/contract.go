@@ -24,6 +24,7 @@ const (
 	SnapshotWorkflow  = "Snapshot"  // one-off load without a stream
 	PlanWorkflow      = "Plan"      // one-off live check of a declaration
 	ReportWorkflow    = "Report"    // one-off report on a pipeline, from analytics
+	AuditWorkflow     = "Audit"     // verification of tables at their sinks; a Schedule may start it
 )
 
 // Updates of the Pipeline workflow; each answers with the result or the reason of refusal.
@@ -37,7 +38,7 @@ const (
 	DestroyUpdate     = "destroy"
 )
 
-// StatusQuery is answered by Pipeline (PipelineStatus), Bootstrap and Snapshot (LoadStatus) and Stream (StreamStatus).
+// StatusQuery is answered by Pipeline (PipelineStatus), Bootstrap and Snapshot (LoadStatus), Stream (StreamStatus) and Audit (AuditStatus).
 const StatusQuery = "status"
 
 // Signals between the workflows of a pipeline. Operators use updates.
@@ -68,7 +69,7 @@ type Role string
 const (
 	Control  Role = "control"  // workflows and short activities
 	Capture  Role = "capture"  // slots, and the holders of exported snapshots
-	Snapshot Role = "snapshot" // chunks
+	Snapshot Role = "snapshot" // chunks, and verification
 	Deliver  Role = "deliver"  // lanes
 )
 

@@ -1,0 +1,281 @@
+package activities
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"go.temporal.io/api/serviceerror"
+	"go.uber.org/zap"
+
+	"syncline/activities/contract"
+	"syncline/analytics"
+	"syncline/dataplane/change"
+	"syncline/dataplane/fault"
+	"syncline/dataplane/sink"
+	"syncline/dataplane/verify"
+	"syncline/pipeline"
+	"syncline/secrets"
+)
+
+// Conditions that an audit cannot begin in.
+const (
+	CodePipelineMissing    fault.Code = "PipelineMissing"
+	CodeTableNotInPipeline fault.Code = "TableNotInPipeline"
+	CodeNothingToVerify    fault.Code = "NothingToVerify"
+	CodeAuditInput         fault.Code = "AuditInput"
+)
+
+// PlanAudit asks a pipeline's workflow what there is to verify.
+func (a *Activities) PlanAudit(ctx context.Context, in contract.AuditInput) (out contract.AuditPlan, err error) {
+	defer func() { err = ended(ctx, err) }()
+	if err := checkAudit(in); err != nil {
+		return out, err
+	}
+	st, err := a.statusOf(ctx, in.Pipeline)
+	if err != nil {
+		return out, err
+	}
+	return planAudit(&st, in)
+}
+
+// checkAudit finds mistakes that no pipeline has to be asked about.
+func checkAudit(in contract.AuditInput) error {
+	switch {
+	case in.Pipeline == "":
+		return fault.Permanent(CodeAuditInput, nil, `give {"pipeline": NAME}`, "the audit names no pipeline")
+	case in.Parallel < 0 || in.Parallel > contract.MaxAuditParallel:
+		return fault.Permanent(CodeAuditInput, nil, fmt.Sprintf("name a number from 1 to %d", contract.MaxAuditParallel), "parallel is %d", in.Parallel)
+	case in.RowsPerSecond < 0:
+		return fault.Permanent(CodeAuditInput, nil, "leave it out to read as fast as it goes", "rows_per_second is %g", in.RowsPerSecond)
+	}
+	return nil
+}
+
+func (a *Activities) statusOf(ctx context.Context, name string) (st contract.PipelineStatus, err error) {
+	v, err := a.Client.QueryWorkflow(ctx, contract.PipelineID(name), "", contract.StatusQuery)
+	var missing *serviceerror.NotFound
+	switch {
+	case errors.As(err, &missing):
+		return st, fault.Permanent(CodePipelineMissing, nil, "name a pipeline that runs, as its declaration does", "no pipeline is called %q", name)
+	case err != nil:
+		if gone := fault.Ended(ctx, "TemporalUnreachable", "ask pipeline "+name+" for its status"); gone != nil {
+			return st, gone
+		}
+		return st, fault.Transient("TemporalUnreachable", err, "ask pipeline %s for its status", name)
+	}
+	return st, v.Get(&st)
+}
+
+// planAudit chooses what to verify of a pipeline that is in a status.
+func planAudit(st *contract.PipelineStatus, in contract.AuditInput) (out contract.AuditPlan, err error) {
+	switch st.Phase {
+	case contract.Bootstrapping, contract.Streaming, contract.Degraded:
+	case contract.Paused:
+		return out, fault.Permanent(CodeNothingToVerify, nil, "starter resume "+st.Name, "pipeline %s is paused: its sinks get to no position of the source", st.Name)
+	default:
+		return out, fault.Permanent(CodeNothingToVerify, nil, "starter status "+st.Name+" tells more; an audit needs tables that stream", "pipeline %s is %s", st.Name, st.Phase)
+	}
+	out.Source = st.Spec.Source
+	var sinks []string
+	for _, s := range st.Spec.Sinks {
+		sinks = append(sinks, s.Name)
+	}
+	for _, name := range in.Sinks {
+		if !slices.Contains(sinks, name) {
+			return out, fault.Permanent("SinkMissing", nil, "name one of "+strings.Join(sinks, ", "), "pipeline %s has no sink %q%s", st.Name, name, didYouMean(name, sinks))
+		}
+	}
+	var all []change.TableID
+	for _, t := range st.Tables {
+		all = append(all, t.Table)
+	}
+	for _, id := range in.Tables {
+		if !slices.Contains(all, id) {
+			return out, fault.Permanent(CodeTableNotInPipeline, nil, "name a table of the pipeline: starter status "+st.Name+" --json lists them", "table %s is not in pipeline %s%s", id, st.Name, nearest(id, all))
+		}
+	}
+	used := map[string]bool{}
+	for i := range st.Tables {
+		t := &st.Tables[i]
+		if len(in.Tables) > 0 && !slices.Contains(in.Tables, t.Table) {
+			continue
+		}
+		for _, s := range sinks {
+			if len(in.Sinks) > 0 && !slices.Contains(in.Sinks, s) {
+				continue
+			}
+			// Who names a table gets a verdict on it, even if that is inconclusive.
+			if why := contract.Verifiable(t, s); why != "" && len(in.Tables) == 0 {
+				out.Skipped = append(out.Skipped, contract.AuditSkipped{Sink: s, Table: t.Table, Reason: why})
+				continue
+			}
+			used[s] = true
+			out.Tasks = append(out.Tasks, contract.AuditTask{Sink: s, Table: t.Table, Where: st.Spec.Options(t.Table).Where})
+		}
+	}
+	for _, s := range st.Spec.Sinks {
+		if used[s.Name] {
+			out.Sinks = append(out.Sinks, s)
+		}
+	}
+	switch n := len(out.Tasks); {
+	case n == 0:
+		return out, fault.Permanent(CodeNothingToVerify, nil, "starter status "+st.Name+" tells when tables stream", "no table of pipeline %s streams and has a key", st.Name)
+	case n > contract.MaxAuditTasks:
+		return out, fault.Permanent(CodeAuditInput, nil, "name some of the tables, or one sink, and audit the others separately",
+			"%d tables at sinks are too many for one audit, which takes %d", n, contract.MaxAuditTasks)
+	}
+	return out, nil
+}
+
+func didYouMean(name string, names []string) string {
+	if n := pipeline.Nearest(name, names); n != "" {
+		return " (did you mean " + n + "?)"
+	}
+	return ""
+}
+
+// VerifyTable compares a table at a sink with the source. It only reads, and what it
+// records of a run may be recorded again: an attempt that ends by an error that may
+// pass is followed by one that begins with the first row.
+func (a *Activities) VerifyTable(ctx context.Context, in contract.VerifyTask) (out contract.TableVerdict, err error) {
+	var so atomic.Pointer[contract.VerifyProgress]
+	so.Store(&contract.VerifyProgress{Sink: in.Sink.Name, Table: in.Table})
+	err = long(ctx, func() any { return so.Load() }, func(ctx context.Context) error {
+		begun := time.Now()
+		srv, sk, err := a.ends(ctx, in.TableTask)
+		if err != nil {
+			return err
+		}
+		defer srv.Close()
+		defer sk.Close()
+		side, ok := sk.(verify.Sink)
+		if !ok {
+			return fault.Permanent("SinkType", nil, "use postgres or clickhouse", "sink %s cannot be verified", in.Sink.Name)
+		}
+		t, err := sk.Table(ctx, in.Table)
+		if err != nil {
+			return err
+		}
+		res, err := verify.Table(ctx, srv, side, sk, verify.Subject{Schema: t.Schema, Options: t.Options, Where: in.Where}, verify.Options{
+			RowsPerSecond: in.RowsPerSecond,
+			Done: func(_ []string, r *verify.Result) error {
+				so.Store(&contract.VerifyProgress{Sink: in.Sink.Name, Table: in.Table, Rows: r.Rows, Parts: r.Parts, Suspects: r.Suspects, Findings: len(r.Findings)})
+				return nil
+			},
+		})
+		if err != nil {
+			if ctx.Err() != nil || fault.Retryable(err) || len(res.Findings) == 0 {
+				return err
+			}
+			// What is confirmed stays true, although the rest cannot be read.
+			res.Reason = secrets.Redact(err.Error())
+		}
+		if len(res.Findings) > 0 {
+			ledger, err := findings(ctx, sk, in.Sink.Name)
+			if err != nil {
+				return err
+			}
+			if err := ledger.RecordFindings(ctx, in.Run, in.Table, res.Findings); err != nil {
+				return err
+			}
+		}
+		out = verdictOf(in, &res, time.Since(begun))
+		a.verified(in.Pipeline, in.Run, &out)
+		return nil
+	})
+	return out, err
+}
+
+// findings is the part of a sink's ledger that keeps findings. The ledger of a pipeline
+// that an older release has set up has no room for them yet.
+func findings(ctx context.Context, sk sink.Sink, name string) (sink.Findings, error) {
+	if f, ok := sk.(sink.Findings); ok {
+		return f, sk.Init(ctx)
+	}
+	return nil, fault.Permanent("SinkType", nil, "use a sink of a type that keeps findings in its ledger", "sink %s cannot record what a verification finds", name)
+}
+
+// verdictOf counts what a walk found; its keys are left behind.
+func verdictOf(in contract.VerifyTask, r *verify.Result, took time.Duration) contract.TableVerdict {
+	v := contract.TableVerdict{
+		Sink: in.Sink.Name, Table: in.Table, Verdict: r.Verdict, Reason: r.Reason, From: r.From, To: r.To,
+		Rows: r.Rows, Parts: r.Parts, Differing: r.Differing, Suspects: r.Suspects, Unsettled: r.Unsettled,
+		More: r.More, Apart: r.Apart, Took: took.Seconds(),
+	}
+	for _, f := range r.Findings {
+		switch f.Kind {
+		case verify.Missing:
+			v.Missing++
+		case verify.Extra:
+			v.Extra++
+		case verify.Twice:
+			v.Twice++
+		default:
+			v.Changed++
+		}
+		for _, c := range f.Columns {
+			if v.Columns == nil {
+				v.Columns = map[string]int{}
+			}
+			v.Columns[c]++
+		}
+	}
+	return v
+}
+
+// verified records a verdict for who asks later.
+func (a *Activities) verified(pipeline, run string, v *contract.TableVerdict) {
+	reason := v.Reason
+	if reason == "" && len(v.Columns) > 0 {
+		reason = "columns " + strings.Join(slices.Sorted(maps.Keys(v.Columns)), ", ")
+	}
+	a.Analytics.Put(&analytics.Verifications{
+		Time: time.Now().UTC(), Pipeline: pipeline, Sink: v.Sink, Tab: v.Table.String(), Run: run, Kind: analytics.KindFull, Verdict: string(v.Verdict),
+		Rows: uint64(v.Rows), Differing: uint64(v.Findings()), Pos: v.To.String(), Micros: uint64(v.Took * 1e6), Reason: reason,
+	})
+}
+
+// keptRuns is of how many audits, those that found something, a ledger keeps the findings.
+const keptRuns = 20
+
+// ConcludeAudit removes the findings of old audits, and records the verdicts that no
+// VerifyTable came to. A ledger that cannot be tidied now is tidied by the next audit.
+func (a *Activities) ConcludeAudit(ctx context.Context, in contract.AuditConclusion) error {
+	log := a.logger(ctx, in.Pipeline)
+	return beating(ctx, func(ctx context.Context) error {
+		for _, s := range in.Sinks {
+			if err := a.forgetFindings(ctx, in.Pipeline, s); err != nil {
+				if ctx.Err() != nil {
+					return ctx.Err()
+				}
+				log.Warn("findings of old audits are still there", zap.String("sink", s.Name), zap.Error(err))
+			}
+		}
+		for i := range in.Failed {
+			a.verified(in.Pipeline, in.Run, &in.Failed[i])
+		}
+		return nil
+	})
+}
+
+func (a *Activities) forgetFindings(ctx context.Context, name string, s pipeline.Sink) error {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	sk, err := a.sink(ctx, name, s)
+	if err != nil {
+		return err
+	}
+	defer sk.Close()
+	ledger, err := findings(ctx, sk, s.Name)
+	if err != nil {
+		return err
+	}
+	return ledger.ForgetFindings(ctx, keptRuns)
+}

@@ -1,0 +1,124 @@
+package activities
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"syncline/activities/contract"
+	"syncline/dataplane/change"
+	"syncline/dataplane/fault"
+	"syncline/dataplane/sink"
+	"syncline/dataplane/verify"
+	"syncline/pipeline"
+)
+
+func shopTable(name string) change.TableID { return change.TableID{Schema: "shop", Name: name} }
+
+// shopStatus is a pipeline of which some tables can be verified.
+func shopStatus() contract.PipelineStatus {
+	both := func(w, a sink.State) map[string]sink.State {
+		return map[string]sink.State{"warehouse": w, "analytics": a}
+	}
+	return contract.PipelineStatus{
+		Name: "shop", Phase: contract.Degraded,
+		Spec: pipeline.Spec{Name: "shop", Sinks: []pipeline.Sink{{Name: "warehouse", Type: pipeline.SinkPostgres}, {Name: "analytics", Type: pipeline.SinkClickHouse}},
+			Tables: pipeline.Tables{Options: []pipeline.TableOption{{Match: "shop.orders", Where: "id > 7"}}}},
+		Tables: []contract.TableStatus{
+			{Table: shopTable("events"), AppendOnly: true, Sinks: both(sink.Streaming, sink.Streaming)},
+			{Table: shopTable("items"), Sinks: both(sink.Gated, sink.Loading)},
+			{Table: shopTable("orders"), Sinks: both(sink.Streaming, contract.LoadFailed)},
+			{Table: shopTable("users"), Sinks: both(sink.Streaming, sink.Streaming)},
+		},
+	}
+}
+
+func TestPlanAudit(t *testing.T) {
+	for _, c := range []struct {
+		in            contract.AuditInput
+		tasks, sinks  string
+		skipped       int
+		whatIsSkipped string
+	}{
+		{contract.AuditInput{}, "orders/warehouse users/warehouse users/analytics", "warehouse analytics", 5, "it is gated"},
+		{contract.AuditInput{Sinks: []string{"analytics"}}, "users/analytics", "analytics", 3, "it is load-failed"},
+		{contract.AuditInput{Tables: []change.TableID{shopTable("orders"), shopTable("orders")}}, "orders/warehouse orders/analytics", "warehouse analytics", 0, ""},
+		{contract.AuditInput{Tables: []change.TableID{shopTable("events")}, Sinks: []string{"warehouse"}}, "events/warehouse", "warehouse", 0, ""},
+	} {
+		st := shopStatus()
+		plan, err := planAudit(&st, c.in)
+		if err != nil {
+			t.Errorf("%+v: %v", c.in, err)
+			continue
+		}
+		var tasks, sinks, why []string
+		for _, x := range plan.Tasks {
+			tasks = append(tasks, x.Table.Name+"/"+x.Sink)
+			if (x.Where != "") != (x.Table.Name == "orders") {
+				t.Errorf("%+v", x)
+			}
+		}
+		for _, x := range plan.Sinks {
+			sinks = append(sinks, x.Name)
+		}
+		for _, x := range plan.Skipped {
+			why = append(why, x.Reason)
+		}
+		if strings.Join(tasks, " ") != c.tasks || strings.Join(sinks, " ") != c.sinks || len(why) != c.skipped || c.skipped > 0 && !slices.Contains(why, c.whatIsSkipped) {
+			t.Errorf("%+v: %v at %v, without %v", c.in, tasks, sinks, why)
+		}
+	}
+}
+
+func TestPlanAuditRefuses(t *testing.T) {
+	for _, c := range []struct {
+		in   contract.AuditInput
+		edit func(*contract.PipelineStatus)
+		code fault.Code
+		says string
+	}{
+		{in: contract.AuditInput{Sinks: []string{"warehose"}}, code: "SinkMissing", says: `has no sink "warehose" (did you mean warehouse?) (fix: name one of warehouse, analytics)`},
+		{in: contract.AuditInput{Tables: []change.TableID{shopTable("order")}}, code: CodeTableNotInPipeline, says: "shop.order is not in pipeline shop (did you mean shop.orders?)"},
+		{edit: func(s *contract.PipelineStatus) { s.Phase = contract.Paused }, code: CodeNothingToVerify, says: "fix: starter resume shop"},
+		{edit: func(s *contract.PipelineStatus) { s.Phase = contract.Destroyed }, code: CodeNothingToVerify, says: "pipeline shop is destroyed"},
+		{edit: func(s *contract.PipelineStatus) { s.Tables = s.Tables[:2] }, code: CodeNothingToVerify, says: "no table of pipeline shop streams and has a key"},
+		{edit: func(s *contract.PipelineStatus) {
+			s.Tables = nil
+			for i := range 501 {
+				s.Tables = append(s.Tables, contract.TableStatus{Table: shopTable(fmt.Sprint(i)), Sinks: map[string]sink.State{"warehouse": sink.Streaming, "analytics": sink.Streaming}})
+			}
+		}, code: CodeAuditInput, says: "1002 tables at sinks are too many for one audit"},
+	} {
+		st := shopStatus()
+		if c.edit != nil {
+			c.edit(&st)
+		}
+		if _, err := planAudit(&st, c.in); !fault.Is(err, c.code) || fault.Retryable(err) || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("want %s %q: %v", c.code, c.says, err)
+		}
+	}
+	for _, in := range []contract.AuditInput{{}, {Pipeline: "shop", Parallel: 33}, {Pipeline: "shop", Parallel: -1}, {Pipeline: "shop", RowsPerSecond: -1}} {
+		if err := checkAudit(in); !fault.Is(err, CodeAuditInput) || fault.Retryable(err) {
+			t.Errorf("%+v: %v", in, err)
+		}
+	}
+}
+
+// A verdict counts what was found; no key and no value is in it.
+func TestVerdictsHoldNoKeys(t *testing.T) {
+	in := contract.VerifyTask{TableTask: contract.TableTask{Endpoint: contract.Endpoint{Sink: pipeline.Sink{Name: "s"}}, Table: shopTable("orders")}}
+	v := verdictOf(in, &verify.Result{Verdict: verify.Different, Rows: 9, Parts: 2, Differing: 1, Suspects: 6, Findings: []sink.Finding{
+		{Key: "secret-1", Kind: verify.Missing}, {Key: "secret-2", Kind: verify.Extra}, {Key: "secret-3", Kind: verify.Twice},
+		{Key: "secret-4", Kind: verify.Changed, Columns: []string{"a", "b"}}, {Key: "secret-5", Kind: verify.Changed, Columns: []string{"b"}},
+	}}, 1500*time.Millisecond)
+	if v.Missing != 1 || v.Extra != 1 || v.Twice != 1 || v.Changed != 2 || v.Findings() != 5 || v.Columns["a"] != 1 || v.Columns["b"] != 2 || v.Took != 1.5 || v.Sink != "s" {
+		t.Errorf("%+v", v)
+	}
+	b, err := json.Marshal(v)
+	if err != nil || strings.Contains(string(b), "secret") {
+		t.Errorf("%s %v", b, err)
+	}
+}
