@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"os"
 	"os/exec"
 	"slices"
 	"strconv"
@@ -45,6 +46,7 @@ func instrumentation(ctx context.Context, b *bench) ([]figure, error) {
 		name string
 		env  []string
 		took []time.Duration
+		cpu  []time.Duration // of the worker, while it got through the backlog
 	}{
 		{name: "backlog → Postgres, nothing recorded"},
 		{name: "the same, recording into ClickHouse", env: on},
@@ -87,17 +89,25 @@ func instrumentation(ctx context.Context, b *bench) ([]figure, error) {
 			if err != nil {
 				return nil, err
 			}
+			before, err := cpuTime(w.Process.Pid)
+			if err != nil {
+				return nil, err
+			}
 			d, err := r.resumed(ctx, spec.Name, led, end)
 			if err != nil {
 				return nil, fmt.Errorf("instrumentation %s: %w", v.name, err)
 			}
-			v.took = append(v.took, d)
+			after, err := cpuTime(w.Process.Pid)
+			if err != nil {
+				return nil, err
+			}
+			v.took, v.cpu = append(v.took, d), append(v.cpu, after-before)
 		}
 	}
-	base := median(variants[0].took)
-	figures := []figure{{variants[0].name, perSecond(perClient*clients*4, base), fmt.Sprintf("noise ±%.0f %%", spread(variants[0].took)/2)}}
+	base, cpu := median(variants[0].took), median(variants[0].cpu)
+	figures := []figure{{variants[0].name, perSecond(perClient*clients*4, base), fmt.Sprintf("noise ±%.0f %%; the worker's CPU %.2f s, noise ±%.1f %%", spread(variants[0].took)/2, cpu.Seconds(), spread(variants[0].cpu)/2)}}
 	for _, v := range variants[1:] {
-		figures = append(figures, figure{v.name, perSecond(perClient*clients*4, median(v.took)), fmt.Sprintf("ratio %.3f (best of each %.3f)", base.Seconds()/median(v.took).Seconds(), slices.Min(variants[0].took).Seconds()/slices.Min(v.took).Seconds())})
+		figures = append(figures, figure{v.name, perSecond(perClient*clients*4, median(v.took)), fmt.Sprintf("ratio %.3f (best of each %.3f); the worker's CPU %+.1f %%", base.Seconds()/median(v.took).Seconds(), slices.Min(variants[0].took).Seconds()/slices.Min(v.took).Seconds(), 100*(median(v.cpu).Seconds()/cpu.Seconds()-1))})
 	}
 	more, err := r.stored(ctx, w, spec.Name, database, on)
 	return append(figures, more...), err
@@ -119,6 +129,28 @@ func (r *rig) resumed(ctx context.Context, name string, led check.Ledger, end ch
 	}
 	err := check.Await(ctx, pipeline.SinkPostgres, led, end)
 	return time.Since(at), err
+}
+
+// cpuTime is what a process has used: clock ticks are hundredths of a second.
+func cpuTime(pid int) (time.Duration, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	_, rest, _ := strings.Cut(string(b), ") ") // behind the name, which may hold anything
+	f := strings.Fields(rest)
+	if len(f) < 13 {
+		return 0, fmt.Errorf("/proc/%d/stat has %d fields", pid, len(f))
+	}
+	var ticks int64
+	for _, x := range f[11:13] { // user and system
+		n, err := strconv.ParseInt(x, 10, 64)
+		if err != nil {
+			return 0, err
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond, nil
 }
 
 // stored measures the tables after a steady load.

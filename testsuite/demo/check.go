@@ -2,13 +2,10 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"time"
 
-	"syncline/analytics"
-	"syncline/dataplane/change"
 	"syncline/dataplane/sink"
 	chsink "syncline/dataplane/sink/clickhouse"
 	pgsink "syncline/dataplane/sink/postgres"
@@ -78,39 +75,9 @@ func (d *demo) check(ctx context.Context, spec *pipeline.Spec) error {
 		}
 		fmt.Printf("    %s\n", diff)
 	}
-	if err := d.record(ctx, spec, lsn, tables, report, time.Since(at)); err != nil {
-		return fmt.Errorf("record the check: %w", err)
-	}
 	if !report.Equal() {
 		return errDifferent
 	}
 	fmt.Printf("    equal: %s rows in %d tables, each value compared in both sinks (%s)\n", view.Count(float64(rows)), len(tables), time.Since(at).Round(100*time.Millisecond))
 	return nil
-}
-
-// record puts the verdict on each table at each sink into analytics.
-func (d *demo) record(ctx context.Context, spec *pipeline.Spec, at change.LSN, tables []check.Table, r *check.Report, took time.Duration) error {
-	store, err := analytics.OpenStore(d.get("SYNCLINE_CLICKHOUSE_URL"), analytics.DefaultDatabase)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = store.Close() }() // nothing is under way
-	run, now := rand.Text(), time.Now().UTC()
-	var rows []analytics.Row
-	for _, s := range spec.Sinks {
-		for i := range tables {
-			v := &analytics.Verifications{
-				Time: now, Pipeline: spec.Name, Sink: s.Name, Tab: tables[i].ID().String(), Run: run, Kind: "check",
-				Verdict: analytics.Equal, Rows: uint64(r.Rows[tables[i].ID()]), Pos: at.String(), Micros: uint64(took.Microseconds()),
-			}
-			for _, diff := range r.Differences {
-				if diff.Side == s.Name && diff.Table == tables[i].ID() {
-					v.Verdict = analytics.Different
-					v.Differing++
-				}
-			}
-			rows = append(rows, v)
-		}
-	}
-	return store.Insert(ctx, run, rows)
 }

@@ -100,7 +100,11 @@ func (d *demo) run(ctx context.Context) error {
 	if err := d.watchStream(ctx, tc, spec.Name, d.o.stream, &changed); err != nil {
 		return err
 	}
-	d.say("checking both sinks against the source, by position")
+	d.say("verifying both sinks, while the shop goes on")
+	if err := d.command(ctx, "starter", "verify", spec.Name); err != nil {
+		return err
+	}
+	d.say("checking that by other means: every value, when the shop is closed")
 	endLoad()
 	if err := <-loaded; err != nil && loadCtx.Err() == nil {
 		return fmt.Errorf("the shop's load: %w", err)

