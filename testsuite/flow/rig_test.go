@@ -43,7 +43,7 @@ type flow struct {
 
 func newFlow(t *testing.T) *flow {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 6*time.Minute)
 	t.Cleanup(cancel)
 	f := &flow{t: t, ctx: ctx, name: stack.Name(t), dsn: stack.Database(t, stack.Postgres(t))}
 	f.kafka = kafka.Options{Brokers: stack.Kafka(t), Prefix: "test.", Pipeline: f.name}
