@@ -188,9 +188,10 @@ func (w *loader) current(ctx context.Context) error {
 	s, tab := w.sink, w.rec.id.String()
 	var doneRows, loading uint64
 	q := fmt.Sprintf(`SELECT (SELECT count() FROM %s WHERE %s AND epoch = %d AND plan = %s AND n = %d),
-		(SELECT count() FROM %s FINAL WHERE %s AND (aspect = '%s' AND JSONExtractString(body, 'state') = '%s' OR aspect = '%s' AND JSONExtractUInt(body, 'epoch') = %d))`,
+		(SELECT count() FROM %s FINAL WHERE %s AND (aspect = '%s' AND (JSONExtractString(body, 'state') = '%s' OR JSONExtractUInt(body, 'epoch') BETWEEN 1 AND %d)
+			OR aspect = '%s' AND JSONExtractUInt(body, 'epoch') = %d))`,
 		s.ledger("loaded"), s.where(tab), w.rec.def.Epoch, lit(w.plan), w.chunk,
-		s.ledger("tables"), s.where(tab), aspectState, sink.Loading, aspectDef, w.rec.def.Epoch)
+		s.ledger("tables"), s.where(tab), aspectState, sink.Loading, int(w.rec.def.Epoch)-1, aspectDef, w.rec.def.Epoch)
 	err := s.conn.query(ctx, "SELECT the state of chunk of "+tab, q, func(scan func(...any) error) error { return scan(&doneRows, &loading) })
 	if err == nil && (doneRows > 0 || loading < 2) {
 		return errSuperseded

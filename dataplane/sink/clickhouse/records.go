@@ -30,6 +30,9 @@ type definition struct {
 type state struct {
 	State  sink.State `json:"state"`
 	Reason string     `json:"reason,omitempty"`
+	// Epoch that a gate is of. A lane may write it after it was overtaken by a reset:
+	// it is void then, since the table is being loaded again for just that reason.
+	Epoch uint32 `json:"epoch,omitempty"`
 }
 
 // Names of aspects.
@@ -122,6 +125,9 @@ func (s *Sink) records(ctx context.Context, tab string) ([]record, error) {
 	for _, r := range byName {
 		if r.state.State == "" || r.def.Schema == nil {
 			continue // its AddTable has not finished
+		}
+		if r.state.State == sink.Gated && r.state.Epoch > 0 && r.state.Epoch < r.def.Epoch {
+			r.state = state{State: sink.Loading}
 		}
 		r.schema = r.def.Schema
 		for _, e := range taken[r.id.String()] {

@@ -240,7 +240,7 @@ func (x *session) Gate(ctx context.Context, id change.TableID, reason string) er
 	if err != nil || r.state.State != sink.Streaming {
 		return err
 	}
-	return x.setAspect(ctx, id.String(), aspectState, state{State: sink.Gated, Reason: reason})
+	return x.setAspect(ctx, id.String(), aspectState, state{State: sink.Gated, Reason: reason, Epoch: r.def.Epoch})
 }
 
 // Truncate removes rows older than the TRUNCATE. Rows that other partitions have
