@@ -225,7 +225,7 @@ func (d *demo) command(ctx context.Context, name string, args ...string) error {
 	cmd := exec.CommandContext(ctx, d.program(name), args...)
 	cmd.Env = d.env
 	out, err := cmd.CombinedOutput()
-	for _, line := range strings.Split(strings.TrimSpace(string(out)), "\n") {
+	for _, line := range strings.Split(strings.Trim(string(out), "\n"), "\n") {
 		fmt.Println("    " + line)
 	}
 	if err != nil {
