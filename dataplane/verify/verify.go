@@ -68,7 +68,7 @@ type Options struct {
 	PartTime      time.Duration // that one statement should take; default 500 ms
 	FirstRows     int           // of the first part; default 5,000
 	MaxRows       int           // of any part; default 100,000
-	Fence         time.Duration // that the ledger may take to pass a position; default 1 min
+	Fence         time.Duration // that the ledger may take to pass a position; default 5 min
 	Rounds        int           // for a key to stand still in; default 20
 	MaxFindings   int           // after which the walk ends; default 1,000
 	// Admit is called before each part, and may wait while the source or the sink has
@@ -92,7 +92,7 @@ func (o *Options) defaults() {
 		o.PartTime = 500 * time.Millisecond
 	}
 	if o.Fence <= 0 {
-		o.Fence = time.Minute
+		o.Fence = 5 * time.Minute
 	}
 	o.FirstRows = min(o.FirstRows, o.MaxRows)
 }
