@@ -256,7 +256,7 @@ func (p *pipe) exact(schema string) {
 			p.r.t.Fatal(err)
 		}
 		inCH := map[string][]string{}
-		err = ch.ReadRows(ctx, t.Schema, t.Options, "", func(row change.Row) error {
+		err = ch.ReadRows(ctx, t.Schema, t.Options, func(row change.Row) error {
 			var vs []string
 			for _, v := range row {
 				if v.Kind == change.Text {

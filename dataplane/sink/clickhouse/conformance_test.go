@@ -37,7 +37,7 @@ func (p probe) Rows(t *testing.T, s *change.Schema, o sink.TableOptions) [][]*st
 	k := open(t, p.dsn, p.ledger, o.Schema) // the suite names the database like the pipeline
 	defer func() { _ = k.Close() }()
 	var out [][]*string
-	err := k.ReadRows(t.Context(), s, o, "", func(row change.Row) error {
+	err := k.ReadRows(t.Context(), s, o, func(row change.Row) error {
 		r := make([]*string, len(row))
 		for i, v := range row {
 			if v.Kind == change.Text {

@@ -14,9 +14,9 @@ import (
 )
 
 // ReadRows calls row for each live row of a table, with every value as the text
-// that Postgres prints: what it was made from, to the last digit. where is a
-// condition over the table's columns, or empty. Values are valid until row returns.
-func (s *Sink) ReadRows(ctx context.Context, sch *change.Schema, o sink.TableOptions, where string, row func(change.Row) error) error {
+// that Postgres prints: what it was made from, to the last digit. Values are valid
+// until row returns.
+func (s *Sink) ReadRows(ctx context.Context, sch *change.Schema, o sink.TableOptions, row func(change.Row) error) error {
 	l, err := s.existingLayout(ctx, sch, o)
 	if err != nil {
 		return err
@@ -25,7 +25,7 @@ func (s *Sink) ReadRows(ctx context.Context, sch *change.Schema, o sink.TableOpt
 	if err != nil {
 		return err
 	}
-	return s.conn.query(ctx, "SELECT from "+l.at.String(), l.selectTexts(floor, where), func(scan func(...any) error) error {
+	return s.conn.query(ctx, "SELECT from "+l.at.String(), l.live(floor, l.pickTexts()+", "+colExact, "")+textSettings, func(scan func(...any) error) error {
 		return l.scanTexts(scan, row)
 	})
 }
@@ -70,16 +70,18 @@ func (l *layout) pickTexts() string {
 	return strings.Join(pick, ", ")
 }
 
-func (l *layout) selectTexts(floor change.Position, where string) string {
-	if where == "" {
-		where = "1"
+// live selects expressions from the table's live rows. where is a condition over
+// their primary keys, of which all versions of a row have the same, or empty.
+func (l *layout) live(floor change.Position, pick, where string) string {
+	if where != "" {
+		where = " AND " + where
 	}
-	from := fmt.Sprintf("(SELECT * FROM %s FINAL WHERE %s = 0 AND %s >= %s)", l.at, colDeleted, colVersion, versionLit(floor))
+	above := colVersion + " >= " + versionLit(floor)
 	if l.wide() {
-		from = fmt.Sprintf("(SELECT * FROM (SELECT * FROM %s WHERE %s >= %s ORDER BY %s DESC, %s LIMIT 1 BY %s) WHERE %s = 0)",
-			l.at, colVersion, versionLit(floor), colVersion, colDeleted, idents(l.pk), colDeleted)
+		return fmt.Sprintf("SELECT %s FROM (SELECT * FROM %s AS t WHERE %s%s ORDER BY %s DESC, %s LIMIT 1 BY %s) WHERE %s = 0",
+			pick, l.at, above, where, colVersion, colDeleted, idents(l.pk), colDeleted)
 	}
-	return fmt.Sprintf("SELECT %s, %s FROM %s WHERE %s", l.pickTexts(), colExact, from, where) + textSettings
+	return fmt.Sprintf("SELECT %s FROM %s AS t FINAL WHERE %s = 0 AND %s%s", pick, l.at, colDeleted, above, where)
 }
 
 func (l *layout) scanTexts(scan func(...any) error, row func(change.Row) error) error {

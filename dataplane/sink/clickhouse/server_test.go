@@ -77,7 +77,7 @@ func claim(t testing.TB, s *Sink) *session {
 func rowsOf(t testing.TB, s *Sink, sch *change.Schema, o sink.TableOptions) []string {
 	t.Helper()
 	var out []string
-	err := s.ReadRows(t.Context(), sch, o, "", func(r change.Row) error {
+	err := s.ReadRows(t.Context(), sch, o, func(r change.Row) error {
 		var f []string
 		for _, v := range r {
 			if v.Kind == change.Null {

@@ -129,19 +129,6 @@ func escaped(v string) string {
 	return fmt.Sprintf(`replaceAll(replaceAll(%s, '\\', '\\\\'), '"', '\\"')`, v)
 }
 
-// live selects expressions from the live rows of a part.
-func (d *digested) live(pick, where string) string {
-	if where != "" {
-		where = " AND " + where
-	}
-	above := colVersion + " >= " + versionLit(d.floor)
-	if d.wide() {
-		return fmt.Sprintf("SELECT %s FROM (SELECT * FROM %s AS t WHERE %s%s ORDER BY %s DESC, %s LIMIT 1 BY %s) WHERE %s = 0",
-			pick, d.at, above, where, colVersion, colDeleted, idents(d.pk), colDeleted)
-	}
-	return fmt.Sprintf("SELECT %s FROM %s AS t FINAL WHERE %s = 0 AND %s%s", pick, d.at, colDeleted, above, where)
-}
-
 // part is the condition that selects a part's rows.
 func (d *digested) part(p digest.Scope) (string, error) {
 	var and []string
@@ -208,7 +195,7 @@ func (s *Sink) Sum(ctx context.Context, t *verify.Subject, p digest.Scope) (out 
 	if err != nil {
 		return out, err
 	}
-	q := fmt.Sprintf("SELECT toInt64(count()), toString(sum(toUInt128(%s))), toString(sum(toUInt128(%s))) FROM (%s)", lane("h", 1), lane("h", 9), d.live(d.hash()+" AS h", where))
+	q := fmt.Sprintf("SELECT toInt64(count()), toString(sum(toUInt128(%s))), toString(sum(toUInt128(%s))) FROM (%s)", lane("h", 1), lane("h", 9), d.live(d.floor, d.hash()+" AS h", where))
 	err = s.conn.query(ctx, "digest table "+d.at.String(), q, func(scan func(...any) error) error { return scan(&out.Rows, &out.A, &out.B) })
 	return out, err
 }
@@ -228,7 +215,7 @@ func (s *Sink) Keys(ctx context.Context, t *verify.Subject, p digest.Scope, each
 		_, v := d.text(i, true)
 		texts = append(texts, "assumeNotNull("+v+")")
 	}
-	q := d.live(fmt.Sprintf("[%s], lower(hex(%s))", strings.Join(texts, ", "), d.hash()), where)
+	q := d.live(d.floor, fmt.Sprintf("[%s], lower(hex(%s))", strings.Join(texts, ", "), d.hash()), where)
 	return s.conn.query(ctx, "digest table "+d.at.String(), q, func(scan func(...any) error) error {
 		var key []string
 		var h string
@@ -261,7 +248,7 @@ func (s *Sink) Read(ctx context.Context, t *verify.Subject, keys []change.Key) (
 		return nil, err
 	}
 	in := fmt.Sprintf("tuple(%s) IN (%s SELECT k FROM keys)", d.pkTuple(), d.withKeys(ask, texts))
-	q := d.live("toString("+colVersion+"), "+d.pickTexts()+", "+colExact, in) + textSettings
+	q := d.live(d.floor, "toString("+colVersion+"), "+d.pickTexts()+", "+colExact, in) + textSettings
 	err = s.conn.query(ctx, "SELECT from "+d.at.String(), q, func(scan func(...any) error) error {
 		var version string
 		return d.scanTexts(func(dest ...any) error { return scan(append([]any{&version}, dest...)...) }, func(r change.Row) error {
