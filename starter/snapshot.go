@@ -76,33 +76,48 @@ leaves the load running.`,
 
 // follow waits for a load and shows how it goes. Interrupting it leaves the load running.
 func (t *tool) follow(ctx context.Context, c client.Client, run client.WorkflowRun, id string) (res contract.LoadStatus, err error) {
+	err = t.await(ctx, run, &res, func(look context.Context, b *bytes.Buffer) error {
+		var l contract.LoadStatus
+		r, err := c.QueryWorkflow(look, id, "", contract.StatusQuery)
+		if err != nil {
+			return err
+		}
+		if err := r.Get(&l); err != nil {
+			return err
+		}
+		v := &view.View{Loads: []contract.LoadStatus{l}, At: time.Now(), Copying: view.Chunks(ctx, c, id)}
+		v.DrawLoads(b, t.style())
+		return nil
+	})
+	if ctx.Err() != nil {
+		return res, failed("interrupted; the load goes on as workflow %s", id)
+	}
+	return res, err
+}
+
+// await waits for a run's result and draws anew every second meanwhile, on a
+// terminal; what cannot be looked at in time is drawn the next time.
+func (t *tool) await(ctx context.Context, run client.WorkflowRun, result any, draw func(look context.Context, b *bytes.Buffer) error) error {
 	done := make(chan error, 1)
-	go func() { done <- run.Get(ctx, &res) }()
+	go func() { done <- run.Get(ctx, result) }()
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	s := t.screen()
 	for {
 		select {
 		case err := <-done:
-			if ctx.Err() != nil {
-				return res, failed("interrupted; the load goes on as workflow %s", id)
-			}
-			return res, err
+			return err
 		case <-tick.C:
 			if t.json || !t.terminal {
 				continue
 			}
 			look, cancel := context.WithTimeout(ctx, 2*time.Second)
-			var l contract.LoadStatus
-			r, err := c.QueryWorkflow(look, id, "", contract.StatusQuery)
-			cancel()
-			if err != nil || r.Get(&l) != nil {
-				continue
-			}
-			v := &view.View{Loads: []contract.LoadStatus{l}, At: time.Now(), Copying: view.Chunks(ctx, c, id)}
 			var b bytes.Buffer
-			v.DrawLoads(&b, t.style())
-			_ = s.draw(b.String())
+			err := draw(look, &b)
+			cancel()
+			if err == nil {
+				_ = s.draw(b.String())
+			}
 		}
 	}
 }

@@ -156,36 +156,25 @@ func (t *tool) followAudit(ctx context.Context, c client.Client, run client.Work
 	bounded, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	var res contract.AuditResult
-	done := make(chan error, 1)
-	go func() { done <- run.Get(bounded, &res) }()
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	s := t.screen()
-	for {
-		select {
-		case err := <-done:
-			switch {
-			case err == nil:
-				return &res, nil
-			case errors.Is(ctx.Err(), context.Canceled):
-				return nil, failed("interrupted; the audit goes on as workflow %s", id)
-			case bounded.Err() != nil:
-				return nil, failed("no verdict on every table within %s; the audit goes on as workflow %s (fix: temporal workflow result --workflow-id %s waits for it)", wait, id, id)
-			}
-			return nil, err
-		case <-tick.C:
-			if t.json || !t.terminal {
-				continue
-			}
-			look, cancel := context.WithTimeout(bounded, 2*time.Second)
-			var st contract.AuditStatus
-			r, err := c.QueryWorkflow(look, id, "", contract.StatusQuery)
-			if err == nil && r.Get(&st) == nil {
-				var b bytes.Buffer
-				view.DrawVerifying(&b, t.style(), &st, view.Verifying(look, c, id), time.Now())
-				_ = s.draw(b.String())
-			}
-			cancel()
+	err := t.await(bounded, run, &res, func(look context.Context, b *bytes.Buffer) error {
+		var st contract.AuditStatus
+		r, err := c.QueryWorkflow(look, id, "", contract.StatusQuery)
+		if err != nil {
+			return err
 		}
+		if err := r.Get(&st); err != nil {
+			return err
+		}
+		view.DrawVerifying(b, t.style(), &st, view.Verifying(look, c, id), time.Now())
+		return nil
+	})
+	switch {
+	case err == nil:
+		return &res, nil
+	case errors.Is(ctx.Err(), context.Canceled):
+		return nil, failed("interrupted; the audit goes on as workflow %s", id)
+	case bounded.Err() != nil:
+		return nil, failed("no verdict on every table within %s; the audit goes on as workflow %s (fix: temporal workflow result --workflow-id %s waits for it)", wait, id, id)
 	}
+	return nil, err
 }
