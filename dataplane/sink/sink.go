@@ -94,6 +94,7 @@ type Table struct {
 	Rows       int64          `json:"rows"`             // loaded by finished chunks
 	Bytes      int64          `json:"bytes"`            // of those rows on the wire
 	LoadedTo   change.LSN     `json:"loaded_to"`        // highest LSN of its chunks: consistent once every watermark is past it
+	Holds      int64          `json:"holds,omitempty"`  // rises whenever keys of it are held or are to be let go (Repairs)
 }
 
 // TableOptions is what the declaration says of a table at this sink.
@@ -175,6 +176,7 @@ type TableBatch struct {
 	Schema  *change.Schema
 	Options TableOptions
 	Epoch   uint32 // of the table's load: a sink that keeps versions raises those of Rows to it, so that no older row beats a reloaded one
+	Holds   int64  // Table.Holds, as it was when Rows were planned
 	Rows    []Row
 }
 
@@ -201,8 +203,20 @@ type Batch struct {
 	Tables []TableBatch
 	Marks  []Watermark  // where the batch leaves each partition that it moves
 	Dead   []DeadLetter // set aside before the sink saw them
+	// Settled are dead letters that Tables make good, by partition and position, and
+	// Released the keys that a repair lets go with it.
+	Settled  []DeadLetter
+	Released []Release
 	// Encode gives the payload of a row that the sink rejects, for its dead letter.
 	Encode func(table int, row int) DeadLetter
+}
+
+// Release ends a repair's hold of a key: it is Failed if there is a Reason, else Released.
+type Release struct {
+	Table  change.TableID
+	Key    change.Key
+	Repair string
+	Reason string
 }
 
 // Applied is what Apply did.
@@ -227,8 +241,9 @@ type Session interface {
 	// Parked returns the keys of a table that have dead letters.
 	Parked(ctx context.Context, table change.TableID) ([]change.Key, error)
 	// Apply commits the batch; it keeps no reference to it. In the same commit it makes
-	// sure that the lane's token is current and every table of the batch is streaming
-	// (CodeNotStreaming), because a table may be reset while a batch is under way.
+	// sure that the lane's token is current, every table of the batch is streaming
+	// (CodeNotStreaming), because a table may be reset while a batch is under way, and
+	// no key was held meanwhile (again CodeNotStreaming; see Repairs).
 	Apply(ctx context.Context, b *Batch) (Applied, error)
 	// Truncate records that mark's partition has come to a TRUNCATE at mark.Pos.
 	// It empties the table when all have (or, in a sink that keeps versions, removes
@@ -262,6 +277,7 @@ type Loaded struct {
 // Sink is one pipeline's view of a sink.
 type Sink interface {
 	Findings
+	Repairs
 	// Init creates or migrates the ledger.
 	Init(ctx context.Context) error
 	// Check reports what a plan should say of the table: whether it exists, fits, has rows.
