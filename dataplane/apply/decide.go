@@ -84,8 +84,9 @@ func (l *Load) saw(c *change.Change) (all, some bool) {
 }
 
 // Decide returns what becomes of a change, given the position its partition has
-// come to, its table's load, and the keys of the table that have dead letters.
-func Decide(c *change.Change, mark change.Position, l *Load, parked map[change.Key]struct{}) Verdict {
+// come to, its table's load, and the keys of the table whose changes are set aside:
+// they have dead letters, or a repair holds them.
+func Decide(c *change.Change, mark change.Position, l *Load, parked ...map[change.Key]struct{}) Verdict {
 	if !mark.Before(c.Pos) {
 		return Duplicate
 	}
@@ -109,7 +110,7 @@ func Decide(c *change.Change, mark change.Position, l *Load, parked map[change.K
 
 // DecidePlaced decides an Ambiguous change whose key is in chunk n. ok is false
 // if the load has no such chunk.
-func DecidePlaced(c *change.Change, l *Load, n int, parked map[change.Key]struct{}) (v Verdict, ok bool) {
+func DecidePlaced(c *change.Change, l *Load, n int, parked ...map[change.Key]struct{}) (v Verdict, ok bool) {
 	i, ok := l.byN[n]
 	if !ok {
 		return Ambiguous, false
@@ -120,13 +121,15 @@ func DecidePlaced(c *change.Change, l *Load, n int, parked map[change.Key]struct
 	return beyondLoad(c, parked), true
 }
 
-func beyondLoad(c *change.Change, parked map[change.Key]struct{}) Verdict {
+func beyondLoad(c *change.Change, parked []map[change.Key]struct{}) Verdict {
 	if c.Op == change.Truncate {
 		return Barrier
 	}
-	if len(parked) > 0 && c.Key != "" { // rows without a key never wait for one another
-		if _, ok := parked[c.Key]; ok {
-			return Park
+	if c.Key != "" { // rows without a key never wait for one another
+		for _, keys := range parked {
+			if _, ok := keys[c.Key]; ok {
+				return Park
+			}
 		}
 	}
 	return Write

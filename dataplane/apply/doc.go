@@ -9,7 +9,7 @@
 //	some chunks saw it ──────────────────────────────► Ambiguous   (find the chunk of its key, ask again)
 //	of an epoch that has been given up ──────────────► Contained   (every table was loaded since)
 //	TRUNCATE ────────────────────────────────────────► Barrier     (waits for the other partitions)
-//	its key has a dead letter ───────────────────────► Park        (behind that dead letter, in order)
+//	its key has a dead letter, or is being repaired ──► Park        (behind what was set aside, in order)
 //	otherwise ───────────────────────────────────────► Write
 //
 // After a TRUNCATE took effect the load no longer matters: what is streamed

@@ -219,6 +219,8 @@ func (l *lane) dropped(ctx context.Context, p *plan, r *result) (int, error) {
 			r.gone[id] = now.State
 		case now.Epoch != part.t.info.Epoch:
 			r.gone[id] = sink.Loading
+		case now.Holds != part.t.info.Holds:
+			r.gone[id] = sink.Streaming // but keys of it are held, or were let go
 		default:
 			continue
 		}

@@ -90,14 +90,14 @@ func (l *lane) add(ctx context.Context, p *partition, recs []Record) (outcome, e
 	rec, t := &recs[0], p.t
 	c := rec.Change
 	load := p.load()
-	v := apply.Decide(c, p.mark.Pos, load, t.parked)
+	v := apply.Decide(c, p.mark.Pos, load, t.parked, t.held)
 	if v == apply.Ambiguous {
 		n, err := l.placed(ctx, p, recs, load)
 		if err != nil {
 			return l.setback(ctx, p, "place keys", err)
 		}
 		var ok bool
-		if v, ok = apply.DecidePlaced(c, load, n, t.parked); !ok {
+		if v, ok = apply.DecidePlaced(c, load, n, t.parked, t.held); !ok {
 			return l.setback(ctx, p, "place keys", fault.Permanent(CodeUnplaced, nil, "resync the table", "table %s: chunk %d of a key is not in its plan", t.info.ID, n))
 		}
 	}
@@ -116,7 +116,11 @@ func (l *lane) add(ctx context.Context, p *partition, recs []Record) (outcome, e
 		tp.count(c)
 	case apply.Park:
 		plan.of(t)
-		plan.dead = append(plan.dead, letter(c, p.id.N, rec.Offset, sink.CodeParkedBehind, behind))
+		code, why := sink.CodeParkedBehind, behind
+		if _, held := t.held[c.Key]; held {
+			code, why = sink.CodeQuarantined, quarantined
+		}
+		plan.dead = append(plan.dead, letter(c, p.id.N, rec.Offset, code, why))
 	case apply.Duplicate:
 		plan.of(t).duplicates++
 	case apply.Contained:
@@ -257,7 +261,7 @@ func (l *lane) placed(ctx context.Context, p *partition, recs []Record, load *ap
 		if r.Op == change.Truncate || r.Schema != c.Schema {
 			break
 		}
-		if apply.Decide(r, mark, load, nil) != apply.Ambiguous {
+		if apply.Decide(r, mark, load) != apply.Ambiguous {
 			continue
 		}
 		k, ok := rowKey(s, load, r)

@@ -112,21 +112,22 @@ type Observer struct {
 
 // Status of a lane: positions and counts only, fit for a heartbeat.
 type Status struct {
-	Lane       int             `json:"lane"`
-	Token      int64           `json:"token"`
-	Changes    int64           `json:"changes"`           // took effect since the lane was claimed
-	Rate       float64         `json:"rate"`              // of them, per second, lately
-	P50        float64         `json:"p50_ms"`            // commit to visible, lately
-	P99        float64         `json:"p99_ms"`            //
-	Duplicates int64           `json:"duplicates"`        // dropped
-	Contained  int64           `json:"contained"`         // skipped, since the load brought them
-	Dead       int64           `json:"dead"`              // set aside
-	Backlog    int64           `json:"backlog"`           // records not yet applied, as far as known
-	Bytes      int64           `json:"backlog_bytes"`     // of them: what is read ahead, and the rest by the mean size of records
-	Oldest     change.Position `json:"oldest"`            // lowest watermark of the open partitions
-	Through    change.LSN      `json:"through"`           // newest progress of capture that the log told of
-	Behind     int             `json:"partitions_behind"` // open partitions whose watermark is below Through
-	Tables     []TableStatus   `json:"tables"`
+	Lane        int             `json:"lane"`
+	Token       int64           `json:"token"`
+	Changes     int64           `json:"changes"`    // took effect since the lane was claimed
+	Rate        float64         `json:"rate"`       // of them, per second, lately
+	P50         float64         `json:"p50_ms"`     // commit to visible, lately
+	P99         float64         `json:"p99_ms"`     //
+	Duplicates  int64           `json:"duplicates"` // dropped
+	Contained   int64           `json:"contained"`  // skipped, since the load brought them
+	Dead        int64           `json:"dead"`       // set aside
+	Quarantined int64           // changes that wait for a repair of their key
+	Backlog     int64           `json:"backlog"`           // records not yet applied, as far as known
+	Bytes       int64           `json:"backlog_bytes"`     // of them: what is read ahead, and the rest by the mean size of records
+	Oldest      change.Position `json:"oldest"`            // lowest watermark of the open partitions
+	Through     change.LSN      `json:"through"`           // newest progress of capture that the log told of
+	Behind      int             `json:"partitions_behind"` // open partitions whose watermark is below Through
+	Tables      []TableStatus   `json:"tables"`
 }
 
 // TableStatus is the part of one table in a lane's Status.

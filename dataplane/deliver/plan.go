@@ -160,7 +160,7 @@ func (p *plan) batch(without func(change.TableID) bool) *sink.Batch {
 	kept := make([]*tablePlan, 0, len(p.tables))
 	for _, tp := range p.tables {
 		if len(tp.co.Rows()) > 0 && !without(tp.t.info.ID) {
-			b.Tables = append(b.Tables, sink.TableBatch{Schema: tp.schema, Options: tp.options, Epoch: tp.t.info.Epoch, Rows: tp.co.Rows()})
+			b.Tables = append(b.Tables, sink.TableBatch{Schema: tp.schema, Options: tp.options, Epoch: tp.t.info.Epoch, Holds: tp.t.info.Holds, Rows: tp.co.Rows()})
 			kept = append(kept, tp)
 		}
 	}
@@ -196,5 +196,8 @@ func letter(c *change.Change, partition int, offset int64, code fault.Code, reas
 	}
 }
 
-// behind is the reason of a change that waits for an earlier one.
-const behind = "an earlier change of the same key was set aside"
+// Reasons of changes that wait.
+const (
+	behind      = "an earlier change of the same key was set aside"
+	quarantined = "its key is being repaired"
+)

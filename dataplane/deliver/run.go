@@ -20,6 +20,7 @@ type lane struct {
 	src Source
 	obs Observer
 
+	holds  holder
 	buf    *buffer
 	tables map[change.TableID]*table
 	parts  []*partition // of all open tables
@@ -35,6 +36,7 @@ type lane struct {
 	idleAt     change.LSN // up to which idle partitions were moved
 	nextStatus time.Time
 	nextParked time.Time
+	nextHolds  time.Time
 
 	gating map[change.TableID]string    // faulty tables whose gate is not in the ledger yet
 	failed map[change.TableID]time.Time // since when opening the table or gating it fails
@@ -65,7 +67,7 @@ func Run(ctx context.Context, o Options, log Log, s sink.Sink, src Source, obs O
 		return err
 	}
 	l := &lane{
-		o: o, log: log, src: src, obs: obs,
+		o: o, log: log, src: src, obs: obs, holds: s,
 		buf:    newBuffer(o.MaxBufferBytes),
 		tables: map[change.TableID]*table{},
 		gating: map[change.TableID]string{}, failed: map[change.TableID]time.Time{}, left: map[change.TableID]uint64{},
@@ -296,6 +298,10 @@ func (l *lane) settled(was, is sink.Watermark) {
 }
 
 func (l *lane) countDead(d sink.DeadLetter) {
+	if d.Code == sink.CodeQuarantined { // it waits for a repair, and for nobody else
+		l.counts.Quarantined++
+		return
+	}
 	l.counts.Dead++
 	if l.obs.Dead != nil {
 		l.obs.Dead(d.Table, d.Code, 1)
@@ -344,6 +350,14 @@ func (l *lane) onTick(ctx context.Context) error {
 		l.nextParked = now.Add(5 * time.Second)
 		if err := l.reloadParked(ctx); err != nil {
 			return err
+		}
+	}
+	if !now.Before(l.nextHolds) {
+		l.nextHolds = now.Add(5 * time.Second)
+		for _, t := range l.tables {
+			if len(t.held) > 0 && l.lapsed(ctx, t) {
+				l.shut(t, sink.Streaming, "a repair came to no end") // opening it again lets the keys go
+			}
 		}
 	}
 	if !now.Before(l.nextStatus) && l.obs.Status != nil {

@@ -17,7 +17,8 @@ import (
 type table struct {
 	info     sink.Table
 	load     *apply.Load
-	parked   map[change.Key]struct{}
+	parked   map[change.Key]struct{}           // by dead letters
+	held     map[change.Key]struct{}           // by repairs
 	versions map[change.Version]*change.Schema // that the sink can hold
 	placed   map[change.Key]int                // chunks of keys, by Source
 	asked    map[change.Version]*question      // to the source, about new columns
@@ -88,6 +89,11 @@ func (l *lane) onPoll(ctx context.Context, p poll) error {
 		}
 		now[info.ID] = true
 		t := l.tables[info.ID]
+		if t != nil && t.info.Epoch == info.Epoch && t.info.Holds != info.Holds {
+			// At the next poll it is opened with what is held then.
+			l.shut(t, sink.Streaming, "a repair holds keys of it, or lets them go")
+			continue
+		}
 		if t != nil && t.info.Epoch == info.Epoch {
 			t.info.Options, t.info.LoadedTo, t.info.Partitions = info.Options, info.LoadedTo, info.Partitions
 			continue
@@ -158,14 +164,21 @@ func (l *lane) openTable(ctx context.Context, info sink.Table) error {
 	if err != nil {
 		return err
 	}
+	t := &table{info: info, versions: map[change.Version]*change.Schema{}, asked: map[change.Version]*question{}}
+	if info.Schema != nil {
+		t.versions[info.Schema.Version()] = info.Schema
+	}
+	if err := l.settleHolds(ctx, t); err != nil {
+		if fault.Is(err, sink.CodeNotStreaming) {
+			return nil // it is not what it was: at the next poll
+		}
+		return err
+	}
 	keys, err := l.ses.parked(ctx, info.ID)
 	if err != nil {
 		return err
 	}
-	t := &table{info: info, versions: map[change.Version]*change.Schema{}, asked: map[change.Version]*question{}, parked: keySet(keys)}
-	if info.Schema != nil {
-		t.versions[info.Schema.Version()] = info.Schema
-	}
+	t.parked = keySet(keys)
 	past := true
 	for _, id := range ids {
 		m := sink.Watermark{Partition: id, Offset: -1}

@@ -115,6 +115,7 @@ func (x *session) applyFast(ctx context.Context, b *sink.Batch, ops []op) (out s
 		}
 	}
 	sendMarks(p, x.s.pipeline, b.Marks)
+	sendReleased(p, x.s.pipeline, b)
 	sendDead(p, x.s.pipeline, b.Dead)
 	err = p.sync()
 	out.Bytes = p.bytes
@@ -125,6 +126,7 @@ func (x *session) applyFast(ctx context.Context, b *sink.Batch, ops []op) (out s
 func (x *session) sendHold(p *pipeline, b *sink.Batch) {
 	var ids []change.TableID
 	loads := map[change.TableID]uint32{} // as the batch knows them, else as the session was told
+	held := map[change.TableID]int64{}   // of tables with rows: others write nothing that a hold is about
 	for i := range b.Marks {
 		ids = append(ids, b.Marks[i].Table)
 	}
@@ -134,6 +136,12 @@ func (x *session) sendHold(p *pipeline, b *sink.Batch) {
 		if e := b.Tables[i].Epoch; e > 0 {
 			loads[id] = e
 		}
+		if len(b.Tables[i].Rows) > 0 {
+			held[id] = b.Tables[i].Holds
+		}
+	}
+	for i := range b.Released {
+		ids = append(ids, b.Released[i].Table)
 	}
 	slices.SortFunc(ids, func(a, b change.TableID) int {
 		if a.Schema != b.Schema {
@@ -142,9 +150,10 @@ func (x *session) sendHold(p *pipeline, b *sink.Batch) {
 		return compareStrings(a.Name, b.Name)
 	})
 	ids = slices.Compact(ids)
-	var tables, epochs textArray
+	var tables, epochs, holds textArray
 	tables.reset()
 	epochs.reset()
+	holds.reset()
 	for _, id := range ids {
 		tables.addString(id.String())
 		epoch := int64(-1)
@@ -154,17 +163,22 @@ func (x *session) sendHold(p *pipeline, b *sink.Batch) {
 			epoch = int64(e)
 		}
 		epochs.addString(strconv.FormatInt(epoch, 10))
+		n, ok := held[id]
+		if !ok {
+			n = -1
+		}
+		holds.addString(strconv.FormatInt(n, 10))
 	}
 	async := "t"
 	if x.s.opts.Durable {
 		async = "f"
 	}
-	p.query(holdTextSQL, [][]byte{[]byte(x.s.pipeline), itoa(int64(x.lane)), itoa(x.token), itoa(x.seq), []byte(async), tables.bytes(), epochs.bytes()},
-		[]int16{0, 0, 0, 0, 0, 1, 1})
+	p.query(holdTextSQL, [][]byte{[]byte(x.s.pipeline), itoa(int64(x.lane)), itoa(x.token), itoa(x.seq), []byte(async), tables.bytes(), epochs.bytes(), holds.bytes()},
+		[]int16{0, 0, 0, 0, 0, 1, 1, 1})
 }
 
-// holdTextSQL takes the epochs as texts, like every other array here.
-const holdTextSQL = "SELECT syncline.hold_lane($1::text, $2::int, $3::bigint, $4::bigint, $5::boolean, $6::text[], ($7::text[])::bigint[])"
+// holdTextSQL takes numbers as texts, like every other array here.
+const holdTextSQL = "SELECT syncline.hold_lane($1::text, $2::int, $3::bigint, $4::bigint, $5::boolean, $6::text[], ($7::text[])::bigint[], ($8::text[])::bigint[])"
 
 func compareStrings(a, b string) int {
 	switch {
@@ -271,6 +285,7 @@ func (x *session) applySlow(ctx context.Context, b *sink.Batch, ops []op, set []
 	}
 	p = x.pipeline(ctx)
 	sendMarks(p, x.s.pipeline, b.Marks)
+	sendReleased(p, x.s.pipeline, b) // a settled letter may come back as one that is rejected
 	sendDead(p, x.s.pipeline, b.Dead)
 	sendDead(p, x.s.pipeline, out.Dead)
 	p.query("COMMIT", nil, nil)

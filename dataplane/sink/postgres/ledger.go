@@ -10,7 +10,7 @@ import (
 )
 
 // migrations are applied in order, each once, and never changed after a release.
-var migrations = []string{ledgerV1, ledgerV2, ledgerV3, ledgerV4}
+var migrations = []string{ledgerV1, ledgerV2, ledgerV3, ledgerV4, ledgerV5}
 
 // Positions are three columns, so that SQL can read, compare and subtract them.
 const ledgerV2 = `
@@ -38,6 +38,100 @@ CREATE TABLE syncline.findings (
 );
 CREATE UNIQUE INDEX findings_once ON syncline.findings (pipeline, run, source_table, md5(key));
 COMMENT ON TABLE syncline.findings IS 'rows that a verification (run) confirmed to differ, in which columns, once the sink had passed lsn';
+`
+
+// A worker that does not know of holds must not apply, so the old hold_lane goes.
+const ledgerV5 = `
+ALTER TABLE syncline.tables ADD COLUMN holds bigint NOT NULL DEFAULT 0;
+COMMENT ON COLUMN syncline.tables.holds IS 'rises whenever keys of the table are held by a repair or are to be let go';
+
+CREATE TABLE syncline.repairs (
+	pipeline      text   NOT NULL,
+	repair        text   NOT NULL,
+	source_table  text   NOT NULL,
+	key           text   NOT NULL,
+	state         text   NOT NULL CHECK (state IN ('suspected', 'quarantined', 'replayed', 'verified', 'releasing', 'released', 'failed')),
+	held          boolean NOT NULL GENERATED ALWAYS AS (state IN ('quarantined', 'replayed', 'verified', 'releasing')) STORED,
+	kind          text   NOT NULL,
+	columns       text[] NOT NULL,
+	made_from     text   NOT NULL,
+	why           text   NOT NULL,
+	before        json,
+	after         json,
+	epoch         bigint NOT NULL,
+	lsn           pg_lsn NOT NULL,
+	ordinal       bigint NOT NULL,
+	snapshot      text   NOT NULL,
+	reason        text   NOT NULL,
+	lease_until   timestamptz,
+	planned_at    timestamptz NOT NULL DEFAULT now(),
+	updated_at    timestamptz NOT NULL DEFAULT now()
+);
+CREATE UNIQUE INDEX repairs_once ON syncline.repairs (pipeline, repair, source_table, md5(key));
+CREATE UNIQUE INDEX repairs_held ON syncline.repairs (pipeline, source_table, md5(key)) WHERE held;
+COMMENT ON TABLE syncline.repairs IS 'keys under repair; while a key is held, its changes are set aside as dead letters with code Quarantined';
+COMMENT ON COLUMN syncline.repairs.lsn IS 'with epoch and ordinal: changes at or before it are in the row that was written, as are those that snapshot sees';
+
+CREATE TABLE syncline.audit_trail (
+	pipeline     text   NOT NULL,
+	n            bigint NOT NULL,
+	id           text   NOT NULL,
+	at           timestamptz NOT NULL,
+	repair       text   NOT NULL,
+	actor        text   NOT NULL,
+	action       text   NOT NULL,
+	source_table text   NOT NULL,
+	detail       json,
+	prev         text   NOT NULL,
+	hash         text   NOT NULL,
+	PRIMARY KEY (pipeline, n),
+	UNIQUE (pipeline, id)
+);
+COMMENT ON TABLE syncline.audit_trail IS 'what repairs did, each entry with the hash of the one before; it outlives the pipeline';
+
+DROP FUNCTION syncline.hold_lane(text, int, bigint, bigint, boolean, text[], bigint[]);
+CREATE FUNCTION syncline.hold_lane(p_pipeline text, p_lane int, p_token bigint, p_seq bigint, p_async boolean, p_tables text[], p_epochs bigint[], p_holds bigint[])
+RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+	t text;
+BEGIN
+	IF p_async THEN
+		PERFORM pg_catalog.set_config('synchronous_commit', 'off', true);
+	END IF;
+	UPDATE syncline.lanes SET seq = p_seq + 1
+	WHERE pipeline = p_pipeline AND lane = p_lane AND token = p_token AND seq = p_seq;
+	IF NOT FOUND THEN
+		PERFORM 1 FROM syncline.lanes WHERE pipeline = p_pipeline AND lane = p_lane AND token = p_token;
+		IF FOUND THEN
+			RAISE EXCEPTION 'lane is not where the session left it' USING ERRCODE = 'SYN02';
+		END IF;
+		RAISE EXCEPTION 'lane has a newer token' USING ERRCODE = 'SYN01';
+	END IF;
+	FOREACH t IN ARRAY p_tables LOOP
+		PERFORM pg_catalog.pg_advisory_xact_lock_shared(syncline.table_lock(p_pipeline, t));
+	END LOOP;
+	PERFORM 1 FROM unnest(p_tables, p_epochs, p_holds) AS u (name, epoch, holds)
+	LEFT JOIN syncline.tables s ON s.pipeline = p_pipeline AND s.source_table = u.name
+	WHERE s.state IS DISTINCT FROM 'streaming' OR (u.epoch >= 0 AND u.epoch <> s.epoch) OR (u.holds >= 0 AND u.holds <> s.holds);
+	IF FOUND THEN
+		RAISE EXCEPTION 'table is not streaming, or keys of it are held' USING ERRCODE = 'SYN03';
+	END IF;
+END $$;
+
+CREATE FUNCTION syncline.release_keys(p_pipeline text, p_tables text[], p_repairs text[], p_keys text[], p_reasons text[])
+RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+	n bigint;
+BEGIN
+	UPDATE syncline.repairs r SET state = CASE WHEN u.reason = '' THEN 'released' ELSE 'failed' END, reason = u.reason, updated_at = now()
+	FROM unnest(p_tables, p_repairs, p_keys, p_reasons) AS u (name, repair, key, reason)
+	WHERE r.pipeline = p_pipeline AND r.repair = u.repair AND r.source_table = u.name AND md5(r.key) = md5(u.key) AND r.key = u.key
+		AND (r.state = 'releasing' OR r.held AND r.lease_until <= now());
+	GET DIAGNOSTICS n = ROW_COUNT;
+	IF n <> cardinality(p_keys) THEN
+		RAISE EXCEPTION 'keys are not to be released' USING ERRCODE = 'SYN03';
+	END IF;
+END $$;
 `
 
 const ledgerV1 = `

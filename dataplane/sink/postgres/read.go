@@ -23,7 +23,7 @@ type querier interface {
 // tablesSQL sums up chunks only while a table is loading: lanes poll it, and a
 // finished load keeps its sums in the table's own row.
 const tablesSQL = `
-SELECT t.source_table, t.state, t.reason, t.partitions, t.epoch, t.schema, t.options, t.created, t.schema_epoch, t.schema_lsn::text, t.schema_ordinal,
+SELECT t.source_table, t.state, t.reason, t.partitions, t.epoch, t.schema, t.options, t.created, t.schema_epoch, t.schema_lsn::text, t.schema_ordinal, t.holds,
 	CASE WHEN c.n IS NULL THEN t.chunks ELSE c.n END,
 	coalesce(c.done, t.chunks), coalesce(c.rows, t.rows), coalesce(c.bytes, t.bytes), coalesce(c.lsn, t.loaded_to)::text
 FROM syncline.tables t
@@ -46,7 +46,7 @@ func scanTable(row pgx.CollectableRow) (record, error) {
 	var r record
 	var id, state, lsn, schemaLSN string
 	var schema, options []byte
-	err := row.Scan(&id, &state, &r.Reason, &r.Partitions, &r.Epoch, &schema, &options, &r.created, &r.schemaAt.Epoch, &schemaLSN, &r.schemaAt.Ordinal,
+	err := row.Scan(&id, &state, &r.Reason, &r.Partitions, &r.Epoch, &schema, &options, &r.created, &r.schemaAt.Epoch, &schemaLSN, &r.schemaAt.Ordinal, &r.Holds,
 		&r.Chunks, &r.Done, &r.Rows, &r.Bytes, &lsn)
 	if err != nil {
 		return r, err
@@ -172,10 +172,10 @@ func (s *Sink) chunks(ctx context.Context, q querier, id change.TableID, filter 
 	return pgx.CollectRows(rows, scanChunk)
 }
 
-// Forget removes the pipeline from the ledger; rows stay.
+// Forget removes the pipeline from the ledger; rows stay, and so does the audit trail.
 func (s *Sink) Forget(ctx context.Context) error {
 	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		for _, t := range []string{"lanes", "barriers", "chunks", "watermarks", "dead_letters", "findings", "tables"} {
+		for _, t := range []string{"lanes", "barriers", "chunks", "watermarks", "dead_letters", "findings", "repairs", "tables"} {
 			if _, err := tx.Exec(ctx, "DELETE FROM syncline."+t+" WHERE pipeline = $1", s.pipeline); err != nil {
 				return err
 			}

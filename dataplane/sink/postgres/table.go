@@ -285,8 +285,8 @@ func (s *Sink) ResetTable(ctx context.Context, id change.TableID, epoch uint32) 
 	return s.wrap(ctx, err, "reset table %s", id)
 }
 
-// clearPlan removes chunks and barriers, and resolves dead letters, whose rows
-// another load brings anew.
+// clearPlan removes chunks and barriers, and resolves dead letters and ends repairs,
+// whose rows another load brings anew.
 func (s *Sink) clearPlan(ctx context.Context, tx pgx.Tx, id change.TableID, why string) error {
 	for _, sql := range []string{
 		"DELETE FROM syncline.chunks WHERE pipeline = $1 AND source_table = $2",
@@ -296,8 +296,12 @@ func (s *Sink) clearPlan(ctx context.Context, tx pgx.Tx, id change.TableID, why 
 			return err
 		}
 	}
-	_, err := tx.Exec(ctx, `UPDATE syncline.dead_letters SET resolved_at = now(), resolution = $3
-		WHERE pipeline = $1 AND source_table = $2 AND resolved_at IS NULL`, s.pipeline, id.String(), why)
+	if _, err := tx.Exec(ctx, `UPDATE syncline.dead_letters SET resolved_at = now(), resolution = $3
+		WHERE pipeline = $1 AND source_table = $2 AND resolved_at IS NULL`, s.pipeline, id.String(), why); err != nil {
+		return err
+	}
+	_, err := tx.Exec(ctx, `UPDATE syncline.repairs SET state = 'failed', reason = $3, updated_at = now()
+		WHERE pipeline = $1 AND source_table = $2 AND held`, s.pipeline, id.String(), "the table was emptied or removed meanwhile: "+why)
 	return err
 }
 

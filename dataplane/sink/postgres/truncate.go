@@ -84,6 +84,15 @@ func (x *session) truncate(ctx context.Context, tx pgx.Tx, mark sink.Watermark, 
 		if _, err := tx.Exec(ctx, "DELETE FROM syncline.chunks WHERE pipeline = $1 AND source_table = $2", x.s.pipeline, id); err != nil {
 			return false, err
 		}
+		// What was set aside before it is gone, too; held keys have no row now.
+		if _, err := tx.Exec(ctx, `UPDATE syncline.dead_letters SET resolved_at = now(), resolution = 'truncated'
+			WHERE pipeline = $1 AND source_table = $2 AND resolved_at IS NULL AND (epoch, lsn, ordinal) < ($3, $4::text::pg_lsn, $5)`, args...); err != nil {
+			return false, err
+		}
+		if _, err := tx.Exec(ctx, `UPDATE syncline.repairs SET epoch = $3, lsn = $4::text::pg_lsn, ordinal = $5, snapshot = '', updated_at = now()
+			WHERE pipeline = $1 AND source_table = $2 AND held AND (epoch, lsn, ordinal) < ($3, $4::text::pg_lsn, $5)`, args...); err != nil {
+			return false, err
+		}
 		if _, err := tx.Exec(ctx, arrive, append(args, carriedOut)...); err != nil {
 			return false, err
 		}

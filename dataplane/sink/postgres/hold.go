@@ -1,0 +1,270 @@
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"syncline/dataplane/change"
+	"syncline/dataplane/fault"
+	"syncline/dataplane/sink"
+)
+
+// errDamagedKey is without the key, which is row data.
+var errDamagedKey = errors.New("damaged key in syncline.repairs")
+
+func notHeld(id change.TableID, repair string) error {
+	return fault.Permanent(sink.CodeNotHeld, nil, "plan the repair anew", "repair %s does not hold all of its keys of table %s", repair, id)
+}
+
+// PutRepair records keys of a table under a repair, as one.
+func (s *Sink) PutRepair(ctx context.Context, repair string, id change.TableID, keys []sink.RepairKey) error {
+	if len(keys) == 0 {
+		return nil
+	}
+	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		b := &pgx.Batch{}
+		var written int64
+		for i := range keys {
+			k := &keys[i]
+			snapshot := ""
+			if k.Snapshot.XMax > 0 {
+				snapshot = k.Snapshot.String()
+			}
+			// A key that is not held gets there by Hold only.
+			b.Queue(`INSERT INTO syncline.repairs AS r (pipeline, repair, source_table, key, state, kind, columns, made_from, why, before, after, epoch, lsn, ordinal, snapshot, reason)
+				SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::json, $11::text::json, $12, $13::text::pg_lsn, $14, $15, $16
+				WHERE NOT $17 OR EXISTS (SELECT FROM syncline.repairs o WHERE o.pipeline = $1 AND o.repair = $2 AND o.source_table = $3 AND md5(o.key) = md5($4) AND o.held)
+				ON CONFLICT (pipeline, repair, source_table, md5(key)) DO UPDATE SET state = EXCLUDED.state, kind = EXCLUDED.kind, columns = EXCLUDED.columns,
+					made_from = EXCLUDED.made_from, why = EXCLUDED.why, before = EXCLUDED.before, after = EXCLUDED.after, epoch = EXCLUDED.epoch, lsn = EXCLUDED.lsn,
+					ordinal = EXCLUDED.ordinal, snapshot = EXCLUDED.snapshot, reason = EXCLUDED.reason, updated_at = now()
+				WHERE NOT $17 OR r.held`,
+				s.pipeline, repair, id.String(), k.Key.String(), string(k.State), k.Kind, append([]string{}, k.Columns...), k.From, k.Why, orNull(k.Before), orNull(k.After),
+				int64(k.At.Epoch), k.At.Commit.String(), int64(k.At.Ordinal), snapshot, k.Reason, k.State.Held()).Exec(func(tag pgconn.CommandTag) error {
+				written += tag.RowsAffected()
+				return nil
+			})
+		}
+		if err := tx.SendBatch(ctx, b).Close(); err != nil {
+			return err
+		}
+		if written < int64(len(keys)) {
+			return notHeld(id, repair)
+		}
+		return nil
+	})
+	return s.wrap(ctx, err, "record a repair of table %s", id)
+}
+
+func orNull(j json.RawMessage) *string {
+	if len(j) == 0 {
+		return nil
+	}
+	text := string(j)
+	return &text
+}
+
+// Repair returns the keys of a table that a repair has.
+func (s *Sink) Repair(ctx context.Context, repair string, id change.TableID) ([]sink.RepairKey, error) {
+	rows, err := s.pool.Query(ctx, `SELECT key, state, kind, columns, made_from, why, before::text, after::text, epoch, lsn::text, ordinal, snapshot, reason
+		FROM syncline.repairs WHERE pipeline = $1 AND repair = $2 AND source_table = $3 ORDER BY key COLLATE "C"`, s.pipeline, repair, id.String())
+	if err != nil {
+		return nil, s.wrap(ctx, err, "read the repair of table %s", id)
+	}
+	ks, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (k sink.RepairKey, err error) {
+		var key, state, lsn, snapshot string
+		var before, after *string
+		var epoch, ordinal int64
+		if err = row.Scan(&key, &state, &k.Kind, &k.Columns, &k.From, &k.Why, &before, &after, &epoch, &lsn, &ordinal, &snapshot, &k.Reason); err != nil {
+			return k, err
+		}
+		k.State = sink.RepairState(state)
+		if before != nil {
+			k.Before = json.RawMessage(*before)
+		}
+		if after != nil {
+			k.After = json.RawMessage(*after)
+		}
+		k.Key, k.At, k.Snapshot, err = heldAt(key, epoch, lsn, ordinal, snapshot)
+		return k, err
+	})
+	return ks, s.wrap(ctx, err, "read the repair of table %s", id)
+}
+
+func heldAt(key string, epoch int64, lsn string, ordinal int64, snapshot string) (k change.Key, at change.Position, seen change.Snapshot, err error) {
+	if k, err = change.ParseKey(key); err != nil {
+		return k, at, seen, errDamagedKey
+	}
+	at.Epoch, at.Ordinal = uint32(epoch), uint32(ordinal)
+	if at.Commit, err = change.ParseLSN(lsn); err == nil && snapshot != "" {
+		seen, err = change.ParseSnapshot(snapshot)
+	}
+	return k, at, seen, err
+}
+
+func keyTexts(keys []change.Key) []string {
+	out := make([]string, len(keys))
+	for i, k := range keys {
+		out[i] = k.String()
+	}
+	return out
+}
+
+// ofKeys selects a repair's rows of a table by $1 to $4.
+const ofKeys = ` pipeline = $1 AND repair = $2 AND source_table = $3 AND md5(key) IN (SELECT md5(k) FROM unnest($4::text[]) AS k)`
+
+// Hold takes keys of a repair out of delivery, or keeps them out for longer. The lock
+// waits for batches that are under way; the counter has later ones refused.
+func (s *Sink) Hold(ctx context.Context, repair string, id change.TableID, keys []change.Key, lease time.Duration) error {
+	texts := keyTexts(keys)
+	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		if err := s.lockTable(ctx, tx, id); err != nil {
+			return err
+		}
+		t, err := s.table(ctx, tx, id)
+		if err != nil {
+			return err
+		}
+		if t.State != sink.Streaming {
+			return fault.Permanent(sink.CodeNotStreaming, nil, "wait until it streams", "table %s is %s", id, t.State)
+		}
+		args := []any{s.pipeline, repair, id.String(), texts, lease.Seconds()}
+		fresh, err := tx.Exec(ctx, `UPDATE syncline.repairs SET state = 'quarantined', updated_at = now() WHERE`+ofKeys+` AND state = 'suspected'`, args[:4]...)
+		if err != nil {
+			return err
+		}
+		all, err := tx.Exec(ctx, `UPDATE syncline.repairs SET lease_until = now() + make_interval(secs => $5) WHERE`+ofKeys+` AND held`, args...)
+		if err != nil {
+			return err
+		}
+		if all.RowsAffected() < int64(len(keys)) {
+			return notHeld(id, repair)
+		}
+		if fresh.RowsAffected() == 0 {
+			return nil
+		}
+		return s.raiseHolds(ctx, tx, id)
+	})
+	var pe *pgconn.PgError
+	if errors.As(err, &pe) && pe.ConstraintName == "repairs_held" {
+		err = fault.Transient(sink.CodeHeld, nil, "another repair holds keys of table %s", id)
+	}
+	return s.wrap(ctx, err, "hold keys of table %s", id)
+}
+
+func (s *Sink) raiseHolds(ctx context.Context, tx pgx.Tx, id change.TableID) error {
+	_, err := tx.Exec(ctx, "UPDATE syncline.tables SET holds = holds + 1, updated_at = now() WHERE pipeline = $1 AND source_table = $2", s.pipeline, id.String())
+	return err
+}
+
+// LetGo sets keys that the repair holds to Releasing, with a reason if they failed.
+func (s *Sink) LetGo(ctx context.Context, repair string, id change.TableID, failed map[change.Key]string, keys []change.Key) error {
+	texts, reasons := keyTexts(keys), make([]string, len(keys))
+	for i, k := range keys {
+		reasons[i] = failed[k]
+	}
+	for k, why := range failed {
+		if !slices.Contains(keys, k) {
+			texts, reasons = append(texts, k.String()), append(reasons, why)
+		}
+	}
+	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		if err := s.lockTable(ctx, tx, id); err != nil {
+			return err
+		}
+		tag, err := tx.Exec(ctx, `UPDATE syncline.repairs r SET state = 'releasing', reason = CASE WHEN u.reason = '' THEN r.reason ELSE u.reason END, updated_at = now()
+			FROM unnest($4::text[], $5::text[]) AS u (key, reason)
+			WHERE r.pipeline = $1 AND r.repair = $2 AND r.source_table = $3 AND md5(r.key) = md5(u.key) AND r.held AND r.state <> 'releasing'`,
+			s.pipeline, repair, id.String(), texts, reasons)
+		if err != nil || tag.RowsAffected() == 0 {
+			return err
+		}
+		return s.raiseHolds(ctx, tx, id)
+	})
+	return s.wrap(ctx, err, "let go keys of table %s", id)
+}
+
+// Holds returns the keys of a table that are held.
+func (s *Sink) Holds(ctx context.Context, id change.TableID) ([]sink.Hold, error) {
+	rows, err := s.pool.Query(ctx, `SELECT key, repair, state, epoch, lsn::text, ordinal, snapshot, lease_until <= now(), reason
+		FROM syncline.repairs WHERE pipeline = $1 AND source_table = $2 AND held ORDER BY key COLLATE "C"`, s.pipeline, id.String())
+	if err != nil {
+		return nil, s.wrap(ctx, err, "read the held keys of table %s", id)
+	}
+	hs, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (h sink.Hold, err error) {
+		var key, state, lsn, snapshot string
+		var epoch, ordinal int64
+		if err = row.Scan(&key, &h.Repair, &state, &epoch, &lsn, &ordinal, &snapshot, &h.Lapsed, &h.Reason); err != nil {
+			return h, err
+		}
+		h.State = sink.RepairState(state)
+		h.Key, h.At, h.Snapshot, err = heldAt(key, epoch, lsn, ordinal, snapshot)
+		return h, err
+	})
+	return hs, s.wrap(ctx, err, "read the held keys of table %s", id)
+}
+
+// Letters returns the open dead letters of the keys, by position.
+func (s *Sink) Letters(ctx context.Context, id change.TableID, keys []change.Key) ([]sink.DeadLetter, error) {
+	rows, err := s.pool.Query(ctx, `SELECT key, partition, "offset", epoch, lsn::text, ordinal, code, reason, payload FROM syncline.dead_letters
+		WHERE pipeline = $1 AND source_table = $2 AND key = ANY ($3) AND resolved_at IS NULL ORDER BY epoch, lsn, ordinal`, s.pipeline, id.String(), keyTexts(keys))
+	if err != nil {
+		return nil, s.wrap(ctx, err, "read the dead letters of table %s", id)
+	}
+	ds, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (d sink.DeadLetter, err error) {
+		var key, lsn, code string
+		var epoch, ordinal int64
+		if err = row.Scan(&key, &d.N, &d.Offset, &epoch, &lsn, &ordinal, &code, &d.Reason, &d.Payload); err != nil {
+			return d, err
+		}
+		d.Table, d.Code = id, fault.Code(code)
+		d.Key, d.Pos, _, err = heldAt(key, epoch, lsn, ordinal, "")
+		return d, err
+	})
+	return ds, s.wrap(ctx, err, "read the dead letters of table %s", id)
+}
+
+// ForgetRepairs removes those that hold no key, but for the newest.
+func (s *Sink) ForgetRepairs(ctx context.Context, keep int) error {
+	_, err := s.pool.Exec(ctx, `DELETE FROM syncline.repairs WHERE pipeline = $1 AND repair NOT IN (
+		SELECT repair FROM syncline.repairs WHERE pipeline = $1 GROUP BY repair ORDER BY max(planned_at) DESC, repair DESC LIMIT $2)
+		AND repair NOT IN (SELECT repair FROM syncline.repairs WHERE pipeline = $1 AND held)`, s.pipeline, max(keep, 0))
+	return s.wrap(ctx, err, "forget older repairs")
+}
+
+const (
+	settledSQL = `UPDATE syncline.dead_letters d SET resolved_at = now(), resolution = 'repaired'
+FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[]) AS a (t, n, e, l, o)
+WHERE d.pipeline = $1 AND d.source_table = a.t AND d.partition = a.n::int AND d.epoch = a.e::bigint AND d.lsn = a.l::pg_lsn AND d.ordinal = a.o::bigint AND d.resolved_at IS NULL`
+	releasedSQL = "SELECT syncline.release_keys($1, $2::text[], $3::text[], $4::text[], $5::text[])"
+)
+
+// sendReleased sends what a batch says of keys that repairs let go.
+func sendReleased(p *pipeline, pipe string, b *sink.Batch) {
+	if len(b.Settled) > 0 {
+		var a [5]textArray
+		for i := range a {
+			a[i].reset()
+		}
+		for _, d := range b.Settled {
+			addAll(a[:], d.Table.String(), strconv.Itoa(d.N), strconv.FormatUint(uint64(d.Pos.Epoch), 10), d.Pos.Commit.String(), strconv.FormatUint(uint64(d.Pos.Ordinal), 10))
+		}
+		p.query(settledSQL, append([][]byte{[]byte(pipe)}, allBytes(a[:])...), []int16{0, 1, 1, 1, 1, 1})
+	}
+	if len(b.Released) > 0 {
+		var a [4]textArray
+		for i := range a {
+			a[i].reset()
+		}
+		for _, r := range b.Released {
+			addAll(a[:], r.Table.String(), r.Repair, r.Key.String(), r.Reason)
+		}
+		p.query(releasedSQL, append([][]byte{[]byte(pipe)}, allBytes(a[:])...), []int16{0, 1, 1, 1, 1})
+	}
+}
