@@ -164,7 +164,7 @@ func (a *Activities) VerifyTable(ctx context.Context, in contract.VerifyTask) (o
 		}
 		res, err := verify.Table(ctx, srv, side, sk, verify.Subject{Schema: t.Schema, Options: t.Options, Where: in.Where}, verify.Options{
 			RowsPerSecond: in.RowsPerSecond,
-			Done: func(_ []string, r *verify.Result) error {
+			Done: func(_ verify.Place, r *verify.Result) error {
 				so.Store(&contract.VerifyProgress{Sink: in.Sink.Name, Table: in.Table, Rows: r.Rows, Parts: r.Parts, Suspects: r.Suspects, Findings: len(r.Findings)})
 				return nil
 			},
