@@ -262,6 +262,7 @@ type Loaded struct {
 // Sink is one pipeline's view of a sink.
 type Sink interface {
 	Findings
+	Walks
 	// Init creates or migrates the ledger.
 	Init(ctx context.Context) error
 	// Check reports what a plan should say of the table: whether it exists, fits, has rows.

@@ -127,17 +127,18 @@ const (
 
 // Result of a walk.
 type Result struct {
-	Verdict   Verdict
-	Reason    string // why it is inconclusive
-	From, To  change.LSN
-	Rows      int64 // of the source
-	Parts     int
-	Differing int // parts whose sums were not equal at once
-	Suspects  int // keys that were looked at one by one
-	Unsettled int // of these, keys that never stood still
-	Findings  []sink.Finding
-	More      bool     // the walk ended at MaxFindings
-	Apart     []string // columns that were not compared
+	Verdict   Verdict        `json:"verdict,omitempty"`
+	Reason    string         `json:"reason,omitempty"` // why it is inconclusive
+	From      change.LSN     `json:"from"`
+	To        change.LSN     `json:"to"`
+	Rows      int64          `json:"rows"` // of the source
+	Parts     int            `json:"parts"`
+	Differing int            `json:"differing"`       // parts whose sums were not equal at once
+	Suspects  int            `json:"suspects"`        // keys that were looked at one by one
+	Unsettled int            `json:"unsettled"`       // of these, keys that never stood still
+	Findings  []sink.Finding `json:"-"`               // their keys are row data
+	More      bool           `json:"more,omitempty"`  // the walk ended at MaxFindings
+	Apart     []string       `json:"apart,omitempty"` // columns that were not compared
 }
 
 // add takes in what a part adds.

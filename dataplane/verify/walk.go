@@ -111,7 +111,7 @@ func (w *walk) begin(ctx context.Context) (ordered bool, err error) {
 	if w.t.Forms, ordered, err = w.snk.Forms(ctx, w.t); err != nil {
 		return false, err
 	}
-	if at := &w.o.From; at.After != nil && !ordered || at.Slices > 0 && ordered {
+	if at := &w.o.From; at.After != nil && (!ordered || len(at.After) != len(w.t.Schema.Key)) || at.Slices > 0 && ordered {
 		w.o.From, w.o.So = Place{}, nil // it was walked in another way
 	}
 	if so := w.o.So; so != nil {

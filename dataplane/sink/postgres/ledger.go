@@ -10,7 +10,7 @@ import (
 )
 
 // migrations are applied in order, each once, and never changed after a release.
-var migrations = []string{ledgerV1, ledgerV2, ledgerV3, ledgerV4}
+var migrations = []string{ledgerV1, ledgerV2, ledgerV3, ledgerV4, ledgerV5}
 
 // Positions are three columns, so that SQL can read, compare and subtract them.
 const ledgerV2 = `
@@ -38,6 +38,20 @@ CREATE TABLE syncline.findings (
 );
 CREATE UNIQUE INDEX findings_once ON syncline.findings (pipeline, run, source_table, md5(key));
 COMMENT ON TABLE syncline.findings IS 'rows that a verification (run) confirmed to differ, in which columns, once the sink had passed lsn';
+`
+
+const ledgerV5 = `
+CREATE TABLE syncline.verifications (
+	pipeline     text   NOT NULL,
+	source_table text   NOT NULL,
+	run          text   NOT NULL,
+	epoch        bigint NOT NULL,
+	state        json   NOT NULL,
+	offsets      bigint[],
+	saved_at     timestamptz NOT NULL,
+	PRIMARY KEY (pipeline, source_table, run)
+) WITH (fillfactor = 50);
+COMMENT ON TABLE syncline.verifications IS 'how far a verification (run) has come; offsets, by partition, are set when it has ended: what the log had before them is verified';
 `
 
 const ledgerV1 = `
