@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"syncline/dataplane/change"
@@ -17,6 +18,32 @@ type Subject struct {
 	Options sink.TableOptions
 	Where   string        // the table's row filter at the source
 	Forms   []digest.Form // per column
+	Kept    *Kept         // by the sink, for the walk; nil: it keeps nothing
+}
+
+// Kept is what a sink has found out of a table, and need not again for each statement.
+type Kept struct {
+	mu sync.Mutex
+	v  any
+}
+
+// Get returns what was set last.
+func (k *Kept) Get() any {
+	if k == nil {
+		return nil
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.v
+}
+
+// Set keeps v until the walk ends, or something else is set.
+func (k *Kept) Set(v any) {
+	if k != nil {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		k.v = v
+	}
 }
 
 // Row is a row as one side has it.

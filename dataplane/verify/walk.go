@@ -65,6 +65,7 @@ type part struct {
 
 func newWalk(src Source, snk Sink, led Ledger, t *Subject, o Options) *walk {
 	o.defaults()
+	t.Kept = &Kept{}
 	w := &walk{src: src, snk: snk, led: led, t: t, o: o, found: map[change.Key]bool{},
 		room: make(turns, o.Ahead), source: make(turns, 1), sink: make(turns, atSinkAtOnce),
 		suspecting: make(turns, suspectsAtOnce), confirming: make(turns, confirmingAtOnce)}
