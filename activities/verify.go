@@ -140,14 +140,12 @@ func didYouMean(name string, names []string) string {
 	return ""
 }
 
-// VerifyTable compares a table at a sink with the source. It only reads, and what it
-// records of a run may be recorded again: an attempt that ends by an error that may
-// pass is followed by one that begins with the first row.
+// VerifyTable compares a table at a sink with the source. It reads both, and writes to
+// the sink's ledger alone: an attempt goes on from where the one before it was then.
 func (a *Activities) VerifyTable(ctx context.Context, in contract.VerifyTask) (out contract.TableVerdict, err error) {
 	var so atomic.Pointer[contract.VerifyProgress]
 	so.Store(&contract.VerifyProgress{Sink: in.Sink.Name, Table: in.Table})
 	err = long(ctx, func() any { return so.Load() }, func(ctx context.Context) error {
-		begun := time.Now()
 		srv, sk, err := a.ends(ctx, in.TableTask)
 		if err != nil {
 			return err
@@ -158,17 +156,35 @@ func (a *Activities) VerifyTable(ctx context.Context, in contract.VerifyTask) (o
 		if !ok {
 			return fault.Permanent("SinkType", nil, "use postgres or clickhouse", "sink %s cannot be verified", in.Sink.Name)
 		}
+		// The ledger of a pipeline that an older release has set up has no room for it yet.
+		if err := sk.Init(ctx); err != nil {
+			return err
+		}
 		t, err := sk.Table(ctx, in.Table)
 		if err != nil {
 			return err
 		}
-		res, err := verify.Table(ctx, srv, side, sk, verify.Subject{Schema: t.Schema, Options: t.Options, Where: in.Where}, verify.Options{
-			RowsPerSecond: in.RowsPerSecond,
-			Done: func(_ []string, r *verify.Result) error {
-				so.Store(&contract.VerifyProgress{Sink: in.Sink.Name, Table: in.Table, Rows: r.Rows, Parts: r.Parts, Suspects: r.Suspects, Findings: len(r.Findings)})
-				return nil
-			},
-		})
+		k := &keeper{ledger: sk, run: in.Run, table: &t}
+		if err := k.load(ctx); err != nil {
+			return err
+		}
+		tell := func(r *verify.Result) {
+			so.Store(&contract.VerifyProgress{Sink: in.Sink.Name, Table: in.Table, Rows: r.Rows, Parts: r.Parts, Suspects: r.Suspects, Findings: len(r.Findings)})
+		}
+		log := a.logger(ctx, in.Pipeline)
+		o := verify.Options{From: k.state.Place, So: k.so, RowsPerSecond: in.RowsPerSecond}
+		if k.so != nil {
+			tell(k.so)
+			log.Info("verification goes on", zap.String("sink", in.Sink.Name), zap.Stringer("table", in.Table), zap.Int64("rows", k.so.Rows), zap.Int("parts", k.so.Parts))
+		}
+		o.Done = func(at verify.Place, r *verify.Result) error {
+			tell(r)
+			if err := k.done(ctx, at, r); err != nil { // the next one may be recorded, and then holds this one
+				log.Warn("progress of a verification is not recorded", zap.Stringer("table", in.Table), zap.Error(err))
+			}
+			return ctx.Err()
+		}
+		res, err := verify.Table(ctx, srv, side, sk, verify.Subject{Schema: t.Schema, Options: t.Options, Where: in.Where}, o)
 		if err != nil {
 			if ctx.Err() != nil || fault.Retryable(err) || len(res.Findings) == 0 {
 				return err
@@ -176,16 +192,10 @@ func (a *Activities) VerifyTable(ctx context.Context, in contract.VerifyTask) (o
 			// What is confirmed stays true, although the rest cannot be read.
 			res.Reason = secrets.Redact(err.Error())
 		}
-		if len(res.Findings) > 0 {
-			// The ledger of a pipeline that an older release has set up has no room for them yet.
-			if err := sk.Init(ctx); err != nil {
-				return err
-			}
-			if err := sk.RecordFindings(ctx, in.Run, in.Table, res.Findings); err != nil {
-				return err
-			}
+		if err := k.end(ctx, &res); err != nil {
+			return err
 		}
-		out = verdictOf(in, &res, time.Since(begun))
+		out = verdictOf(in, &res, k.took())
 		a.verified(in.Pipeline, in.Run, &out)
 		return nil
 	})

@@ -98,8 +98,7 @@ func work(ctx workflow.Context, summary string) workflow.Context {
 }
 
 // verifying is for the verification of a table, which may be told to take days. One
-// that fails for minutes ends without a verdict, so that the others get theirs; it
-// begins anew with each attempt.
+// that fails for minutes ends without a verdict, so that the others get theirs.
 func verifying(ctx workflow.Context, summary string) workflow.Context {
 	o := workflow.GetActivityOptions(work(ctx, summary))
 	o.StartToCloseTimeout = longRun

@@ -67,7 +67,7 @@ type VerifyTask struct {
 type VerifyProgress struct {
 	Sink     string         `json:"sink"`
 	Table    change.TableID `json:"table"`
-	Rows     int64          `json:"rows"` // compared so far, in this attempt
+	Rows     int64          `json:"rows"` // compared so far
 	Parts    int            `json:"parts"`
 	Suspects int            `json:"suspects"`
 	Findings int            `json:"findings"`

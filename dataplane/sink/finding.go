@@ -22,6 +22,7 @@ type Findings interface {
 	RecordFindings(ctx context.Context, run string, table change.TableID, fs []Finding) error
 	// Findings returns what a run has confirmed of a table, ordered by key.
 	Findings(ctx context.Context, run string, table change.TableID) ([]Finding, error)
-	// ForgetFindings removes those of all runs but the newest so many, by when they were recorded.
+	// ForgetFindings removes those of all runs but the newest so many, by when they were
+	// recorded, and in the same way the walks, but for the last of each table that has offsets.
 	ForgetFindings(ctx context.Context, keep int) error
 }

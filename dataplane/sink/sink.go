@@ -278,6 +278,7 @@ type Loaded struct {
 type Sink interface {
 	Findings
 	Repairs
+	Walks
 	// Init creates or migrates the ledger.
 	Init(ctx context.Context) error
 	// Check reports what a plan should say of the table: whether it exists, fits, has rows.

@@ -3,8 +3,13 @@ package verify
 import (
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"slices"
+	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"syncline/dataplane/change"
 	"syncline/dataplane/digest"
@@ -21,28 +26,103 @@ const (
 	lastPause  = time.Second
 )
 
-// confirm looks at suspects one by one.
-func (w *walk) confirm(ctx context.Context, suspects []change.Key) error {
+// settle finds the keys of a part that differ.
+func (w *walk) settle(ctx context.Context, p *part) error {
+	keys, err := w.suspects(ctx, p.scope)
+	if err != nil {
+		return err
+	}
+	p.res.Suspects = len(keys)
+	return w.confirm(ctx, keys, &p.res)
+}
+
+// suspects are the keys of a part that the two sides do not have alike.
+func (w *walk) suspects(ctx context.Context, s digest.Scope) ([]change.Key, error) {
+	if err := w.suspecting.take(ctx); err != nil {
+		return nil, err
+	}
+	defer w.suspecting.give()
+	// A part may have grown since it was measured, at either side.
+	bound := 4 * w.o.MaxRows
+	want := map[change.Key]digest.Digest{}
+	var at change.LSN
+	err := w.atSource(ctx, &at, func() error {
+		return w.src.Keys(ctx, w.t, s, func(k change.Key, d digest.Digest) error {
+			if want[k] = d; len(want) > bound {
+				return &inconclusive{fmt.Sprintf("a part has more than %d rows", bound)}
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	var out []change.Key
+	seen := map[change.Key]bool{}
+	err = w.atSink(ctx, at, func() error {
+		return w.snk.Keys(ctx, w.t, s, func(k change.Key, d digest.Digest) error {
+			if seen[k] || want[k] != d {
+				out = append(out, k)
+			}
+			if seen[k] = true; len(out) > bound {
+				return errEnough // the sink has far more rows there than the source
+			}
+			return nil
+		})
+	})
+	if err != nil && !errors.Is(err, errEnough) {
+		return nil, err
+	}
+	for k := range want {
+		if !seen[k] {
+			out = append(out, k)
+		}
+	}
+	return out, nil
+}
+
+// confirm looks at suspects one by one, and adds to res what it finds.
+func (w *walk) confirm(ctx context.Context, suspects []change.Key, res *Result) error {
+	var mu sync.Mutex
+	g, chunks := errgroup.WithContext(ctx)
 	for keys := range slices.Chunk(dedupe(suspects), confirmKeys) {
-		seen := map[change.Key]shown{}
-		pause := firstPause
-		for round := 0; len(keys) > 0; round++ {
-			if round == w.o.Rounds {
-				w.res.Unsettled += len(keys)
-				break
+		if w.confirming.take(chunks) != nil {
+			break
+		}
+		g.Go(func() error {
+			defer w.confirming.give()
+			var found Result
+			err := w.rounds(chunks, keys, &found)
+			mu.Lock()
+			defer mu.Unlock()
+			res.add(&found)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return ctx.Err() // which may have kept chunks from beginning
+}
+
+func (w *walk) rounds(ctx context.Context, keys []change.Key, res *Result) (err error) {
+	seen := map[change.Key]shown{}
+	pause := firstPause
+	for round := 0; len(keys) > 0; round++ {
+		if round == w.o.Rounds {
+			res.Unsettled += len(keys)
+			break
+		}
+		if round > 1 {
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+				return ctx.Err()
 			}
-			if round > 1 {
-				select {
-				case <-time.After(pause):
-				case <-ctx.Done():
-					return ctx.Err()
-				}
-				pause = min(2*pause, lastPause)
-			}
-			var err error
-			if keys, err = w.round(ctx, keys, seen); err != nil {
-				return err
-			}
+			pause = min(2*pause, lastPause)
+		}
+		if keys, err = w.round(ctx, keys, seen, res); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -59,21 +139,23 @@ func dedupe(keys []change.Key) []change.Key {
 }
 
 // round compares the keys once and returns those that need another round.
-func (w *walk) round(ctx context.Context, keys []change.Key, seen map[change.Key]shown) ([]change.Key, error) {
-	before, err := w.read(ctx, w.src, keys)
-	if err != nil {
+func (w *walk) round(ctx context.Context, keys []change.Key, seen map[change.Key]shown, res *Result) ([]change.Key, error) {
+	var at change.LSN
+	var before, have, after map[change.Key][]Row
+	read := func(s Side, into *map[change.Key][]Row) func() error {
+		return func() error {
+			rows, err := s.Read(ctx, w.t, keys)
+			*into = byKey(rows)
+			return err
+		}
+	}
+	if err := w.atSource(ctx, &at, read(w.src, &before)); err != nil {
 		return nil, err
 	}
-	at, err := w.fence(ctx)
-	if err != nil {
+	if err := w.atSink(ctx, at, read(w.snk, &have)); err != nil {
 		return nil, err
 	}
-	have, err := w.read(ctx, w.snk, keys)
-	if err != nil {
-		return nil, err
-	}
-	after, err := w.read(ctx, w.src, keys)
-	if err != nil {
+	if err := w.atSource(ctx, nil, read(w.src, &after)); err != nil {
 		return nil, err
 	}
 	var again []change.Key
@@ -98,21 +180,34 @@ func (w *walk) round(ctx context.Context, keys []change.Key, seen map[change.Key
 			continue
 		}
 		f.At = at
-		if len(w.res.Findings) >= w.o.MaxFindings {
-			return nil, errEnough
+		if err := w.find(f, res); err != nil {
+			return nil, err
 		}
-		w.res.Findings = append(w.res.Findings, f)
 	}
 	return again, nil
 }
 
-func (w *walk) read(ctx context.Context, s Side, keys []change.Key) (map[change.Key][]Row, error) {
-	rows, err := s.Read(ctx, w.t, keys)
+// find adds a finding, unless there are enough or it is known.
+func (w *walk) find(f sink.Finding, res *Result) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case w.found[f.Key]:
+		return nil
+	case len(w.found) >= w.o.MaxFindings:
+		return errEnough
+	}
+	w.found[f.Key] = true
+	res.Findings = append(res.Findings, f)
+	return nil
+}
+
+func byKey(rows []Row) map[change.Key][]Row {
 	out := make(map[change.Key][]Row, len(rows))
 	for _, r := range rows {
 		out[r.Key] = append(out[r.Key], r)
 	}
-	return out, err
+	return out
 }
 
 func (w *walk) compare(k change.Key, want, have []Row) (f sink.Finding, differs bool) {

@@ -9,6 +9,11 @@
 // end it. Otherwise both give keys with digests, and keys that differ are suspects:
 // most of them were written to meanwhile.
 //
+// The source goes on with the next parts, up to Options.Ahead of them, while others
+// wait for the sink: what a walk takes is not the sink's lag times the parts. The
+// source has one statement at a time, the sink a few, and the ledger is asked by one
+// for all that wait.
+//
 // A suspect is confirmed by position, not by sleep: read the source's row and a
 // position, wait until the ledger has passed it, read the sink's row, read the source's
 // row again. If the source did not change meanwhile, the two are compared; if it did,

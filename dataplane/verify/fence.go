@@ -4,77 +4,166 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
+	"sync"
 	"time"
 
 	"syncline/dataplane/change"
 	"syncline/dataplane/sink"
 )
 
-// fence takes a position of the source and waits until the table's ledger has
-// passed it.
-func (w *walk) fence(ctx context.Context) (change.LSN, error) {
-	at, err := w.src.Position(ctx)
-	if err != nil {
-		return 0, err
+// How often the ledger is asked while somebody waits.
+const (
+	firstPoll = 5 * time.Millisecond
+	lastPoll  = 250 * time.Millisecond
+)
+
+// fence lets those go on whose positions a table's ledger has passed. However many
+// wait, one asks.
+type fence struct {
+	led   Ledger
+	table change.TableID
+	bound time.Duration // that one may wait
+	wake  chan struct{}
+
+	mu      sync.Mutex
+	waiting []*waiter
+	last    standing
+}
+
+type waiter struct {
+	at    change.LSN
+	ended chan error
+}
+
+// pass waits until the ledger has passed a position.
+func (f *fence) pass(ctx context.Context, at change.LSN) error {
+	w := &waiter{at, make(chan error, 1)}
+	f.mu.Lock()
+	f.waiting = append(f.waiting, w)
+	f.mu.Unlock()
+	select {
+	case f.wake <- struct{}{}:
+	default:
 	}
-	bounded, cancel := context.WithTimeout(ctx, w.o.Fence)
-	defer cancel()
-	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 250*time.Millisecond) {
-		behind, err := Behind(bounded, w.led, w.t.Schema.Table, at)
-		if ctx.Err() != nil {
-			return at, ctx.Err()
-		}
-		if bounded.Err() == nil && err != nil {
-			return at, err
-		}
-		if err == nil && behind == "" {
-			return at, nil
-		}
+	late := time.NewTimer(f.bound)
+	defer late.Stop()
+	select {
+	case err := <-w.ended:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-late.C:
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return &inconclusive{fmt.Sprintf("the sink was not at %s within %s: %s", at, f.bound, f.last.behind(at))}
+	}
+}
+
+// poll asks the ledger while somebody waits, until ctx ends.
+func (f *fence) poll(ctx context.Context) {
+	for {
 		select {
-		case <-time.After(pause):
-		case <-bounded.Done():
-			if ctx.Err() != nil {
-				return at, ctx.Err()
+		case <-f.wake:
+		case <-ctx.Done():
+			return
+		}
+		for pause := firstPoll; ; pause = min(2*pause, lastPoll) {
+			s, err := look(ctx, f.led, f.table)
+			passed, left := f.tell(s, err)
+			if left == 0 {
+				break
 			}
-			return at, &inconclusive{fmt.Sprintf("the sink was not at %s within %s: %s", at, w.o.Fence, behind)}
+			if passed {
+				pause = firstPoll
+			}
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+				return
+			}
 		}
 	}
+}
+
+// tell ends the wait of those that need not any more.
+func (f *fence) tell(s standing, err error) (passed bool, left int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	had := len(f.waiting)
+	f.last = s
+	f.waiting = slices.DeleteFunc(f.waiting, func(w *waiter) bool {
+		if err == nil && s.behind(w.at) != "" {
+			return false
+		}
+		w.ended <- err
+		return true
+	})
+	return len(f.waiting) < had, len(f.waiting)
+}
+
+// standing is what a ledger says of a table at one moment.
+type standing struct {
+	why    string            // no position has taken effect
+	loaded change.LSN        // the highest that the load saw
+	marks  []change.Position // of the partitions
+}
+
+func look(ctx context.Context, led Ledger, id change.TableID) (s standing, err error) {
+	t, err := led.Table(ctx, id)
+	if err != nil {
+		return s, err
+	}
+	switch {
+	case t.State == sink.Gated:
+		s.why = "it is gated: " + t.Reason
+	case t.State != sink.Streaming:
+		s.why = fmt.Sprintf("it is %s", t.State)
+	case t.Partitions == 0:
+		s.why = "it has no partitions"
+	}
+	if s.why != "" {
+		return s, nil
+	}
+	marks, err := led.Watermarks(ctx)
+	if err != nil {
+		return s, err
+	}
+	s.loaded, s.marks = t.LoadedTo, make([]change.Position, t.Partitions)
+	for _, m := range marks {
+		if m.Table == id && m.N < len(s.marks) {
+			s.marks[m.N] = m.Pos
+		}
+	}
+	return s, nil
+}
+
+// behind says what has not taken effect up to a position of the source; "" if all has.
+func (s *standing) behind(at change.LSN) string {
+	switch {
+	case s.why != "":
+		return s.why
+	case s.marks == nil:
+		return "its ledger did not answer"
+	}
+	// A partition that follows progress records stops one short of a position: at the
+	// highest ordinal of the LSN before it.
+	need := max(at, s.loaded+1)
+	for n, pos := range s.marks {
+		// A reload raises the epoch of rows, not of the log that watermarks follow.
+		if pos.Before(change.Position{Epoch: pos.Epoch, Commit: need - 1, Ordinal: math.MaxUint32}) {
+			return fmt.Sprintf("partition %d is at %s", n, pos)
+		}
+	}
+	return ""
 }
 
 // Behind says what of a table has not taken effect at the sink up to a position of
 // the source; "" if all has.
 func Behind(ctx context.Context, led Ledger, id change.TableID, at change.LSN) (string, error) {
-	t, err := led.Table(ctx, id)
+	s, err := look(ctx, led, id)
 	if err != nil {
 		return "", err
 	}
-	switch {
-	case t.State == sink.Gated:
-		return "it is gated: " + t.Reason, nil
-	case t.State != sink.Streaming:
-		return fmt.Sprintf("it is %s", t.State), nil
-	case t.Partitions == 0:
-		return "it has no partitions", nil
-	}
-	marks, err := led.Watermarks(ctx)
-	if err != nil {
-		return "", err
-	}
-	have := map[int]change.Position{}
-	for _, m := range marks {
-		if m.Table == id {
-			have[m.N] = m.Pos
-		}
-	}
-	// A partition that follows progress records stops one short of a position: at the
-	// highest ordinal of the LSN before it.
-	need := max(at, t.LoadedTo+1)
-	for n := range t.Partitions {
-		// A reload raises the epoch of rows, not of the log that watermarks follow.
-		pos := have[n]
-		if pos.Before(change.Position{Epoch: pos.Epoch, Commit: need - 1, Ordinal: math.MaxUint32}) {
-			return fmt.Sprintf("partition %d is at %s", n, pos), nil
-		}
-	}
-	return "", nil
+	return s.behind(at), nil
 }

@@ -2,13 +2,18 @@ package verify
 
 import (
 	"context"
+	"crypto/md5"
+	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/fnv"
+	"maps"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,15 +28,24 @@ import (
 // world is a source that is written to, and a sink that follows it, in memory.
 // Whatever is asked of either, something happens first.
 type world struct {
-	t       *rapid.T
+	mu      sync.Mutex
+	rnd     *rand.Rand // rapid draws for one goroutine alone
 	now     map[int]string
 	log     []write // position n is that of the write before it
 	applied int
 	copy    map[int]string // what the sink has without the planted errors
 	planted map[int]*string
-	busy    bool // whether the source is written to
-	stuck   bool // whether the sink follows
-	wide    int  // keys from 0 on that are written to
+	busy    bool       // whether the source is written to
+	stuck   bool       // whether the sink follows
+	wide    int        // keys from 0 on that are written to
+	cuts    [][]string // ends of parts, as they were asked for
+	reading atomic.Int64
+}
+
+func newWorld(t *rapid.T) *world { return seeded(rapid.Uint64().Draw(t, "seed")) }
+
+func seeded(seed uint64) *world {
+	return &world{rnd: rand.New(rand.NewPCG(seed, 0)), now: map[int]string{}, copy: map[int]string{}, planted: map[int]*string{}}
 }
 
 type write struct {
@@ -45,12 +59,13 @@ var schema = &change.Schema{
 	Key:     []int{0},
 }
 
+// happen is called with mu held.
 func (w *world) happen() {
 	if w.busy {
-		for range rapid.IntRange(0, 3).Draw(w.t, "writes") {
-			k := rapid.IntRange(0, w.wide-1).Draw(w.t, "key")
+		for range w.rnd.IntN(4) {
+			k := w.rnd.IntN(w.wide)
 			var v *string
-			if rapid.IntRange(0, 3).Draw(w.t, "delete") > 0 {
+			if w.rnd.IntN(4) > 0 {
 				s := "v" + strconv.Itoa(len(w.log))
 				v = &s
 				w.now[k] = s
@@ -75,16 +90,22 @@ func (w *world) happen() {
 }
 
 func (w *world) Position(context.Context) (change.LSN, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.happen()
 	return change.LSN(len(w.log) + 1), nil
 }
 
 func (w *world) Table(context.Context, change.TableID) (sink.Table, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.happen()
 	return sink.Table{ID: schema.Table, State: sink.Streaming, Partitions: 1}, nil
 }
 
 func (w *world) Watermarks(context.Context) ([]sink.Watermark, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	return []sink.Watermark{{Partition: sink.Partition{Table: schema.Table}, Pos: change.Position{Epoch: 1, Commit: change.LSN(w.applied), Ordinal: math.MaxUint32}}}, nil
 }
 
@@ -118,9 +139,23 @@ func (s side) rows() map[int]string {
 	return out
 }
 
+// enter notes that a statement is under way. At the source there is one at a time.
+func (s side) enter() (leave func()) {
+	if s.sink {
+		return func() {}
+	}
+	if n := s.reading.Add(1); n > 1 {
+		panic(fmt.Sprintf("%d statements at the source", n))
+	}
+	time.Sleep(time.Millisecond)
+	return func() { s.reading.Add(-1) }
+}
+
 func (s side) in(p digest.Scope) (keys []int, rows map[int]string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.happen()
-	rows = s.rows()
+	rows = maps.Clone(s.rows())
 	bound := func(k []string, none int) int {
 		if k == nil {
 			return none
@@ -138,12 +173,12 @@ func (s side) in(p digest.Scope) (keys []int, rows map[int]string) {
 }
 
 func (s side) Sum(_ context.Context, _ *Subject, p digest.Scope) (digest.Sum, error) {
+	defer s.enter()()
 	keys, rows := s.in(p)
 	var sum uint64
 	for _, k := range keys {
-		h := fnv.New32a()
-		fmt.Fprint(h, k, rows[k])
-		sum += uint64(h.Sum32())
+		h := md5.Sum(fmt.Append(nil, k, rows[k])) // sums of weaker hashes are equal now and then
+		sum += binary.BigEndian.Uint64(h[:])
 	}
 	return digest.Sum{Rows: int64(len(keys)), A: fmt.Sprint(sum)}, nil
 }
@@ -157,6 +192,7 @@ func keyOf(k int) change.Key {
 }
 
 func (s side) Keys(_ context.Context, _ *Subject, p digest.Scope, each func(change.Key, digest.Digest) error) error {
+	defer s.enter()()
 	keys, rows := s.in(p)
 	for _, k := range keys {
 		if err := each(keyOf(k), digest.Digest(rows[k])); err != nil {
@@ -167,6 +203,9 @@ func (s side) Keys(_ context.Context, _ *Subject, p digest.Scope, each func(chan
 }
 
 func (s side) Read(_ context.Context, _ *Subject, keys []change.Key) (out []Row, err error) {
+	defer s.enter()()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.happen()
 	rows := s.rows()
 	for _, key := range keys {
@@ -193,11 +232,16 @@ func (s side) Read(_ context.Context, _ *Subject, keys []change.Key) (out []Row,
 }
 
 func (s side) Next(_ context.Context, _ *Subject, after []string, rows int) ([]string, error) {
+	defer s.enter()()
 	keys, _ := s.in(digest.Scope{After: after})
-	if len(keys) < rows {
-		return nil, nil
+	var upTo []string
+	if len(keys) >= rows {
+		upTo = []string{strconv.Itoa(keys[rows-1])}
 	}
-	return []string{strconv.Itoa(keys[rows-1])}, nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cuts = append(s.cuts, upTo)
+	return upTo, nil
 }
 
 type ordered bool
@@ -211,51 +255,172 @@ func (s sinkSide) Forms(context.Context, *Subject) ([]digest.Form, bool, error) 
 	return []digest.Form{digest.Text, digest.Text}, bool(s.ordered), nil
 }
 
+// plant makes some rows wrong at the sink, and returns what is wrong with them. Rows
+// that are not to be written to any more are theirs.
+func (w *world) plant(t *rapid.T) map[change.Key]string {
+	w.busy, w.wide = true, rapid.IntRange(1, 40).Draw(t, "wide")
+	want := map[change.Key]string{}
+	for k := w.wide; k < w.wide+rapid.IntRange(0, 60).Draw(t, "still"); k++ {
+		w.now[k], w.copy[k] = "still", "still"
+		switch rapid.IntRange(0, 12).Draw(t, "error") {
+		case 0:
+			w.planted[k], want[keyOf(k)] = nil, Missing
+		case 1:
+			v := "stale"
+			w.planted[k], want[keyOf(k)] = &v, Changed
+		case 2:
+			delete(w.now, k)
+			delete(w.copy, k)
+			v := "still"
+			w.planted[k], want[keyOf(k)] = &v, Extra
+		}
+	}
+	return want
+}
+
+// exactly: what was found is what was planted.
+func exactly(t *rapid.T, res *Result, planted map[change.Key]string) {
+	want := maps.Clone(planted)
+	if v := res.Verdict; v == Equal != (len(want) == 0) || v == Inconclusive && res.Reason == "" {
+		t.Fatalf("%d errors are planted: %+v", len(want), res)
+	}
+	for _, f := range res.Findings {
+		if want[f.Key] != f.Kind || f.Kind == Changed && (len(f.Columns) != 1 || f.Columns[0] != "v") {
+			t.Fatalf("planted at %s: %q; found: %+v", f.Key, want[f.Key], f)
+		}
+		delete(want, f.Key)
+	}
+	if len(want) > 0 {
+		t.Fatalf("not found: %v; %+v", want, res)
+	}
+}
+
 // TestExactlyThePlantedErrors: whatever is written meanwhile and however far the sink
-// is behind, what is found is what was planted.
+// is behind, what is found is what was planted, also by a walk that is broken off and
+// goes on from what it told last. What it tells is without gaps.
 func TestExactlyThePlantedErrors(t *testing.T) {
 	check(t, func(t *rapid.T) {
-		w := &world{t: t, now: map[int]string{}, copy: map[int]string{}, planted: map[int]*string{}, busy: true, wide: rapid.IntRange(1, 40).Draw(t, "wide")}
-		want := map[change.Key]string{}
-		for k := w.wide; k < w.wide+rapid.IntRange(0, 60).Draw(t, "still"); k++ { // these are not written to
-			w.now[k], w.copy[k] = "still", "still"
-			switch rapid.IntRange(0, 12).Draw(t, "error") {
-			case 0:
-				w.planted[k], want[keyOf(k)] = nil, Missing
-			case 1:
-				v := "stale"
-				w.planted[k], want[keyOf(k)] = &v, Changed
-			case 2:
-				delete(w.now, k)
-				delete(w.copy, k)
-				v := "still"
-				w.planted[k], want[keyOf(k)] = &v, Extra
+		w := newWorld(t)
+		want := w.plant(t)
+		inOrder := rapid.Bool().Draw(t, "ordered")
+		src, snk := side{w, false}, sinkSide{side{w, true}, ordered(inOrder)}
+		o := Options{FirstRows: rapid.IntRange(1, 30).Draw(t, "first"), MaxRows: 30, Rounds: 1000, Ahead: rapid.IntRange(1, 20).Draw(t, "ahead")}
+		broken := errors.New("connection reset")
+		for breaks := rapid.IntRange(0, 2).Draw(t, "breaks"); ; breaks-- {
+			var told []Place
+			var last *Result
+			w.cuts = nil
+			until := rapid.IntRange(1, 5).Draw(t, "until")
+			from, so := o.From, o.So
+			o.Done = func(at Place, so *Result) error {
+				c := *so
+				c.Findings = slices.Clone(so.Findings)
+				if told, last = append(told, at), &c; breaks > 0 && len(told) == until {
+					return broken
+				}
+				return nil
 			}
-		}
-		o := Options{FirstRows: rapid.IntRange(1, 30).Draw(t, "first"), MaxRows: 30, Rounds: 1000}
-		res, err := Table(t.Context(), side{w, false}, sinkSide{side{w, true}, ordered(rapid.Bool().Draw(t, "ordered"))}, w, Subject{Schema: schema}, o)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if v := res.Verdict; v == Equal != (len(want) == 0) || v == Inconclusive && res.Reason == "" {
-			t.Fatalf("%d errors are planted: %+v", len(want), res)
-		}
-		for _, f := range res.Findings {
-			if want[f.Key] != f.Kind || f.Kind == Changed && (len(f.Columns) != 1 || f.Columns[0] != "v") {
-				t.Fatalf("planted at %s: %q; found: %+v", f.Key, want[f.Key], f)
+			res, err := Table(t.Context(), src, snk, w, Subject{Schema: schema}, o)
+			for i, at := range told {
+				switch {
+				case inOrder && (!slices.Equal(at.After, w.cuts[i]) || at.End != (w.cuts[i] == nil)),
+					!inOrder && (at.Slice != from.Slice+i+1 || at.End != (at.Slice == at.Slices)):
+					t.Fatalf("part %d of %v, from %+v: %+v", i, w.cuts, from, told)
+				}
 			}
-			delete(want, f.Key)
-		}
-		if len(want) > 0 {
-			t.Fatalf("not found: %v; %+v", want, res)
+			if so != nil && (res.From != so.From || res.Parts < so.Parts || res.Rows < so.Rows || last != nil && last.Parts != so.Parts+len(told)) {
+				t.Fatalf("went on from %+v, and came to %+v after %d parts: %+v", so, last, len(told), res)
+			}
+			if err == nil {
+				exactly(t, &res, want)
+				return
+			}
+			if !errors.Is(err, broken) {
+				t.Fatal(err)
+			}
+			o.From, o.So = told[len(told)-1], last
 		}
 	})
+}
+
+// TestAhead: the parts that wait for a sink do not wait for each other, and no more of
+// them are under way than are allowed.
+func TestAhead(t *testing.T) {
+	const late = time.Second
+	for ahead, most := range map[int]time.Duration{1: 101 * late, 10: 11 * late} {
+		synctest.Test(t, func(t *testing.T) {
+			w := seeded(1)
+			for k := range 1000 {
+				w.now[k], w.copy[k] = "v", "v"
+			}
+			begun := time.Now()
+			led := &lagging{world: w, by: late}
+			var begins, done atomic.Int64
+			o := Options{Ahead: ahead, FirstRows: 10, MaxRows: 10, Done: func(Place, *Result) error {
+				done.Add(1)
+				return nil
+			}}
+			o.Admit = func(context.Context) error {
+				if n := begins.Add(1) - done.Load(); n > int64(ahead) {
+					t.Errorf("%d parts are under way", n)
+				}
+				return nil
+			}
+			res, err := Table(t.Context(), moving{side{w, false}}, sinkSide{side{w, true}, true}, led, Subject{Schema: schema}, o)
+			if took := time.Since(begun); err != nil || res.Verdict != Equal || res.Parts != 101 || took > most+most/4 || took < most/2 {
+				t.Fatalf("%d ahead: %s, %+v, %v", ahead, took, res, err)
+			}
+			if asked := led.asked.Load(); asked > int64(60*most/late) {
+				t.Fatalf("%d ahead: the ledger was asked %d times", ahead, asked)
+			}
+		})
+	}
+}
+
+// moving is a source where something is committed before each position.
+type moving struct{ side }
+
+func (m moving) Position(ctx context.Context) (change.LSN, error) {
+	m.mu.Lock()
+	m.log = append(m.log, write{-1, nil})
+	m.mu.Unlock()
+	return m.side.Position(ctx)
+}
+
+// lagging is a ledger of a sink that comes to a position so late after the source.
+type lagging struct {
+	*world
+	by    time.Duration
+	asked atomic.Int64
+	marks []lagged
+}
+
+type lagged struct {
+	at   change.LSN
+	then time.Time
+}
+
+func (l *lagging) Position(context.Context) (change.LSN, error) { panic("a ledger has none") }
+
+func (l *lagging) Watermarks(context.Context) ([]sink.Watermark, error) {
+	l.asked.Add(1)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.marks = append(l.marks, lagged{change.LSN(len(l.log)), time.Now()})
+	pos := change.LSN(0)
+	for _, m := range l.marks {
+		if time.Since(m.then) >= l.by {
+			pos = m.at
+		}
+	}
+	return []sink.Watermark{{Partition: sink.Partition{Table: schema.Table}, Pos: change.Position{Epoch: 1, Commit: pos, Ordinal: math.MaxUint32}}}, nil
 }
 
 // TestInconclusive: what could not be told is neither equal nor different.
 func TestInconclusive(t *testing.T) {
 	still := func(t *rapid.T) *world {
-		w := &world{t: t, now: map[int]string{1: "a", 2: "b"}, copy: map[int]string{1: "a", 2: "b"}, wide: 3}
+		w := newWorld(t)
+		w.now, w.copy, w.wide = map[int]string{1: "a", 2: "b"}, map[int]string{1: "a", 2: "b"}, 3
 		w.log = []write{{1, nil}}
 		return w
 	}
@@ -309,9 +474,11 @@ func TestInconclusive(t *testing.T) {
 type restless struct{ side }
 
 func (r restless) Read(ctx context.Context, t *Subject, keys []change.Key) ([]Row, error) {
+	r.mu.Lock()
 	v := "v" + strconv.Itoa(len(r.log))
 	r.now[1] = v
 	r.log = append(r.log, write{1, &v})
+	r.mu.Unlock()
 	return r.side.Read(ctx, t, keys)
 }
 
@@ -345,11 +512,12 @@ func (l ledgerOf) Watermarks(context.Context) ([]sink.Watermark, error) {
 // TestErrorsComeBack as they are, with what was found before.
 func TestErrorsComeBack(t *testing.T) {
 	check(t, func(t *rapid.T) {
-		w := &world{t: t, now: map[int]string{1: "a", 2: "b", 3: "c"}, copy: map[int]string{1: "a", 2: "x", 3: "c"}}
+		w := newWorld(t)
+		w.now, w.copy = map[int]string{1: "a", 2: "b", 3: "c"}, map[int]string{1: "a", 2: "x", 3: "c"}
 		broken := errors.New("connection reset")
-		var resumed [][]string
-		o := Options{FirstRows: 1, MaxRows: 1, Done: func(after []string, so *Result) error {
-			if resumed = append(resumed, after); len(resumed) == 2 {
+		var resumed []Place
+		o := Options{FirstRows: 1, MaxRows: 1, Ahead: rapid.IntRange(1, 3).Draw(t, "ahead"), Done: func(at Place, so *Result) error {
+			if resumed = append(resumed, at); len(resumed) == 2 {
 				return broken
 			}
 			return nil

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -196,8 +197,8 @@ func testSecrets(t *testing.T, put func(r *rig, password string) (ref string)) {
 		t.Errorf("only %d bytes in all topics", n)
 	}
 	for table, text := range p.ledgers() {
-		// Bounds of chunks, payloads of dead letters and keys of findings are rows, kept with the rows.
-		own := strings.HasSuffix(table, "chunks") || strings.HasSuffix(table, "dead_letters") || strings.HasSuffix(table, "findings")
+		// Bounds of chunks, payloads of dead letters, keys of findings and places of walks are rows, kept with the rows.
+		own := slices.ContainsFunc([]string{"chunks", "dead_letters", "findings", "verifications"}, func(s string) bool { return strings.HasSuffix(table, s) })
 		find("ledger "+table, text, !own)
 	}
 	if reason := r.one(r.sinkDSN, "SELECT string_agg(reason, ' ') FROM syncline.dead_letters"); reason == "" || strings.Contains(reason, value) {

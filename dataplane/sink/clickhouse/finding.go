@@ -56,21 +56,32 @@ func (s *Sink) Findings(ctx context.Context, run string, table change.TableID) (
 	return out, err
 }
 
-// ForgetFindings removes those of all runs but the newest.
+// ForgetFindings removes those of all runs but the newest, and their walks.
 func (s *Sink) ForgetFindings(ctx context.Context, keep int) error {
-	var runs []string
-	q := fmt.Sprintf("SELECT run FROM %s FINAL WHERE %s GROUP BY run ORDER BY max(at) DESC, run DESC", s.ledger("findings"), s.mine())
-	err := s.conn.query(ctx, "SELECT the runs of the findings", q, func(scan func(...any) error) error {
-		var run string
-		if err := scan(&run); err != nil {
+	for _, table := range []string{"findings", "verifications"} {
+		var runs []string
+		q := fmt.Sprintf("SELECT run FROM %s FINAL WHERE %s GROUP BY run ORDER BY max(at) DESC, run DESC", s.ledger(table), s.mine())
+		err := s.conn.query(ctx, "SELECT the runs of "+table, q, func(scan func(...any) error) error {
+			var run string
+			if err := scan(&run); err != nil {
+				return err
+			}
+			runs = append(runs, lit(run))
+			return nil
+		})
+		if err != nil {
 			return err
 		}
-		runs = append(runs, lit(run))
-		return nil
-	})
-	keep = max(keep, 0)
-	if err != nil || len(runs) <= keep {
-		return err
+		if runs = runs[min(max(keep, 0), len(runs)):]; len(runs) == 0 {
+			continue
+		}
+		old := s.mine() + " AND run IN (" + strings.Join(runs, ", ") + ")"
+		if table == "verifications" {
+			old += fmt.Sprintf(" AND (tab, run) NOT IN (SELECT tab, argMax(run, (at, run)) FROM %s FINAL WHERE %s AND offsets != '' GROUP BY tab)", s.ledger(table), s.mine())
+		}
+		if err := s.deleteRows(ctx, s.ledger(table), old); err != nil {
+			return err
+		}
 	}
-	return s.deleteRows(ctx, s.ledger("findings"), s.mine()+" AND run IN ("+strings.Join(runs[keep:], ", ")+")")
+	return nil
 }

@@ -51,9 +51,13 @@ var migrations = []string{
 	`CREATE TABLE IF NOT EXISTS %s.findings (pipeline String, run String, tab String, key String, kind LowCardinality(String), columns String, lsn UInt64,
 		at DateTime64(9, 'UTC') MATERIALIZED now64(9, 'UTC'), ver UInt64 MATERIALIZED bitNot(toUInt64(toUnixTimestamp64Nano(at))))
 		ENGINE = ReplacingMergeTree(ver) PARTITION BY pipeline ORDER BY (pipeline, run, tab, key)`,
+	// How far a verification has come. offsets is a JSON array, or empty before it has ended.
+	`CREATE TABLE IF NOT EXISTS %s.verifications (pipeline String, tab String, run String, epoch UInt32, state String, offsets String,
+		at DateTime64(9, 'UTC') MATERIALIZED now64(9, 'UTC'), ver UInt64 MATERIALIZED toUInt64(toUnixTimestamp64Nano(at)))
+		ENGINE = ReplacingMergeTree(ver) PARTITION BY pipeline ORDER BY (pipeline, tab, run)`,
 }
 
-var ledgerTables = []string{"tables", "chunks", "attempts", "loaded", "watermarks", "lanes", "floors", "dead_letters", "findings"}
+var ledgerTables = []string{"tables", "chunks", "attempts", "loaded", "watermarks", "lanes", "floors", "dead_letters", "findings", "verifications"}
 
 func (s *Sink) ledger(table string) target { return target{s.opts.Ledger, table} }
 

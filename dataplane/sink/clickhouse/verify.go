@@ -23,42 +23,58 @@ type digested struct {
 	apart map[int]bool
 }
 
-func (s *Sink) digested(ctx context.Context, t *verify.Subject) (*digested, error) {
-	l, err := s.existingLayout(ctx, t.Schema, t.Options)
-	if err != nil {
-		return nil, err
+// digesting runs f with the table as it is digested. The table is looked at once in a
+// walk, and again after an error, which may be that it has changed: then that is told.
+// The floor is read each time, since rows above an older one may be gone.
+func (s *Sink) digesting(ctx context.Context, t *verify.Subject, f func(*digested) error) error {
+	l, kept := t.Kept.Get().(*layout)
+	if !kept {
+		var err error
+		if l, err = s.existingLayout(ctx, t.Schema, t.Options); err != nil {
+			return err
+		}
+		t.Kept.Set(l)
 	}
-	floor, err := s.floor(ctx, t.Schema.Table.String())
-	d := &digested{layout: l, floor: floor, apart: map[int]bool{}}
+	d := &digested{layout: l, apart: map[int]bool{}}
 	for i, f := range t.Forms {
 		d.apart[i] = f == digest.Apart
 	}
-	return d, err
+	var err error
+	if d.floor, err = s.floor(ctx, t.Schema.Table.String()); err == nil {
+		err = f(d)
+	}
+	if err == nil || !kept || ctx.Err() != nil {
+		return err
+	}
+	t.Kept.Set(nil)
+	if _, other := s.existingLayout(ctx, t.Schema, t.Options); other != nil {
+		return other
+	}
+	return err
 }
 
 // Forms tells in which form each column is digested at both sides, and whether the
 // sink has the source's order of primary keys: that of numbers it has.
 func (s *Sink) Forms(ctx context.Context, t *verify.Subject) (forms []digest.Form, ordered bool, err error) {
-	d, err := s.digested(ctx, t)
-	if err != nil {
-		return nil, false, err
-	}
-	ordered = true
-	for i := range d.cols {
-		f, _ := d.text(i, false)
-		forms = append(forms, f)
-		if !t.Schema.IsKey(i) {
-			continue
+	err = s.digesting(ctx, t, func(d *digested) error {
+		ordered = true
+		for i := range d.cols {
+			f, _ := d.text(i, false)
+			forms = append(forms, f)
+			if !t.Schema.IsKey(i) {
+				continue
+			}
+			if _, is := intBits(strings.TrimPrefix(d.cols[i].typ, "U")); !is || d.cols[i].shape != scalar {
+				ordered = false
+			}
+			if kf, _ := d.text(i, true); kf != digest.Text {
+				return fault.Permanent(sink.CodeTableMismatch, nil, "exclude the table from verification",
+					"table %s: key column %q has type %s, which two servers do not print alike", t.Schema.Table, d.cols[i].name, t.Schema.Columns[i].Type.Name)
+			}
 		}
-		if _, is := intBits(strings.TrimPrefix(d.cols[i].typ, "U")); !is || d.cols[i].shape != scalar {
-			ordered = false
-		}
-		if kf, _ := d.text(i, true); kf != digest.Text {
-			return nil, false, fault.Permanent(sink.CodeTableMismatch, nil, "exclude the table from verification",
-				"table %s: key column %q has type %s, which two servers do not print alike", t.Schema.Table, d.cols[i].name, t.Schema.Columns[i].Type.Name)
-		}
-	}
-	return forms, ordered, nil
+		return nil
+	})
+	return forms, ordered, err
 }
 
 // text is the form of a column and the expression of its text, which is NULL where
@@ -187,46 +203,42 @@ func (d *digested) hash() string {
 
 // Sum digests a part of a table.
 func (s *Sink) Sum(ctx context.Context, t *verify.Subject, p digest.Scope) (out digest.Sum, err error) {
-	d, err := s.digested(ctx, t)
-	if err != nil {
-		return out, err
-	}
-	where, err := d.part(p)
-	if err != nil {
-		return out, err
-	}
-	q := fmt.Sprintf("SELECT toInt64(count()), toString(sum(toUInt128(%s))), toString(sum(toUInt128(%s))) FROM (%s)", lane("h", 1), lane("h", 9), d.live(d.floor, d.hash()+" AS h", where))
-	err = s.conn.query(ctx, "digest table "+d.at.String(), q, func(scan func(...any) error) error { return scan(&out.Rows, &out.A, &out.B) })
+	err = s.digesting(ctx, t, func(d *digested) error {
+		where, err := d.part(p)
+		if err != nil {
+			return err
+		}
+		q := fmt.Sprintf("SELECT toInt64(count()), toString(sum(toUInt128(%s))), toString(sum(toUInt128(%s))) FROM (%s)", lane("h", 1), lane("h", 9), d.live(d.floor, d.hash()+" AS h", where))
+		return s.conn.query(ctx, "digest table "+d.at.String(), q, func(scan func(...any) error) error { return scan(&out.Rows, &out.A, &out.B) })
+	})
 	return out, err
 }
 
 // Keys gives the key and the digest of each row of a part.
 func (s *Sink) Keys(ctx context.Context, t *verify.Subject, p digest.Scope, each func(change.Key, digest.Digest) error) error {
-	d, err := s.digested(ctx, t)
-	if err != nil {
-		return err
-	}
-	where, err := d.part(p)
-	if err != nil {
-		return err
-	}
-	var texts []string
-	for _, i := range d.schema.Key {
-		_, v := d.text(i, true)
-		texts = append(texts, "assumeNotNull("+v+")")
-	}
-	q := d.live(d.floor, fmt.Sprintf("[%s], lower(hex(%s))", strings.Join(texts, ", "), d.hash()), where)
-	return s.conn.query(ctx, "digest table "+d.at.String(), q, func(scan func(...any) error) error {
-		var key []string
-		var h string
-		if err := scan(&key, &h); err != nil {
-			return err
-		}
-		k, err := verify.KeyOf(d.schema, key)
+	return s.digesting(ctx, t, func(d *digested) error {
+		where, err := d.part(p)
 		if err != nil {
 			return err
 		}
-		return each(k, digest.Digest(h))
+		var texts []string
+		for _, i := range d.schema.Key {
+			_, v := d.text(i, true)
+			texts = append(texts, "assumeNotNull("+v+")")
+		}
+		q := d.live(d.floor, fmt.Sprintf("[%s], lower(hex(%s))", strings.Join(texts, ", "), d.hash()), where)
+		return s.conn.query(ctx, "digest table "+d.at.String(), q, func(scan func(...any) error) error {
+			var key []string
+			var h string
+			if err := scan(&key, &h); err != nil {
+				return err
+			}
+			k, err := verify.KeyOf(d.schema, key)
+			if err != nil {
+				return err
+			}
+			return each(k, digest.Digest(h))
+		})
 	})
 }
 
@@ -235,26 +247,24 @@ func (s *Sink) Read(ctx context.Context, t *verify.Subject, keys []change.Key) (
 	if len(keys) == 0 {
 		return nil, nil
 	}
-	d, err := s.digested(ctx, t)
-	if err != nil {
-		return nil, err
-	}
 	rows, ask := make([]sink.Row, len(keys)), make([]int, len(keys))
 	for i, k := range keys {
 		rows[i].Key, ask[i] = k, i
 	}
-	texts, err := keyTexts(d.layout, rows, ask)
-	if err != nil {
-		return nil, err
-	}
-	in := fmt.Sprintf("tuple(%s) IN (%s SELECT k FROM keys)", d.pkTuple(), d.withKeys(ask, texts))
-	q := d.live(d.floor, "toString("+colVersion+"), "+d.pickTexts()+", "+colExact, in) + textSettings
-	err = s.conn.query(ctx, "SELECT from "+d.at.String(), q, func(scan func(...any) error) error {
-		var version string
-		return d.scanTexts(func(dest ...any) error { return scan(append([]any{&version}, dest...)...) }, func(r change.Row) error {
-			k, err := change.MakeKey(d.schema, r)
-			out = append(out, verify.Row{Key: k, Values: r, Version: version})
+	err = s.digesting(ctx, t, func(d *digested) error {
+		texts, err := keyTexts(d.layout, rows, ask)
+		if err != nil {
 			return err
+		}
+		in := fmt.Sprintf("tuple(%s) IN (%s SELECT k FROM keys)", d.pkTuple(), d.withKeys(ask, texts))
+		q := d.live(d.floor, "toString("+colVersion+"), "+d.pickTexts()+", "+colExact, in) + textSettings
+		return s.conn.query(ctx, "SELECT from "+d.at.String(), q, func(scan func(...any) error) error {
+			var version string
+			return d.scanTexts(func(dest ...any) error { return scan(append([]any{&version}, dest...)...) }, func(r change.Row) error {
+				k, err := change.MakeKey(d.schema, r)
+				out = append(out, verify.Row{Key: k, Values: r, Version: version})
+				return err
+			})
 		})
 	})
 	return out, err

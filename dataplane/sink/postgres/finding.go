@@ -47,10 +47,16 @@ func (s *Sink) Findings(ctx context.Context, run string, table change.TableID) (
 	return fs, s.wrap(ctx, err, "read the findings of table %s", table)
 }
 
-// ForgetFindings removes those of all runs but the newest.
+// ForgetFindings removes those of all runs but the newest, and their walks.
 func (s *Sink) ForgetFindings(ctx context.Context, keep int) error {
-	_, err := s.pool.Exec(ctx, `DELETE FROM syncline.findings WHERE pipeline = $1 AND run NOT IN (
+	b := &pgx.Batch{}
+	b.Queue(`DELETE FROM syncline.findings WHERE pipeline = $1 AND run NOT IN (
 		SELECT run FROM syncline.findings WHERE pipeline = $1 GROUP BY run ORDER BY max(found_at) DESC, run DESC LIMIT $2)`,
 		s.pipeline, max(keep, 0))
-	return s.wrap(ctx, err, "forget older findings")
+	b.Queue(`DELETE FROM syncline.verifications v WHERE pipeline = $1 AND run NOT IN (
+		SELECT run FROM syncline.verifications WHERE pipeline = $1 GROUP BY run ORDER BY max(saved_at) DESC, run DESC LIMIT $2)
+		AND run IS DISTINCT FROM (SELECT run FROM syncline.verifications l
+			WHERE l.pipeline = $1 AND l.source_table = v.source_table AND offsets IS NOT NULL ORDER BY saved_at DESC, run DESC LIMIT 1)`,
+		s.pipeline, max(keep, 0))
+	return s.wrap(ctx, s.pool.SendBatch(ctx, b).Close(), "forget older findings")
 }

@@ -10,7 +10,7 @@ import (
 )
 
 // migrations are applied in order, each once, and never changed after a release.
-var migrations = []string{ledgerV1, ledgerV2, ledgerV3, ledgerV4, ledgerV5}
+var migrations = []string{ledgerV1, ledgerV2, ledgerV3, ledgerV4, ledgerV5, ledgerV6}
 
 // Positions are three columns, so that SQL can read, compare and subtract them.
 const ledgerV2 = `
@@ -41,7 +41,7 @@ COMMENT ON TABLE syncline.findings IS 'rows that a verification (run) confirmed 
 `
 
 // A worker that does not know of holds must not apply, so the old hold_lane goes.
-const ledgerV5 = `
+const ledgerV6 = `
 ALTER TABLE syncline.tables ADD COLUMN holds bigint NOT NULL DEFAULT 0;
 COMMENT ON COLUMN syncline.tables.holds IS 'rises whenever keys of the table are held by a repair or are to be let go';
 
@@ -132,6 +132,20 @@ BEGIN
 		RAISE EXCEPTION 'keys are not to be released' USING ERRCODE = 'SYN03';
 	END IF;
 END $$;
+`
+
+const ledgerV5 = `
+CREATE TABLE syncline.verifications (
+	pipeline     text   NOT NULL,
+	source_table text   NOT NULL,
+	run          text   NOT NULL,
+	epoch        bigint NOT NULL,
+	state        json   NOT NULL,
+	offsets      bigint[],
+	saved_at     timestamptz NOT NULL,
+	PRIMARY KEY (pipeline, source_table, run)
+) WITH (fillfactor = 50);
+COMMENT ON TABLE syncline.verifications IS 'how far a verification (run) has come; offsets, by partition, are set when it has ended: what the log had before them is verified';
 `
 
 const ledgerV1 = `

@@ -82,6 +82,7 @@ func Run(t *testing.T, open Open, probe Probe) {
 		{"EvolveWithDefaults", testEvolveDefaults},
 		{"Redefine", testRedefine},
 		{"Findings", testFindings},
+		{"Walks", testWalks},
 		{"Forget", testForget},
 		{"RandomChanges", testRandom},
 	} {

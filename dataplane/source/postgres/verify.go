@@ -79,6 +79,22 @@ func (s *Server) Next(ctx context.Context, t *verify.Subject, after []string, ro
 	return upTo, err
 }
 
+// ReadAt returns those of the rows that are there, and the snapshot that they were read in.
+func (s *Server) ReadAt(ctx context.Context, t *verify.Subject, keys []change.Key) (out []verify.Row, seen change.Snapshot, err error) {
+	err = s.digesting(ctx, t, "read rows of", func(tx pgx.Tx, p *digest.Postgres) (err error) {
+		var text string
+		if err = tx.QueryRow(ctx, "SELECT pg_current_snapshot()::text").Scan(&text); err != nil {
+			return err
+		}
+		if seen, err = change.ParseSnapshot(text); err != nil {
+			return err
+		}
+		out, err = pgside.Read(ctx, tx, p, t.Schema, keys)
+		return err
+	})
+	return out, seen, err
+}
+
 // Read returns those of the rows that are there.
 func (s *Server) Read(ctx context.Context, t *verify.Subject, keys []change.Key) (out []verify.Row, err error) {
 	err = s.digesting(ctx, t, "read rows of", func(tx pgx.Tx, p *digest.Postgres) (err error) {

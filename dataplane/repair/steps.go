@@ -1,0 +1,365 @@
+package repair
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"syncline/dataplane/change"
+	"syncline/dataplane/fault"
+	"syncline/dataplane/sink"
+	"syncline/dataplane/verify"
+)
+
+// CodeFence: the sink did not come to a position in time. Transient.
+const CodeFence fault.Code = "FenceNotPassed"
+
+// tries is how often a row is written again that is found to differ afterwards.
+const tries = 5
+
+// keys returns those of the repair, by what is wanted of their state.
+func (t *Table) keys(ctx context.Context, want func(*sink.RepairKey) bool) ([]sink.RepairKey, error) {
+	all, err := t.Ledger.Repair(ctx, t.Repair, t.ID)
+	return slices.DeleteFunc(all, func(k sink.RepairKey) bool { return !want(&k) }), err
+}
+
+func in(states ...sink.RepairState) func(*sink.RepairKey) bool {
+	return func(k *sink.RepairKey) bool { return slices.Contains(states, k.State) }
+}
+
+func keysOf(ks []sink.RepairKey) []change.Key {
+	out := make([]change.Key, len(ks))
+	for i := range ks {
+		out[i] = ks[i].Key
+	}
+	return out
+}
+
+// Quarantine takes the keys of the plan out of delivery, and returns how many are held.
+func (t *Table) Quarantine(ctx context.Context) (int, error) {
+	ks, err := t.keys(ctx, func(k *sink.RepairKey) bool { return k.State == sink.Suspected || k.State.Held() })
+	if err != nil || len(ks) == 0 {
+		return 0, err
+	}
+	if err := t.open(ctx); err != nil {
+		return 0, err
+	}
+	return len(ks), t.Ledger.Hold(ctx, t.Repair, t.ID, keysOf(ks), t.Lease)
+}
+
+// holding keeps the keys of the repair held while f runs.
+func (t *Table) holding(ctx context.Context, ks []sink.RepairKey, f func(context.Context) error) error {
+	keys := keysOf(ks)
+	if err := t.Ledger.Hold(ctx, t.Repair, t.ID, keys, t.Lease); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(t.Lease / 5)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return
+			}
+			// One that may pass is made good by the next round, long before the lease ends.
+			if err := t.Ledger.Hold(ctx, t.Repair, t.ID, keys, t.Lease); err != nil && !fault.Retryable(err) {
+				cancel(err)
+				return
+			}
+		}
+	}()
+	err := f(ctx)
+	cause := context.Cause(ctx)
+	cancel(nil)
+	<-done
+	if err != nil && cause != nil && !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return err
+}
+
+// fence takes a position of the source and waits until the ledger has passed it.
+func (t *Table) fence(ctx context.Context) (change.LSN, error) {
+	at, err := t.Source.Position(ctx)
+	if err != nil {
+		return 0, err
+	}
+	behind, err := verify.Await(ctx, t.Ledger, t.ID, at, t.Fence)
+	if err == nil && behind != "" {
+		err = fault.Transient(CodeFence, nil, "table %s was not at %s at the sink within %s: %s", t.ID, at, t.Fence, behind)
+	}
+	return at, err
+}
+
+// Replay writes the rows of the keys that are quarantined, and returns how many it read
+// at the source.
+func (t *Table) Replay(ctx context.Context) (read int, err error) {
+	ks, err := t.keys(ctx, in(sink.Quarantined))
+	if err != nil || len(ks) == 0 {
+		return 0, err
+	}
+	if err := t.open(ctx); err != nil {
+		return 0, err
+	}
+	err = t.holding(ctx, ks, func(ctx context.Context) error {
+		done := 0
+		for some := range slices.Chunk(ks, atOnce) {
+			n, err := t.replay(ctx, some)
+			if read += n; err != nil {
+				return err
+			}
+			done += len(some)
+			t.told(done, len(ks))
+		}
+		return nil
+	})
+	return read, err
+}
+
+func (t *Table) replay(ctx context.Context, ks []sink.RepairKey) (int, error) {
+	at, err := t.fence(ctx)
+	if err != nil {
+		return 0, err
+	}
+	marks, err := t.Ledger.Watermarks(ctx)
+	if err != nil {
+		return 0, err
+	}
+	// Every commit below at, which the log has brought, is seen by the snapshot that
+	// follows, and no change that the row lacks is at or before it.
+	pos := change.Position{Commit: at - 1, Ordinal: math.MaxUint32}
+	for _, m := range marks {
+		if m.Table == t.ID {
+			pos.Epoch = max(pos.Epoch, m.Pos.Epoch)
+		}
+	}
+	rows, seen, err := t.Source.ReadAt(ctx, &t.subject, keysOf(ks))
+	if err != nil {
+		return 0, err
+	}
+	right := first(rows)
+	b := sink.TableBatch{Schema: t.subject.Schema, Options: t.subject.Options, Epoch: t.info.Epoch, Holds: t.info.Holds}
+	for i := range ks {
+		k := &ks[i]
+		r := sink.Row{Op: change.Delete, Pos: pos, Commit: time.Now().UTC(), Key: k.Key}
+		if row := right[k.Key]; row != nil {
+			r.Op, r.New = change.Insert, row
+		}
+		b.Rows = append(b.Rows, r)
+		k.State, k.At, k.Snapshot = sink.Replayed, pos, seen
+		if k.After, err = t.image(right[k.Key]); err != nil {
+			return 0, err
+		}
+	}
+	// Should this be the end before it is recorded, what was set aside is applied over the
+	// row once more, all of it and in order, which comes to the same row.
+	applied, err := t.Ledger.Mend(ctx, t.Repair, b)
+	if err != nil {
+		return len(rows), err
+	}
+	failed := map[change.Key]string{}
+	for _, d := range applied.Dead {
+		failed[d.Key] = "the sink does not take the row: " + d.Reason
+	}
+	mended := slices.DeleteFunc(slices.Clone(ks), func(k sink.RepairKey) bool { return failed[k.Key] != "" })
+	if err := t.Ledger.PutRepair(ctx, t.Repair, t.ID, mended); err != nil {
+		return len(rows), err
+	}
+	if len(failed) > 0 {
+		return len(rows), t.Ledger.LetGo(ctx, t.Repair, t.ID, failed, nil)
+	}
+	return len(rows), nil
+}
+
+// Reverify compares the rows that were written with the source's, and writes those
+// anew that differ. What differs to the end is let go as failed.
+func (t *Table) Reverify(ctx context.Context) (verified int, err error) {
+	for try := 0; ; try++ {
+		ks, err := t.keys(ctx, in(sink.Replayed))
+		if err != nil || len(ks) == 0 {
+			return verified, err
+		}
+		if try == 0 {
+			if err := t.open(ctx); err != nil {
+				return 0, err
+			}
+		}
+		err = t.holding(ctx, ks, func(ctx context.Context) error {
+			for some := range slices.Chunk(ks, atOnce) {
+				n, err := t.reverify(ctx, some, try+1 == tries)
+				if verified += n; err != nil {
+					return err
+				}
+				t.told(verified, len(ks))
+			}
+			return nil
+		})
+		if err != nil {
+			return verified, err
+		}
+		if _, err := t.Replay(ctx); err != nil {
+			return verified, err
+		}
+	}
+}
+
+func (t *Table) reverify(ctx context.Context, ks []sink.RepairKey, last bool) (verified int, err error) {
+	keys := keysOf(ks)
+	before, err := t.Source.Read(ctx, &t.subject, keys)
+	if err != nil {
+		return 0, err
+	}
+	if _, err := t.fence(ctx); err != nil {
+		return 0, err
+	}
+	have, err := t.Rows.Read(ctx, &t.subject, keys)
+	if err != nil {
+		return 0, err
+	}
+	letters, err := t.Ledger.Letters(ctx, t.ID, keys)
+	if err != nil {
+		return 0, err
+	}
+	after, err := t.Source.Read(ctx, &t.subject, keys)
+	if err != nil {
+		return 0, err
+	}
+	pending := map[change.Key]bool{}
+	mended := map[change.Key]*sink.RepairKey{}
+	for i := range ks {
+		mended[ks[i].Key] = &ks[i]
+	}
+	for _, d := range letters {
+		c := new(change.Change)
+		if err := change.Decode(d.Payload, c); err != nil {
+			return 0, fault.Permanent(fault.CodeOf(err), err, "resync the table", "table %s: a change that was set aside is damaged", t.ID)
+		}
+		k := mended[d.Key]
+		if h := (sink.Hold{At: k.At, Snapshot: k.Snapshot}); !h.Contains(c) {
+			pending[d.Key] = true
+		}
+	}
+	count := map[change.Key]int{}
+	for _, r := range have {
+		count[r.Key]++
+	}
+	b, a, h := first(before), first(after), first(have)
+	failed := map[change.Key]string{}
+	var put []sink.RepairKey
+	for i := range ks {
+		k := ks[i]
+		still := verify.Same(nil, b[k.Key], a[k.Key])
+		ok := count[k.Key] <= 1
+		switch {
+		case !ok:
+		case pending[k.Key] || !still:
+			// Later changes are set aside: the row is to be what was written.
+			image, err := t.image(h[k.Key])
+			if err != nil {
+				return verified, err
+			}
+			ok = string(image) == string(k.After)
+		default:
+			ok = verify.Same(t.subject.Forms, a[k.Key], h[k.Key])
+		}
+		switch {
+		case ok:
+			k.State = sink.Verified
+			verified++
+		case last:
+			failed[k.Key] = fmt.Sprintf("it still differs after %d times", tries)
+			continue
+		default:
+			k.State = sink.Quarantined
+		}
+		put = append(put, k)
+	}
+	if err := t.Ledger.PutRepair(ctx, t.Repair, t.ID, put); err != nil {
+		return verified, err
+	}
+	if len(failed) > 0 {
+		return verified, t.Ledger.LetGo(ctx, t.Repair, t.ID, failed, nil)
+	}
+	return verified, nil
+}
+
+// Outcome of a repair of a table.
+type Outcome struct {
+	Released int `json:"released"`
+	Failed   int `json:"failed"`
+}
+
+// Release lets the keys go, waits until their lanes have done so, and verifies each
+// once more. A key that differs then is recorded as failed.
+func (t *Table) Release(ctx context.Context) (out Outcome, err error) {
+	if err := t.letGo(ctx, "", sink.Verified); err != nil {
+		return out, err
+	}
+	if err := t.gone(ctx); err != nil {
+		return out, err
+	}
+	ks, err := t.keys(ctx, in(sink.Released, sink.Failed))
+	if err != nil {
+		return out, err
+	}
+	if err := t.open(ctx); err != nil {
+		return out, err
+	}
+	released := slices.DeleteFunc(slices.Clone(ks), func(k sink.RepairKey) bool { return k.State != sink.Released })
+	out.Failed = len(ks) - len(released)
+	res, err := verify.Keys(ctx, t.Source, t.Rows, t.Ledger, verify.Subject{Schema: t.subject.Schema, Options: t.subject.Options, Where: t.Where}, keysOf(released), verify.Options{Fence: t.Fence})
+	if err != nil {
+		return out, err
+	}
+	var again []sink.RepairKey
+	for _, f := range res.Findings {
+		i := slices.IndexFunc(released, func(k sink.RepairKey) bool { return k.Key == f.Key })
+		k := released[i]
+		k.State, k.Reason = sink.Failed, "it differs again since it was released"
+		again = append(again, k)
+	}
+	out.Released, out.Failed = len(released)-len(again), out.Failed+len(again)
+	return out, t.Ledger.PutRepair(ctx, t.Repair, t.ID, again)
+}
+
+// Abandon lets go whatever the repair holds, with a reason, and does not wait.
+func (t *Table) Abandon(ctx context.Context, reason string) error {
+	return t.letGo(ctx, reason, sink.Quarantined, sink.Replayed, sink.Verified)
+}
+
+func (t *Table) letGo(ctx context.Context, reason string, states ...sink.RepairState) error {
+	ks, err := t.keys(ctx, in(states...))
+	if err != nil || len(ks) == 0 {
+		return err
+	}
+	failed := map[change.Key]string{}
+	if reason != "" {
+		for i := range ks {
+			failed[ks[i].Key] = reason
+		}
+	}
+	return t.Ledger.LetGo(ctx, t.Repair, t.ID, failed, keysOf(ks))
+}
+
+// gone waits until no key of the repair is held.
+func (t *Table) gone(ctx context.Context) error {
+	for {
+		left, err := t.keys(ctx, func(k *sink.RepairKey) bool { return k.State.Held() })
+		if err != nil || len(left) == 0 {
+			return err
+		}
+		t.told(-len(left), 0)
+		select {
+		case <-time.After(250 * time.Millisecond):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}

@@ -1,0 +1,50 @@
+package verify
+
+import (
+	"context"
+	"time"
+
+	"syncline/dataplane/change"
+	"syncline/dataplane/digest"
+)
+
+// Keys compares the rows of some keys, each as a suspect. It answers as Table does.
+func Keys(ctx context.Context, src Source, snk Sink, led Ledger, t Subject, keys []change.Key, o Options) (Result, error) {
+	o.MaxFindings = max(o.MaxFindings, len(keys)+1)
+	w := newWalk(src, snk, led, &t, o)
+	_, err := w.begin(ctx)
+	if err == nil {
+		w.res.Rows, w.res.Suspects = int64(len(keys)), len(keys)
+		err = w.fenced(ctx, func(ctx context.Context) error { return w.confirm(ctx, keys, &w.res) })
+	}
+	return w.result(err)
+}
+
+// Same reports whether two rows are the same as far as the forms of their columns tell.
+func Same(forms []digest.Form, a, b change.Row) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if (i >= len(forms) || forms[i] != digest.Apart) && !sameValue(a[i], b[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+// Await waits until the table's ledger has passed a position of the source. behind
+// says what of it has not within the bound; "" if all has.
+func Await(ctx context.Context, led Ledger, id change.TableID, at change.LSN, bound time.Duration) (behind string, err error) {
+	until := time.Now().Add(bound)
+	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 250*time.Millisecond) {
+		if behind, err = Behind(ctx, led, id, at); err != nil || behind == "" || !time.Now().Before(until) {
+			return behind, err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return behind, ctx.Err()
+		}
+	}
+}
