@@ -19,20 +19,19 @@ import (
 const mendTries = 5
 
 // Mend writes rows in place of whatever the table has of their keys. Whatever lies below
-// a row's version loses against it. Of what does not, and of what lies elsewhere in a
-// sorting key with more than the primary key in it, exactly the rows that were seen are
-// removed, and only after there is another for readers to find:
+// a row's version loses against it. The rest is removed: higher versions, other rows of
+// the very same version, and what lies elsewhere in a sorting key with more than the
+// primary key in it. Exactly the rows that were seen are, and only after there is another
+// for readers to find.
 //
-//   - A row under higher versions is written first, and those are removed then.
-//   - Where another row has the very same version, FINAL would take whichever was written
-//     last, or merged last, and the view any of them. So the row is first written one
-//     above all that are there, the others are removed, it is written at its own version,
-//     and the first one is removed. An attempt that is killed in between leaves a row
-//     of too high a version, as it found one or worse, and the next attempt mends it.
+//   - Of rows of one version FINAL and merges take the one that was inserted last, so the
+//     mended row counts at once. Those before it are told from it by the server's time.
+//   - A merge may take the mended row away with one of a higher version, just before that
+//     is removed. So it is inserted once more as soon as the removal is under way: parts
+//     from before and after a mutation are not merged until it is done.
 //
-// A merge at the wrong moment can take the row away with a higher version that is then
-// removed. The last look, the same that verification takes, finds that and it is written
-// again; for that moment readers miss it.
+// A last look, the same that verification takes, finds what went wrong all the same, and
+// the row is written again.
 //
 // Each removal is preceded by a look at the rows and then one at the hold. A lane that
 // releases the keys of a lapsed lease records that before it writes rows: so these are
@@ -59,6 +58,12 @@ func (s *Sink) Mend(ctx context.Context, repair string, b sink.TableBatch) (sink
 		return a, err
 	}
 	m := &mending{Sink: s, repair: repair, lay: l, options: b.Options, rows: slices.Clone(b.Rows), wrote: make([]bool, len(b.Rows))}
+	if m.timed, err = s.timed(ctx, l.at); err != nil {
+		return a, err
+	}
+	if l.wide() && !m.timed {
+		return a, fault.Permanent(sink.CodeTableMismatch, nil, "add the column", "table %s lacks %s %s MATERIALIZED now64(6, 'UTC'), by which rows of one version are told apart", l.at, colSynced, timeType)
+	}
 	var todo []int
 	scratch := newBlock(l)
 	for i := range m.rows {
@@ -68,7 +73,7 @@ func (s *Sink) Mend(ctx context.Context, repair string, b sink.TableBatch) (sink
 			return a, fault.Permanent(CodeTruncated, nil, "repair it anew", "a row of table %s is older than its last TRUNCATE or load", id)
 		}
 		var why *rejection
-		switch err := m.add(scratch, i, w.Pos); {
+		switch err := m.add(scratch, i); {
 		case errors.As(err, &why):
 			a.Dead = append(a.Dead, sink.DeadLetter{Partition: sink.Partition{Table: id}, Key: w.Key, Pos: w.Pos, Code: sink.CodeRowRejected, Reason: why.Error()})
 		case err != nil:
@@ -98,30 +103,33 @@ func (s *Sink) Mend(ctx context.Context, repair string, b sink.TableBatch) (sink
 	return a, nil
 }
 
+// timed reports whether rows have the time at which the server took them: in a table
+// that somebody else created they need not.
+func (s *Sink) timed(ctx context.Context, t target) (bool, error) {
+	var typ string
+	q := fmt.Sprintf("SELECT type FROM system.columns WHERE database = %s AND table = %s AND name = '%s'", lit(t.db), lit(t.table), colSynced)
+	err := s.conn.query(ctx, "SELECT the definition of "+t.String(), q, func(scan func(...any) error) error { return scan(&typ) })
+	return sameType(typ, timeType), err
+}
+
 // mending is one call of Mend.
 type mending struct {
 	*Sink
 	repair  string
 	lay     *layout
 	options sink.TableOptions
+	floor   change.Position
+	timed   bool
 	rows    []sink.Row
-	wrote   []bool // at its own version, with none of another writer beside it
+	wrote   []bool // by this call
 	sent    int64
 }
 
-// found is what the table has of a key, in any number of versions.
+// found is what the table has of a key.
 type found struct {
-	higher, lower []*big.Int
-	same, graves  uint64 // rows of the very version, and how many of them are tombstones
-}
-
-func (f *found) top(v *big.Int) *big.Int {
-	for _, h := range f.higher {
-		if h.Cmp(v) > 0 {
-			v = h
-		}
-	}
-	return v
+	higher, lower []string // versions
+	same, graves  uint64   // rows of the very version, and how many of them are tombstones
+	last          int64    // when the server took the last of these, in microseconds
 }
 
 // mend writes rows until the table has them.
@@ -147,58 +155,67 @@ func (m *mending) mend(ctx context.Context, rows []int) error {
 
 // write is one round.
 func (m *mending) write(ctx context.Context, rows []int, fs map[int]*found) error {
-	at := map[int]change.Position{} // where a row is written first
-	var again []int                 // rows to be written at their version after that
-	out, bridges := map[int][]*big.Int{}, map[int][]*big.Int{}
-	for _, i := range rows {
-		f, own := fs[i], m.rows[i].Pos
+	var put, hidden []int
+	var out []string
+	keys, err := keyTexts(m.lay, m.rows, rows)
+	if err != nil {
+		return err
+	}
+	for n, i := range rows {
+		f := fs[i]
+		if f.same == 0 || !m.wrote[i] {
+			put = append(put, i)
+		}
 		if len(f.higher) > 0 {
-			out[i] = append(out[i], f.higher...)
+			hidden = append(hidden, i)
 		}
-		if m.lay.wide() {
-			out[i] = append(out[i], f.lower...) // FINAL would show them
+		if c := m.beside(f, i, keys[n]); c != "" {
+			out = append(out, c)
 		}
-		if f.same == 0 {
-			at[i] = own
-			m.wrote[i] = true
-			continue
-		}
-		if m.wrote[i] {
-			continue // only what is beside it has to go
-		}
-		v := new(big.Int).Add(f.top(own.Version()), big.NewInt(1))
-		above, err := change.PositionOfVersion(v)
-		if err != nil {
-			continue // there is no version above: first remove what has the highest
-		}
-		at[i], bridges[i] = above, []*big.Int{v}
-		out[i] = append(out[i], own.Version())
-		again = append(again, i)
+		m.wrote[i] = true
 	}
 	if err := m.held(ctx, rows); err != nil {
 		return err
 	}
-	if err := m.insertAt(ctx, at); err != nil {
+	if err := m.put(ctx, put); err != nil || len(out) == 0 {
 		return err
 	}
-	err := m.held(ctx, rows)
-	if err == nil {
-		err = m.erase(ctx, out)
-	} else if fault.Is(err, sink.CodeNotHeld) {
-		return errors.Join(err, m.erase(ctx, bridges)) // no change of a lane is to lose against it
-	}
-	if err != nil || len(again) == 0 {
+	if err := m.held(ctx, rows); err != nil {
 		return err
 	}
-	clear(at)
-	for _, i := range again {
-		at[i] = m.rows[i].Pos
-		m.wrote[i] = true
+	if len(hidden) > 0 {
+		if err := m.erase(ctx, out, " SETTINGS lightweight_deletes_sync = 0, mutations_sync = 0"); err != nil {
+			return err
+		}
+		if err := m.put(ctx, hidden); err != nil {
+			return err
+		}
 	}
-	if err := m.insertAt(ctx, at); err != nil {
-		return err
+	return m.erase(ctx, out, "") // and waits for the one before
+}
+
+// beside is the condition of rows of a key that are to go, or empty.
+func (m *mending) beside(f *found, i int, key []string) string {
+	l := m.lay
+	var or []string
+	versions := f.higher
+	if l.wide() {
+		versions = append(slices.Clone(versions), f.lower...) // FINAL would show them
 	}
-	return m.erase(ctx, bridges)
+	if len(versions) > 0 {
+		or = append(or, colVersion+" IN ("+strings.Join(versions, ", ")+")")
+	}
+	if f.same > 0 && !m.wrote[i] && m.timed {
+		or = append(or, fmt.Sprintf("%s = %s AND %s <= fromUnixTimestamp64Micro(%d, 'UTC')", colVersion, versionLit(m.rows[i].Pos), colSynced, f.last))
+	}
+	if len(or) == 0 {
+		return ""
+	}
+	var and []string
+	for k, name := range l.pk {
+		and = append(and, ident(name)+" = "+l.castKey(name, lit(key[k])))
+	}
+	return "(" + strings.Join(and, " AND ") + " AND (" + strings.Join(or, " OR ") + "))"
 }
 
 // right tells which of the rows the table has as they should be, and nothing beside them.
@@ -268,13 +285,18 @@ func (m *mending) find(ctx context.Context, rows []int) (map[int]*found, error) 
 	if err != nil {
 		return nil, err
 	}
-	q := fmt.Sprintf(`%s SELECT keys.n, toString(t.%s), count(), countIf(t.%s = 1) FROM %s AS t INNER JOIN keys ON tuple(%s) = keys.k
-		WHERE tuple(%s) IN (SELECT k FROM keys) GROUP BY keys.n, t.%s`, l.withKeys(rows, keys), colVersion, colDeleted, l.at, l.pkTuple(), l.pkTuple(), colVersion)
+	last := "toInt64(0)"
+	if m.timed {
+		last = "toInt64(toUnixTimestamp64Micro(max(t." + colSynced + ")))"
+	}
+	q := fmt.Sprintf(`%s SELECT keys.n, toString(t.%s), count(), countIf(t.%s = 1), %s FROM %s AS t INNER JOIN keys ON tuple(%s) = keys.k
+		WHERE tuple(%s) IN (SELECT k FROM keys) GROUP BY keys.n, t.%s`, l.withKeys(rows, keys), colVersion, colDeleted, last, l.at, l.pkTuple(), l.pkTuple(), colVersion)
 	err = m.conn.query(ctx, "SELECT versions from "+l.at.String(), q, func(scan func(...any) error) error {
 		var i uint32
 		var text string
 		var n, graves uint64
-		if err := scan(&i, &text, &n, &graves); err != nil {
+		var last int64
+		if err := scan(&i, &text, &n, &graves, &last); err != nil {
 			return err
 		}
 		v, ok := new(big.Int).SetString(text, 10)
@@ -284,11 +306,11 @@ func (m *mending) find(ctx context.Context, rows []int) (map[int]*found, error) 
 		f := out[int(i)]
 		switch v.Cmp(m.rows[i].Pos.Version()) {
 		case -1:
-			f.lower = append(f.lower, v)
+			f.lower = append(f.lower, "toUInt128('"+text+"')")
 		case 0:
-			f.same, f.graves = n, graves
+			f.same, f.graves, f.last = n, graves, last
 		default:
-			f.higher = append(f.higher, v)
+			f.higher = append(f.higher, "toUInt128('"+text+"')")
 		}
 		return nil
 	})
@@ -297,17 +319,17 @@ func (m *mending) find(ctx context.Context, rows []int) (map[int]*found, error) 
 
 // add appends a row, or its tombstone. Where the sorting key has more than the primary
 // key, the tombstone may lie anywhere: the view finds it by the primary key.
-func (m *mending) add(b *block, i int, pos change.Position) error {
+func (m *mending) add(b *block, i int) error {
 	w := &m.rows[i]
-	st := stamp{pos: pos, commit: w.Commit, adrift: true}
+	st := stamp{pos: w.Pos, commit: w.Commit, adrift: true}
 	if w.Op == change.Delete {
 		return b.tombstone(w.Key, w.Old, st)
 	}
 	return b.add(w.New, w.Key, st, nil)
 }
 
-// insertAt writes rows at versions.
-func (m *mending) insertAt(ctx context.Context, at map[int]change.Position) error {
+// put inserts rows.
+func (m *mending) put(ctx context.Context, rows []int) error {
 	b := newBlock(m.lay)
 	flush := func() error {
 		if b.rows == 0 {
@@ -318,8 +340,8 @@ func (m *mending) insertAt(ctx context.Context, at map[int]change.Position) erro
 		b.reset()
 		return err
 	}
-	for i, pos := range at {
-		if err := m.add(b, i, pos); err != nil {
+	for _, i := range rows {
+		if err := m.add(b, i); err != nil {
 			return err
 		}
 		if b.rows >= m.opts.BlockRows || b.size() >= m.opts.BlockBytes {
@@ -331,34 +353,9 @@ func (m *mending) insertAt(ctx context.Context, at map[int]change.Position) erro
 	return flush()
 }
 
-// erase removes versions of rows with a lightweight DELETE, which marks them instead of
-// writing the table's parts anew.
-func (m *mending) erase(ctx context.Context, versions map[int][]*big.Int) error {
-	l := m.lay
-	var ask []int
-	for i, vs := range versions {
-		if len(vs) > 0 {
-			ask = append(ask, i)
-		}
-	}
-	if len(ask) == 0 {
-		return nil
-	}
-	keys, err := keyTexts(l, m.rows, ask)
-	if err != nil {
-		return err
-	}
-	which := make([]string, len(ask))
-	for n, i := range ask {
-		var and, vs []string
-		for k, name := range l.pk {
-			and = append(and, ident(name)+" = "+l.castKey(name, lit(keys[n][k])))
-		}
-		for _, v := range versions[i] {
-			vs = append(vs, "toUInt128('"+v.String()+"')")
-		}
-		which[n] = "(" + strings.Join(and, " AND ") + " AND " + colVersion + " IN (" + strings.Join(vs, ", ") + "))"
-	}
-	_, err = m.conn.exec(ctx, "DELETE from "+l.at.String(), "DELETE FROM "+l.at.String()+" WHERE "+strings.Join(which, " OR "))
+// erase removes rows with a lightweight DELETE, which marks them instead of writing the
+// table's parts anew.
+func (m *mending) erase(ctx context.Context, which []string, settings string) error {
+	_, err := m.conn.exec(ctx, "DELETE from "+m.lay.at.String(), "DELETE FROM "+m.lay.at.String()+" WHERE "+strings.Join(which, " OR ")+settings)
 	return err
 }
