@@ -3,6 +3,7 @@ package clickhouse
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -16,11 +17,16 @@ import (
 // round trip, and a batch may touch many.
 const applyAtOnce = 4
 
-// Apply writes rows, then dead letters, then watermarks. Until the last of these
+// Apply writes rows, then dead letters, then takes away those that are settled and
+// records the keys that are let go, then writes watermarks. Until the last of these
 // the batch counts as unapplied, and writing it again changes nothing.
 func (x *session) Apply(ctx context.Context, b *sink.Batch) (sink.Applied, error) {
 	var a sink.Applied
-	if err := x.look(ctx, b); err != nil {
+	tables := concerned(b)
+	if err := x.look(ctx, b, tables); err != nil {
+		return a, err
+	}
+	if err := x.beginRelease(ctx, b.Released); err != nil {
 		return a, err
 	}
 	parts := make([]sink.Applied, len(b.Tables))
@@ -44,7 +50,13 @@ func (x *session) Apply(ctx context.Context, b *sink.Batch) (sink.Applied, error
 		}
 		a.Bytes += n
 	}
-	if err := x.mark(ctx, b.Marks, b.Tables); err != nil {
+	if err := x.settle(ctx, b.Settled, b.Dead, a.Dead); err != nil {
+		return sink.Applied{}, err
+	}
+	if err := x.endRelease(ctx, b.Released, tables); err != nil {
+		return sink.Applied{}, err
+	}
+	if err := x.mark(ctx, b.Marks, tables); err != nil {
 		return sink.Applied{}, err
 	}
 	return a, nil
@@ -70,24 +82,46 @@ func outwait(ctx context.Context) error {
 
 // look checks the lane and the batch's tables, unless that was done within trust
 // or nothing but watermarks, whose statement checks the same, is to be written.
-func (x *session) look(ctx context.Context, b *sink.Batch) error {
-	writes, seen := len(b.Dead) > 0, time.Since(x.held) < trust
-	for i := range b.Tables {
-		t := &b.Tables[i]
-		writes = writes || len(t.Rows) > 0
-		seen = seen && time.Since(x.ready[loadKey{t.Schema.Table, t.Epoch}]) < trust
+func (x *session) look(ctx context.Context, b *sink.Batch, tables []sink.TableBatch) error {
+	writes, seen := len(b.Dead)+len(b.Settled)+len(b.Released) > 0, time.Since(x.held) < trust
+	for i := range tables {
+		writes = writes || len(tables[i].Rows) > 0
+		seen = seen && time.Since(x.ready[loadOf(&tables[i])]) < trust
 	}
 	if !writes || seen {
 		return nil
 	}
-	return x.check(ctx, b.Tables)
+	return x.check(ctx, tables)
+}
+
+// concerned returns the tables of a batch, also those that it only settles letters or
+// releases keys of.
+func concerned(b *sink.Batch) []sink.TableBatch {
+	if len(b.Settled)+len(b.Released) == 0 {
+		return b.Tables
+	}
+	out := slices.Clone(b.Tables)
+	has := func(id change.TableID) bool {
+		return slices.ContainsFunc(out, func(t sink.TableBatch) bool { return t.Schema.Table == id })
+	}
+	for _, d := range b.Settled {
+		if !has(d.Table) {
+			out = append(out, sink.TableBatch{Schema: &change.Schema{Table: d.Table}})
+		}
+	}
+	for _, r := range b.Released {
+		if !has(r.Table) {
+			out = append(out, sink.TableBatch{Schema: &change.Schema{Table: r.Table}})
+		}
+	}
+	return out
 }
 
 // agreed notes that the ledger was as a batch needs it, at a time before the answer.
 func (x *session) agreed(at time.Time, tables []sink.TableBatch) {
 	x.held = at
 	for i := range tables {
-		x.ready[loadKey{tables[i].Schema.Table, tables[i].Epoch}] = at
+		x.ready[loadOf(&tables[i])] = at
 	}
 }
 

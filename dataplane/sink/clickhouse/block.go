@@ -14,6 +14,7 @@ type stamp struct {
 	deleted bool
 	commit  time.Time
 	seq     uint64
+	adrift  bool // a tombstone may lie anywhere in the sorting key, where nobody told it the row's place
 }
 
 // block is the data of one INSERT in columns.
@@ -121,6 +122,9 @@ func (b *block) tombstone(key change.Key, old change.Row, s stamp) error {
 	}
 	for _, i := range b.lay.extra {
 		if !set[i] && (i >= len(old) || old[i].Kind == change.Unchanged) {
+			if s.adrift {
+				continue
+			}
 			return &rejection{column: b.lay.cols[i].name, err: errNoOld}
 		}
 		if i < len(old) && old[i].Kind != change.Unchanged {

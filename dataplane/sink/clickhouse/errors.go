@@ -88,7 +88,7 @@ func wrapException(ex *ch.Exception, what string) error {
 	case busyCodes[ex.Code] != "":
 		return fault.Transient(CodeBusy, cause, "%s: %s", what, busyCodes[ex.Code])
 	}
-	if !strings.HasPrefix(what, "INSERT") && !strings.HasPrefix(what, "SELECT") {
+	if !strings.HasPrefix(what, "INSERT") && !strings.HasPrefix(what, "SELECT") && !strings.HasPrefix(what, "DELETE") {
 		cause = fmt.Errorf("%w: %s", cause, firstLine(ex.Message)) // a definition: no row values in it
 	}
 	return fault.Permanent(CodeQuery, cause, "see the server's log for the statement", "%s", what)

@@ -55,9 +55,31 @@ var migrations = []string{
 	`CREATE TABLE IF NOT EXISTS %s.verifications (pipeline String, tab String, run String, epoch UInt32, state String, offsets String,
 		at DateTime64(9, 'UTC') MATERIALIZED now64(9, 'UTC'), ver UInt64 MATERIALIZED toUInt64(toUnixTimestamp64Nano(at)))
 		ENGINE = ReplacingMergeTree(ver) PARTITION BY pipeline ORDER BY (pipeline, tab, run)`,
+	// Keys under repair. ver is a number that every write raises, then the rank of the
+	// state: of two writers that went on from the same record the later state counts.
+	// columns is a JSON array, before and after are JSON, or empty.
+	`CREATE TABLE IF NOT EXISTS %s.repairs (pipeline String, repair String, tab String, key String, state LowCardinality(String), kind LowCardinality(String),
+		columns String, made_of LowCardinality(String), why String, before String, after String, pos String, snapshot String, reason String, ver UInt64,
+		at DateTime64(6, 'UTC') MATERIALIZED now64(6, 'UTC'))
+		ENGINE = ReplacingMergeTree(ver) PARTITION BY pipeline ORDER BY (pipeline, repair, tab, key)`,
+	// Until when a repair may hold keys, by the server's clock. Apart from their states,
+	// so that whoever extends a lease never undoes what another writes of the key. A key
+	// that is only suspected has one while its repair is about to hold it.
+	`CREATE TABLE IF NOT EXISTS %s.repair_leases (pipeline String, repair String, tab String, key String, until DateTime64(6, 'UTC'), ver UInt64)
+		ENGINE = ReplacingMergeTree(ver) PARTITION BY pipeline ORDER BY (pipeline, repair, tab, key)`,
+	// Every entry as it was written: nothing is ever merged away, so that two of one
+	// number are seen. us is the entry's time in microseconds.
+	`CREATE TABLE IF NOT EXISTS %s.audit_trail (pipeline String, n Int64, id String, us Int64, repair String, actor String, action LowCardinality(String),
+		tab String, detail String, prev String, hash String, at DateTime64(6, 'UTC') ALIAS fromUnixTimestamp64Micro(us, 'UTC'),
+		written_at DateTime64(9, 'UTC') MATERIALIZED now64(9, 'UTC'))
+		ENGINE = MergeTree PARTITION BY pipeline ORDER BY (pipeline, n)`,
+	// Who may write the trail: of several the one that came last.
+	`CREATE TABLE IF NOT EXISTS %s.trail_turns (pipeline String, nonce String, ver UInt64)
+		ENGINE = ReplacingMergeTree(ver) PARTITION BY pipeline ORDER BY pipeline`,
 }
 
-var ledgerTables = []string{"tables", "chunks", "attempts", "loaded", "watermarks", "lanes", "floors", "dead_letters", "findings", "verifications"}
+// ledgerTables are those that forget a pipeline. The audit trail is not one of them.
+var ledgerTables = []string{"tables", "chunks", "attempts", "loaded", "watermarks", "lanes", "floors", "dead_letters", "findings", "verifications", "repairs", "repair_leases"}
 
 func (s *Sink) ledger(table string) target { return target{s.opts.Ledger, table} }
 
@@ -92,7 +114,8 @@ func (s *Sink) Init(ctx context.Context) error {
 	return nil
 }
 
-// Forget drops the pipeline's partition of each table of the ledger.
+// Forget drops the pipeline's partition of each table of the ledger, but for the audit
+// trail: that rows were changed by hand is to be known for longer than the pipeline is.
 func (s *Sink) Forget(ctx context.Context) error {
 	for _, t := range ledgerTables {
 		q := fmt.Sprintf("ALTER TABLE %s DROP PARTITION %s", s.ledger(t), lit(s.pipeline))

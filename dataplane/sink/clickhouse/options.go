@@ -18,6 +18,9 @@ const (
 	CodeTableMissing fault.Code = "SinkTableMissing"
 	// CodeShortWrite: the server reported fewer rows than it was given. Transient.
 	CodeShortWrite fault.Code = "SinkShortWrite"
+	// CodeTruncated: a row is to be written that is older than the table's last TRUNCATE
+	// or load, so nobody would see it.
+	CodeTruncated fault.Code = "SinkTruncated"
 	// CodeQuery: the server refuses a statement of ours.
 	CodeQuery fault.Code = "SinkQueryFailed"
 )

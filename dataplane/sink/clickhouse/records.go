@@ -39,6 +39,8 @@ type state struct {
 const (
 	aspectDef   = "def"
 	aspectState = "state"
+	// Its version is Table.Holds.
+	aspectHolds = "holds"
 	// Schemas that Evolve took: one aspect per load and position, so that of lanes that
 	// evolve at the same time the one further on wins, whoever writes last.
 	aspectSchemas = "schema "
@@ -71,6 +73,7 @@ type record struct {
 	schema *change.Schema  // evolved, or the definition's
 	at     change.Position // of the change that brought it; zero if it is the definition's
 	ver    uint64          // of the definition
+	holds  int64
 }
 
 // records reads the pipeline's tables; only the one named, if tab is not empty.
@@ -103,6 +106,9 @@ func (s *Sink) records(ctx context.Context, tab string) ([]record, error) {
 			into, r.ver = &r.def, ver
 		case aspectState:
 			into = &r.state
+		case aspectHolds:
+			r.holds = int64(ver)
+			return nil
 		default:
 			if strings.HasPrefix(aspect, aspectSchemas) {
 				e, err := parseEvolved(aspect, body)
@@ -225,7 +231,7 @@ func (s *Sink) tables(ctx context.Context, rs []record, loading bool) ([]sink.Ta
 			}
 		}
 		out = append(out, sink.Table{ID: r.id, State: r.state.State, Reason: r.state.Reason, Partitions: r.def.Partitions, Epoch: r.def.Epoch,
-			Schema: r.schema, Options: r.def.Options, Chunks: p.chunks, Done: p.done, Rows: p.rows, Bytes: p.bytes, LoadedTo: p.to})
+			Schema: r.schema, Options: r.def.Options, Chunks: p.chunks, Done: p.done, Rows: p.rows, Bytes: p.bytes, LoadedTo: p.to, Holds: r.holds})
 	}
 	return out, nil
 }

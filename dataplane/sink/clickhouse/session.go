@@ -31,10 +31,22 @@ type session struct {
 	adopted map[sink.Partition]bool
 }
 
-// loadKey is one load of a table.
+// loadKey is one load of a table, as its holds were. They say nothing of a batch that
+// has no rows of it.
 type loadKey struct {
 	table change.TableID
 	epoch uint32
+	holds int64
+}
+
+const anyHolds = -1
+
+func loadOf(t *sink.TableBatch) loadKey {
+	k := loadKey{t.Schema.Table, t.Epoch, anyHolds}
+	if len(t.Rows) > 0 {
+		k.holds = t.Holds
+	}
+	return k
 }
 
 type layoutKey struct {
@@ -98,7 +110,7 @@ func (x *session) fenced() error {
 }
 
 // streaming counts those of the tables that are streaming in no later epoch than
-// the batch has them in.
+// the batch has them in, and without keys held or let go since its rows were planned.
 func (x *session) streaming(tables []sink.TableBatch) (query string, want int) {
 	seen := map[string]uint32{}
 	for i := range tables {
@@ -117,6 +129,15 @@ func (x *session) streaming(tables []sink.TableBatch) (query string, want int) {
 	late := ""
 	if len(defs) > 0 {
 		late = fmt.Sprintf(" - countIf(aspect = '%s' AND (%s))", aspectDef, strings.Join(defs, " OR "))
+	}
+	var holds []string
+	for i := range tables {
+		if len(tables[i].Rows) > 0 {
+			holds = append(holds, fmt.Sprintf("(tab = %s AND ver != %d)", lit(tables[i].Schema.Table.String()), tables[i].Holds))
+		}
+	}
+	if len(holds) > 0 {
+		late += fmt.Sprintf(" - countIf(aspect = '%s' AND (%s))", aspectHolds, strings.Join(holds, " OR "))
 	}
 	return fmt.Sprintf("SELECT toInt64(countIf(aspect = '%s' AND JSONExtractString(body, 'state') = '%s'))%s FROM %s FINAL WHERE %s AND tab IN (%s)",
 		aspectState, sink.Streaming, late, x.ledger("tables"), x.mine(), strings.Join(states, ", ")), len(states)
@@ -138,7 +159,7 @@ func (x *session) check(ctx context.Context, tables []sink.TableBatch) error {
 	case taken > 0:
 		return x.fenced()
 	case ready != int64(want):
-		return fault.Permanent(sink.CodeNotStreaming, nil, "read the tables again", "a table of the batch is not streaming, or in a later epoch")
+		return fault.Permanent(sink.CodeNotStreaming, nil, "read the tables again", "a table of the batch is not streaming, or in a later epoch, or keys of it were held or let go")
 	}
 	x.agreed(began, tables)
 	return nil
@@ -333,9 +354,21 @@ func (x *session) layout(ctx context.Context, sch *change.Schema, o sink.TableOp
 	if l != nil {
 		return l, nil
 	}
-	l, problem := x.newLayout(sch, o)
+	l, err := x.fitting(ctx, sch, o)
+	if err != nil {
+		return nil, err
+	}
+	x.mu.Lock()
+	x.layouts[k] = l
+	x.mu.Unlock()
+	return l, nil
+}
+
+// fitting is a layout of which the table has every column.
+func (s *Sink) fitting(ctx context.Context, sch *change.Schema, o sink.TableOptions) (*layout, error) {
+	l, problem := s.newLayout(sch, o)
 	if problem == "" {
-		e, err := x.inspect(ctx, l.at)
+		e, err := s.inspect(ctx, l.at)
 		if err != nil {
 			return nil, err
 		}
@@ -351,8 +384,5 @@ func (x *session) layout(ctx context.Context, sch *change.Schema, o sink.TableOp
 	if problem != "" {
 		return nil, fault.Permanent(sink.CodeTableMismatch, nil, "change the sink's table, or resync the table", "table %s cannot take rows of %s: %s", l.at, sch.Table, problem)
 	}
-	x.mu.Lock()
-	x.layouts[k] = l
-	x.mu.Unlock()
 	return l, nil
 }

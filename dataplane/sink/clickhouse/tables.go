@@ -341,6 +341,9 @@ func (s *Sink) ResetTable(ctx context.Context, id change.TableID, epoch uint32) 
 	if err := s.deleteRows(ctx, s.ledger("dead_letters"), s.where(tab)); err != nil {
 		return err
 	}
+	if err := s.failHolds(ctx, tab, "the table was loaded again"); err != nil {
+		return err
+	}
 	def := r.def
 	def.Schema, def.Epoch, def.Base = r.schema, epoch, 0
 	return s.setAspect(ctx, tab, aspectDef, def)
@@ -378,6 +381,9 @@ func (s *Sink) RemoveTable(ctx context.Context, id change.TableID, drop bool) er
 		if err := s.deleteRows(ctx, s.ledger(t), s.where(tab)); err != nil {
 			return err
 		}
+	}
+	if err := s.failHolds(ctx, tab, "the table was removed"); err != nil {
+		return err
 	}
 	if !drop {
 		return nil
