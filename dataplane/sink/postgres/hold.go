@@ -139,15 +139,9 @@ func (s *Sink) Hold(ctx context.Context, repair string, id change.TableID, keys 
 		if err != nil {
 			return err
 		}
-		all, err := tx.Exec(ctx, `UPDATE syncline.repairs SET lease_until = now() + make_interval(secs => $5) WHERE`+ofKeys+` AND held`, args...)
-		if err != nil {
+		_, err = tx.Exec(ctx, `UPDATE syncline.repairs SET lease_until = now() + make_interval(secs => $5) WHERE`+ofKeys+` AND held`, args...)
+		if err != nil || fresh.RowsAffected() == 0 {
 			return err
-		}
-		if all.RowsAffected() < int64(len(keys)) {
-			return notHeld(id, repair)
-		}
-		if fresh.RowsAffected() == 0 {
-			return nil
 		}
 		return s.raiseHolds(ctx, tx, id)
 	})

@@ -120,17 +120,17 @@ END $$;
 
 CREATE FUNCTION syncline.release_keys(p_pipeline text, p_tables text[], p_repairs text[], p_keys text[], p_reasons text[])
 RETURNS void LANGUAGE plpgsql AS $$
-DECLARE
-	n bigint;
 BEGIN
+	PERFORM 1 FROM unnest(p_tables, p_repairs, p_keys) AS u (name, repair, key)
+	JOIN syncline.repairs r ON r.pipeline = p_pipeline AND r.repair = u.repair AND r.source_table = u.name AND md5(r.key) = md5(u.key)
+	WHERE r.held AND r.state <> 'releasing' AND r.lease_until > now();
+	IF FOUND THEN
+		RAISE EXCEPTION 'keys are still under repair' USING ERRCODE = 'SYN03';
+	END IF;
 	UPDATE syncline.repairs r SET state = CASE WHEN u.reason = '' THEN 'released' ELSE 'failed' END, reason = u.reason, updated_at = now()
 	FROM unnest(p_tables, p_repairs, p_keys, p_reasons) AS u (name, repair, key, reason)
 	WHERE r.pipeline = p_pipeline AND r.repair = u.repair AND r.source_table = u.name AND md5(r.key) = md5(u.key) AND r.key = u.key
 		AND (r.state = 'releasing' OR r.held AND r.lease_until <= now());
-	GET DIAGNOSTICS n = ROW_COUNT;
-	IF n <> cardinality(p_keys) THEN
-		RAISE EXCEPTION 'keys are not to be released' USING ERRCODE = 'SYN03';
-	END IF;
 END $$;
 `
 

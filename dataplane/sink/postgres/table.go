@@ -274,7 +274,7 @@ func (s *Sink) ResetTable(ctx context.Context, id change.TableID, epoch uint32) 
 		if err := emptyTable(ctx, tx, target, r); err != nil {
 			return err
 		}
-		if err := s.clearPlan(ctx, tx, id, "resync"); err != nil {
+		if err := s.clearPlan(ctx, tx, id, "loaded again"); err != nil {
 			return err
 		}
 		_, err = tx.Exec(ctx, `UPDATE syncline.tables SET state = 'loading', reason = '', epoch = $3, planned = false,
@@ -296,12 +296,13 @@ func (s *Sink) clearPlan(ctx context.Context, tx pgx.Tx, id change.TableID, why 
 			return err
 		}
 	}
+	why = "the table was " + why
 	if _, err := tx.Exec(ctx, `UPDATE syncline.dead_letters SET resolved_at = now(), resolution = $3
 		WHERE pipeline = $1 AND source_table = $2 AND resolved_at IS NULL`, s.pipeline, id.String(), why); err != nil {
 		return err
 	}
 	_, err := tx.Exec(ctx, `UPDATE syncline.repairs SET state = 'failed', reason = $3, updated_at = now()
-		WHERE pipeline = $1 AND source_table = $2 AND held`, s.pipeline, id.String(), "the table was emptied or removed meanwhile: "+why)
+		WHERE pipeline = $1 AND source_table = $2 AND held`, s.pipeline, id.String(), why)
 	return err
 }
 
@@ -327,7 +328,7 @@ func (s *Sink) RemoveTable(ctx context.Context, id change.TableID, drop bool) er
 				return err
 			}
 		}
-		if err := s.clearPlan(ctx, tx, id, "table removed"); err != nil {
+		if err := s.clearPlan(ctx, tx, id, "removed"); err != nil {
 			return err
 		}
 		// Added again, the table may have a new topic, whose offsets begin anew.

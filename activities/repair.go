@@ -1,0 +1,414 @@
+package activities
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"go.temporal.io/sdk/activity"
+
+	"syncline/activities/contract"
+	"syncline/analytics"
+	"syncline/dataplane/change"
+	"syncline/dataplane/fault"
+	"syncline/dataplane/repair"
+	"syncline/dataplane/sink"
+	"syncline/dataplane/trail"
+	"syncline/dataplane/verify"
+	"syncline/pipeline"
+)
+
+// Conditions that a repair cannot begin in.
+const (
+	CodeNothingToRepair fault.Code = "NothingToRepair"
+	CodePlanChanged     fault.Code = "RepairPlanChanged"
+	CodePlanMissing     fault.Code = "RepairPlanMissing"
+)
+
+// keptRepairs is how many repairs a ledger keeps the keys of.
+const keptRepairs = 20
+
+// repairOf opens a table at a sink for a repair.
+func (a *Activities) repairOf(ctx context.Context, in contract.TableTask, name string, progress func(done, of int)) (*repair.Table, func(), error) {
+	srv, sk, err := a.ends(ctx, in)
+	if err != nil {
+		return nil, nil, err
+	}
+	stop := func() {
+		_ = sk.Close() // nothing of it is under way any more
+		srv.Close()
+	}
+	side, ok := sk.(verify.Sink)
+	if !ok {
+		stop()
+		return nil, nil, fault.Permanent("SinkType", nil, "use postgres or clickhouse", "sink %s cannot be repaired", in.Sink.Name)
+	}
+	if err := sk.Init(ctx); err != nil { // it may be that of an older release
+		stop()
+		return nil, nil, err
+	}
+	return &repair.Table{Source: srv, Rows: side, Ledger: sk, Repair: name, ID: in.Table, Where: in.Where, Progress: progress}, stop, nil
+}
+
+// PlanRepair looks again at what audits found and records what is to be done. The
+// rows of a plan are in the sinks' ledgers; here they are counted.
+func (a *Activities) PlanRepair(ctx context.Context, in contract.RepairPlanTask) (out contract.RepairPlan, err error) {
+	var so atomic.Pointer[contract.RepairProgress]
+	so.Store(&contract.RepairProgress{})
+	err = long(ctx, func() any { return so.Load() }, func(ctx context.Context) error {
+		st, plan, err := a.repairable(ctx, in.RepairInput)
+		if err != nil {
+			return err
+		}
+		out = contract.RepairPlan{Pipeline: in.Pipeline, Name: in.Name, Source: st.Spec.Source, Tables: []contract.RepairTable{}}
+		for _, task := range plan.Tasks {
+			i := slices.IndexFunc(plan.Sinks, func(s pipeline.Sink) bool { return s.Name == task.Sink })
+			t, err := a.planTable(ctx, in, contract.TableTask{
+				Endpoint: contract.Endpoint{Pipeline: in.Pipeline, Source: st.Spec.Source, Sink: plan.Sinks[i]}, Table: task.Table, Where: task.Where,
+			}, func(done, of int) {
+				so.Store(&contract.RepairProgress{Sink: task.Sink, Table: task.Table, Done: done, Of: of})
+			})
+			if err != nil {
+				return err
+			}
+			if t == nil {
+				continue
+			}
+			out.Tables = append(out.Tables, *t)
+			if !slices.ContainsFunc(out.Sinks, func(s pipeline.Sink) bool { return s.Name == task.Sink }) {
+				out.Sinks = append(out.Sinks, plan.Sinks[i])
+			}
+		}
+		out.Hash = planHash(out.Tables)
+		return nil
+	})
+	return out, err
+}
+
+// repairable are the tables that can be verified, and so repaired.
+func (a *Activities) repairable(ctx context.Context, in contract.RepairInput) (st contract.PipelineStatus, plan contract.AuditPlan, err error) {
+	if in.Pipeline == "" {
+		return st, plan, fault.Permanent("RepairInput", nil, `give {"pipeline": NAME}`, "the repair names no pipeline")
+	}
+	if st, err = a.statusOf(ctx, in.Pipeline); err != nil {
+		return st, plan, err
+	}
+	plan, err = planAudit(&st, contract.AuditInput{Pipeline: in.Pipeline, Tables: in.Tables, Sinks: in.Sinks})
+	return st, plan, err
+}
+
+// planHash is that of the hashes of the tables.
+func planHash(ts []contract.RepairTable) string {
+	h := sha256.New()
+	for i := range ts {
+		if ts[i].Keys > 0 {
+			fmt.Fprintf(h, "%s\x00%s\n", ts[i].Sink, ts[i].Hash)
+		}
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// planTable plans the repair of a table at a sink; nil if nothing was found of it.
+func (a *Activities) planTable(ctx context.Context, in contract.RepairPlanTask, task contract.TableTask, progress func(done, of int)) (*contract.RepairTable, error) {
+	t, stop, err := a.repairOf(ctx, task, in.Name, progress)
+	if err != nil {
+		return nil, err
+	}
+	defer stop()
+	led := t.Ledger.(sink.Sink)
+	run := in.Audit
+	if run == "" {
+		if run, err = led.LastFindings(ctx, task.Table); err != nil {
+			return nil, err
+		}
+	}
+	found, err := led.Findings(ctx, run, task.Table)
+	if err != nil || len(found) == 0 {
+		return nil, err
+	}
+	keys := make([]change.Key, len(found))
+	for i := range found {
+		keys[i] = found[i].Key
+	}
+	planned, err := t.Plan(ctx, keys)
+	var undecided *repair.Undecided
+	if errors.As(err, &undecided) {
+		return nil, fault.Transient("RepairUndecided", nil, "%s", undecided)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := led.PutRepair(ctx, in.Name, task.Table, planned); err != nil {
+		return nil, err
+	}
+	out := countRepair(task.Sink.Name, task.Table, planned)
+	out.Where, out.Settled = task.Where, len(keys)-len(planned)
+	info, err := led.Table(ctx, task.Table)
+	out.Rows = info.Rows
+	return &out, err
+}
+
+// countRepair counts keys by what is wrong with them and what they will be made of.
+func countRepair(sinkName string, id change.TableID, ks []sink.RepairKey) contract.RepairTable {
+	out := contract.RepairTable{Sink: sinkName, Table: id, Keys: len(ks), Columns: map[string]int{}, From: map[string]int{}, Hash: repair.Hash(id, ks)}
+	for i := range ks {
+		switch ks[i].Kind {
+		case verify.Missing:
+			out.Missing++
+		case verify.Extra:
+			out.Extra++
+		case verify.Twice:
+			out.Twice++
+		default:
+			out.Changed++
+		}
+		for _, c := range ks[i].Columns {
+			out.Columns[c]++
+		}
+		out.From[ks[i].From]++
+	}
+	return out
+}
+
+// LoadRepair reads a plan back from the ledgers and refuses it if it does not say what
+// its hash says.
+func (a *Activities) LoadRepair(ctx context.Context, in contract.RepairPlanTask) (out contract.RepairPlan, err error) {
+	err = beating(ctx, func(ctx context.Context) error {
+		st, plan, err := a.repairable(ctx, in.RepairInput)
+		if err != nil {
+			return err
+		}
+		out = contract.RepairPlan{Pipeline: in.Pipeline, Name: in.Name, Source: st.Spec.Source, Sinks: plan.Sinks, Tables: []contract.RepairTable{}}
+		for _, s := range plan.Sinks {
+			sk, err := a.sink(ctx, in.Pipeline, s)
+			if err != nil {
+				return err
+			}
+			err = func() error {
+				defer func() { _ = sk.Close() }()
+				if err := sk.Init(ctx); err != nil {
+					return err
+				}
+				for _, task := range plan.Tasks {
+					if task.Sink != s.Name {
+						continue
+					}
+					ks, err := sk.Repair(ctx, in.Name, task.Table)
+					if err != nil {
+						return err
+					}
+					if len(ks) == 0 {
+						continue
+					}
+					t := countRepair(s.Name, task.Table, ks)
+					t.Where = task.Where
+					info, err := sk.Table(ctx, task.Table)
+					if err != nil {
+						return err
+					}
+					t.Rows = info.Rows
+					out.Tables = append(out.Tables, t)
+				}
+				return nil
+			}()
+			if err != nil {
+				return err
+			}
+		}
+		// In the order of a plan, which is that of the tasks.
+		slices.SortStableFunc(out.Tables, func(x, y contract.RepairTable) int {
+			at := func(t contract.RepairTable) int {
+				return slices.IndexFunc(plan.Tasks, func(k contract.AuditTask) bool { return k.Sink == t.Sink && k.Table == t.Table })
+			}
+			return at(x) - at(y)
+		})
+		out.Hash = planHash(out.Tables)
+		switch {
+		case len(out.Tables) == 0:
+			return fault.Permanent(CodePlanMissing, nil, "starter repair "+in.Pipeline+" makes a plan", "no sink of pipeline %s has a plan %q", in.Pipeline, in.Name)
+		case out.Hash != in.Hash:
+			return fault.Permanent(CodePlanChanged, nil, "make a new plan, read it, and apply that", "plan %s does not say what its hash says any more, or was carried out already", in.Name)
+		}
+		return nil
+	})
+	return out, err
+}
+
+// step runs one step of a repair over a table's keys, and records it.
+func (a *Activities) step(ctx context.Context, in contract.RepairTask, state string, f func(context.Context, *repair.Table) (contract.RepairStep, error)) (out contract.RepairStep, err error) {
+	var so atomic.Pointer[contract.RepairProgress]
+	so.Store(&contract.RepairProgress{Sink: in.Sink.Name, Table: in.Table})
+	err = long(ctx, func() any { return so.Load() }, func(ctx context.Context) error {
+		t, stop, err := a.repairOf(ctx, in.TableTask, in.Repair, func(done, of int) {
+			p := contract.RepairProgress{Sink: in.Sink.Name, Table: in.Table, Done: done, Of: of}
+			if done < 0 {
+				p = contract.RepairProgress{Sink: in.Sink.Name, Table: in.Table, Left: -done}
+			}
+			so.Store(&p)
+		})
+		if err != nil {
+			return err
+		}
+		defer stop()
+		if out, err = f(ctx, t); err != nil {
+			return err
+		}
+		a.Analytics.Put(&analytics.Repairs{
+			Time: time.Now().UTC(), Pipeline: in.Pipeline, Sink: in.Sink.Name, Tab: in.Table.String(), Run: in.Repair,
+			State: state, Keys: uint64(out.Keys), RowsRead: uint64(out.Read), Reason: in.Reason,
+		})
+		return a.trace(ctx, t.Ledger, in, state, out)
+	})
+	return out, err
+}
+
+// trace adds a step to the audit trail: at the end each key, by digest, with what it
+// was, what it is, and how it ended.
+func (a *Activities) trace(ctx context.Context, led repair.Ledger, in contract.RepairTask, state string, so contract.RepairStep) error {
+	now := time.Now().UTC()
+	entry := func(id, action string, detail any) (trail.Entry, error) {
+		text, err := json.Marshal(detail)
+		return trail.Entry{ID: in.Repair + "/" + in.Table.String() + "/" + id, At: now, Repair: in.Repair, Actor: in.Who, Action: action, Table: in.Table.String(), Detail: text}, err
+	}
+	var out []trail.Entry
+	e, err := entry(state, state, map[string]any{"keys": so.Keys, "rows_read": so.Read, "released": so.Outcome.Released, "failed": so.Outcome.Failed, "reason": in.Reason})
+	if err != nil {
+		return err
+	}
+	out = append(out, e)
+	if state == string(sink.Released) {
+		ks, err := led.Repair(ctx, in.Repair, in.Table)
+		if err != nil {
+			return err
+		}
+		for i := range ks {
+			k := &ks[i]
+			e, err := entry("key/"+repair.Digest([]byte(k.Key)), string(k.State), map[string]any{
+				"key": repair.Digest([]byte(k.Key)), "kind": k.Kind, "columns": k.Columns, "from": k.From,
+				"before": repair.Digest(k.Before), "after": repair.Digest(k.After), "at": k.At.String(), "reason": k.Reason,
+			})
+			if err != nil {
+				return err
+			}
+			out = append(out, e)
+		}
+	}
+	return led.AppendTrail(ctx, out)
+}
+
+// QuarantineKeys takes the keys of a plan out of delivery.
+func (a *Activities) QuarantineKeys(ctx context.Context, in contract.RepairTask) (contract.RepairStep, error) {
+	return a.step(ctx, in, string(sink.Quarantined), func(ctx context.Context, t *repair.Table) (out contract.RepairStep, err error) {
+		out.Keys, err = t.Quarantine(ctx)
+		return out, err
+	})
+}
+
+// ReplayKeys writes their rows.
+func (a *Activities) ReplayKeys(ctx context.Context, in contract.RepairTask) (contract.RepairStep, error) {
+	return a.step(ctx, in, string(sink.Replayed), func(ctx context.Context, t *repair.Table) (out contract.RepairStep, err error) {
+		out.Keys, out.Read, err = t.Replay(ctx)
+		return out, err
+	})
+}
+
+// ReverifyKeys compares their rows with the source's.
+func (a *Activities) ReverifyKeys(ctx context.Context, in contract.RepairTask) (contract.RepairStep, error) {
+	return a.step(ctx, in, string(sink.Verified), func(ctx context.Context, t *repair.Table) (out contract.RepairStep, err error) {
+		out.Keys, err = t.Reverify(ctx)
+		return out, err
+	})
+}
+
+// ReleaseKeys gives them back to their lanes, and verifies them once more.
+func (a *Activities) ReleaseKeys(ctx context.Context, in contract.RepairTask) (contract.RepairStep, error) {
+	return a.step(ctx, in, string(sink.Released), func(ctx context.Context, t *repair.Table) (out contract.RepairStep, err error) {
+		out.Outcome, err = t.Release(ctx)
+		out.Keys = out.Outcome.Released
+		return out, err
+	})
+}
+
+// AbandonKeys lets go whatever is still held. It does not wait for the lanes: a
+// pipeline may be paused.
+func (a *Activities) AbandonKeys(ctx context.Context, in contract.RepairTask) (contract.RepairStep, error) {
+	return a.step(ctx, in, string(sink.Failed), func(ctx context.Context, t *repair.Table) (contract.RepairStep, error) {
+		return contract.RepairStep{}, t.Abandon(ctx, in.Reason)
+	})
+}
+
+// NoteRepair adds an entry to the trail of each sink of a repair.
+func (a *Activities) NoteRepair(ctx context.Context, in contract.RepairNote) error {
+	return beating(ctx, func(ctx context.Context) error {
+		text, err := json.Marshal(in.Detail)
+		if err != nil {
+			return err
+		}
+		for _, s := range in.Sinks {
+			sk, err := a.sink(ctx, in.Pipeline, s)
+			if err != nil {
+				return err
+			}
+			if err = sk.Init(ctx); err == nil {
+				err = sk.AppendTrail(ctx, []trail.Entry{{ID: in.Repair + "/" + in.Action, At: in.At, Repair: in.Repair, Actor: in.Who, Action: in.Action, Detail: text}})
+			}
+			if err == nil && in.Action == "ended" {
+				err = sk.ForgetRepairs(ctx, keptRepairs)
+			}
+			if err = errors.Join(err, sk.Close()); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// CheckTrail reads the audit trail of every sink of a pipeline from its first entry on.
+func (a *Activities) CheckTrail(ctx context.Context, in contract.TrailTask) (out contract.TrailVerdict, err error) {
+	out = contract.TrailVerdict{Pipeline: in.Pipeline, Sinks: []contract.TrailSink{}}
+	err = beating(ctx, func(ctx context.Context) error {
+		st, err := a.statusOf(ctx, in.Pipeline)
+		if err != nil {
+			return err
+		}
+		for _, s := range st.Spec.Sinks {
+			activity.RecordHeartbeat(ctx, s.Name)
+			v, err := a.checkTrail(ctx, in.Pipeline, s)
+			if err != nil {
+				return err
+			}
+			out.Sinks = append(out.Sinks, v)
+		}
+		return nil
+	})
+	return out, err
+}
+
+func (a *Activities) checkTrail(ctx context.Context, name string, s pipeline.Sink) (out contract.TrailSink, err error) {
+	out.Sink = s.Name
+	sk, err := a.sink(ctx, name, s)
+	if err != nil {
+		return out, err
+	}
+	defer func() { _ = sk.Close() }()
+	if err := sk.Init(ctx); err != nil {
+		return out, err
+	}
+	var c trail.Checker
+	err = sk.Trail(ctx, func(e trail.Entry) error { return c.Next(&e) })
+	var broken *trail.Broken
+	if errors.As(err, &broken) {
+		out.Broken = broken.Error()
+		err = nil
+	}
+	if err == nil && broken == nil {
+		out.Entries, out.Hash, err = c.End()
+	}
+	return out, err
+}
