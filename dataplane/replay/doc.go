@@ -1,4 +1,5 @@
-// Package replay tells what the log alone says of rows.
+// Package replay tells what the log alone says of rows (Keys), and rebuilds a table
+// from a part of it (Rebuild).
 //
 // # States of a key
 //
@@ -19,6 +20,17 @@
 // read only move the position that is known; the window grows by as many. And what
 // lies right before a watermark may be no more than the beginning of a repetition, so
 // a read counts only if it comes to the watermark's position.
+//
+// # A table
+//
+//	begun (a ledger of its own) ──► delivered ──► at the window's end ──► forgotten
+//
+// A rebuild is delivery itself, of one table, from a log that ends: what is outside
+// the window is left out, and when all partitions were read a progress moves their
+// watermarks to its end. Its ledger has another pipeline's name, so the live table
+// and its lanes know nothing of it, and an attempt that fails leaves off where the
+// next goes on. Rows that only the table's load brought are not in it; a change that
+// needs a value of such a row is set aside.
 //
 // # Failure
 //
