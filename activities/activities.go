@@ -54,6 +54,8 @@ func (a *Activities) ByRole(r contract.Role) map[string]any {
 			contract.MeasureActivity:           a.Measure,
 			contract.PlanAuditActivity:         a.PlanAudit,
 			contract.ConcludeAuditActivity:     a.ConcludeAudit,
+			contract.PlanReplayActivity:        a.PlanReplay,
+			contract.ForgetReplayActivity:      a.ForgetReplay,
 			contract.ResolveActivity:           a.Resolve,
 			contract.EnsureTopicsActivity:      a.EnsureTopics,
 			contract.EnsurePublicationActivity: a.EnsurePublication,
@@ -74,6 +76,7 @@ func (a *Activities) ByRole(r contract.Role) map[string]any {
 			contract.CopyChunkActivity:   a.CopyChunk,
 			contract.FinishLoadActivity:  a.FinishLoad,
 			contract.VerifyTableActivity: a.VerifyTable,
+			contract.ReplayTableActivity: a.ReplayTable,
 		}
 	case contract.Deliver:
 		return map[string]any{contract.DeliverActivity: a.Deliver}

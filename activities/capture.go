@@ -54,6 +54,9 @@ func (a *Activities) Capture(ctx context.Context, in contract.CaptureInput) (err
 		if err != nil {
 			return err
 		}
+		if err := ensureIndex(ctx, ko, &in.Spec); err != nil { // changes are captured without one, too
+			log.Warn("no index of the log: places in it cannot be looked up", zap.Error(err))
+		}
 		records, err := kafka.OpenWriter(ctx, ko, wo)
 		if err != nil {
 			return err
@@ -221,4 +224,13 @@ func (r *rate) at(now time.Time, count uint64) float64 {
 		return float64(count-r.counts[0]) / took
 	}
 	return 0
+}
+
+func ensureIndex(ctx context.Context, o kafka.Options, spec *pipeline.Spec) error {
+	admin, err := kafka.OpenAdmin(o)
+	if err != nil {
+		return err
+	}
+	defer admin.Close()
+	return admin.EnsureIndex(ctx, topicOptions(spec))
 }

@@ -91,6 +91,12 @@ func subjectOf(name string, arg any) subject {
 		s.pipeline = in.Pipeline
 	case contract.VerifyTask:
 		table(in.TableTask)
+	case contract.ReplayInput:
+		s.pipeline, s.object = in.Pipeline, in.Sink+" "+in.Table.String()
+	case contract.ReplayTask:
+		s.pipeline, s.object = in.Spec.Name, in.Sink+" "+in.Table.String()
+	case contract.ReplayEnd:
+		s.pipeline, s.object = in.Spec.Name, in.Sink+" "+in.Table.String()
 	case contract.AuditConclusion:
 		s.pipeline, s.object = in.Pipeline, in.Run
 	}

@@ -165,10 +165,7 @@ func (a *Activities) EnsureTopics(ctx context.Context, in contract.SetupInput) (
 	for _, t := range sel.tables {
 		ids = append(ids, t.Table)
 	}
-	k := in.Spec.Kafka
-	if err := admin.EnsureTopics(ctx, kafka.TopicOptions{
-		Partitions: k.Partitions, ReplicationFactor: k.ReplicationFactor, Retention: k.Retention.Std(), MaxMessageBytes: int(k.MaxMessageBytes),
-	}, ids, nil); err != nil {
+	if err := admin.EnsureTopics(ctx, topicOptions(&in.Spec), ids, nil); err != nil {
 		return out, err
 	}
 	// Tables that are there already have their place in the log, and keep it.
@@ -182,6 +179,13 @@ func (a *Activities) EnsureTopics(ctx context.Context, in contract.SetupInput) (
 		}
 	}
 	return out, nil
+}
+
+func topicOptions(spec *pipeline.Spec) kafka.TopicOptions {
+	k := spec.Kafka
+	return kafka.TopicOptions{
+		Partitions: k.Partitions, ReplicationFactor: k.ReplicationFactor, Retention: k.Retention.Std(), MaxMessageBytes: int(k.MaxMessageBytes),
+	}
 }
 
 func (a *Activities) admin(ctx context.Context, spec *pipeline.Spec) (*kafka.Admin, error) {

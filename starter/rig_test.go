@@ -318,6 +318,15 @@ func (f *fakes) register(w worker.Worker, c client.Client) {
 	reg(contract.ConcludeAuditActivity, func(_ context.Context, in contract.AuditConclusion) error {
 		return f.did(contract.ConcludeAuditActivity, in.Run)
 	})
+	reg(contract.PlanReplayActivity, func(_ context.Context, in contract.ReplayInput) (contract.ReplayTask, error) {
+		return contract.ReplayTask{Spec: pipeline.Spec{Name: in.Pipeline}, Table: in.Table, Sink: in.Sink, To: in.To}, f.did(contract.PlanReplayActivity, in.Since)
+	})
+	reg(contract.ReplayTableActivity, func(_ context.Context, in contract.ReplayTask) (contract.ReplayResult, error) {
+		return contract.ReplayResult{Pipeline: in.Spec.Name, Table: in.Table, Sink: in.Sink, To: in.To, Changes: 7, Dead: 1}, f.did(contract.ReplayTableActivity, in.To)
+	})
+	reg(contract.ForgetReplayActivity, func(_ context.Context, in contract.ReplayEnd) error {
+		return f.did(contract.ForgetReplayActivity, in.Drop)
+	})
 	reg(contract.InspectActivity, func(_ context.Context, in contract.PlanInput) (contract.Report, error) {
 		r := f.report
 		r.Running = in.Running != nil
@@ -358,7 +367,7 @@ func (s *server) workers() {
 	for _, role := range []contract.Role{contract.Control, contract.Capture, contract.Snapshot, contract.Deliver} {
 		w := worker.New(s.c, contract.Queue(s.prefix, role), worker.Options{MaxHeartbeatThrottleInterval: 50 * time.Millisecond, WorkerStopTimeout: 5 * time.Second})
 		if role == contract.Control {
-			for _, fn := range []any{workflows.Pipeline, workflows.Stream, workflows.Bootstrap, workflows.Snapshot, workflows.Plan, workflows.Report, workflows.Audit} {
+			for _, fn := range []any{workflows.Pipeline, workflows.Stream, workflows.Bootstrap, workflows.Snapshot, workflows.Plan, workflows.Report, workflows.Audit, workflows.Replay} {
 				w.RegisterWorkflow(fn)
 			}
 		}

@@ -208,6 +208,7 @@ func newWorker(tc client.Client, c config.Config, role contract.Role, acts *acti
 		w.RegisterWorkflowWithOptions(workflows.Plan, workflow.RegisterOptions{Name: contract.PlanWorkflow})
 		w.RegisterWorkflowWithOptions(workflows.Report, workflow.RegisterOptions{Name: contract.ReportWorkflow})
 		w.RegisterWorkflowWithOptions(workflows.Audit, workflow.RegisterOptions{Name: contract.AuditWorkflow})
+		w.RegisterWorkflowWithOptions(workflows.Replay, workflow.RegisterOptions{Name: contract.ReplayWorkflow})
 	}
 	for name, fn := range acts.ByRole(role) {
 		w.RegisterActivityWithOptions(fn, activity.RegisterOptions{Name: name})

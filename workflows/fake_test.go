@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -180,6 +181,21 @@ func (w *world) register(r interface {
 		out := contract.TableVerdict{Sink: in.Sink.Name, Table: in.Table, Verdict: verify.Equal, Rows: 10, From: 1, To: 2}
 		return out, w.called(contract.VerifyTableActivity, fmt.Sprintf("%s %s %s %g", in.Sink.Name, in.Table, in.Where, in.RowsPerSecond))
 	})
+	reg(contract.PlanReplayActivity, func(_ context.Context, in contract.ReplayInput) (contract.ReplayTask, error) {
+		return contract.ReplayTask{Spec: pipeline.Spec{Name: in.Pipeline}, Table: in.Table, Sink: in.Sink, To: in.To}, w.called(contract.PlanReplayActivity, in.Pipeline)
+	})
+	reg(contract.ReplayTableActivity, func(ctx context.Context, in contract.ReplayTask) (contract.ReplayResult, error) {
+		if w.verify != nil {
+			w.verify(ctx)
+		}
+		return contract.ReplayResult{Table: in.Table, To: in.To, Changes: 7}, w.called(contract.ReplayTableActivity, in.To)
+	})
+	reg(contract.ForgetReplayActivity, func(_ context.Context, in contract.ReplayEnd) error {
+		if !strings.HasPrefix(in.Ledger(), in.Spec.Name+"@replay-2") {
+			return permanent("BadLedger")
+		}
+		return w.called(contract.ForgetReplayActivity, in.Drop)
+	})
 	reg(contract.ConcludeAuditActivity, func(_ context.Context, in contract.AuditConclusion) error {
 		return w.called(contract.ConcludeAuditActivity, fmt.Sprintf("%d sinks, %d failed", len(in.Sinks), len(in.Failed)))
 	})
@@ -243,7 +259,7 @@ func environment(t *testing.T, w *world) *testsuite.TestWorkflowEnvironment {
 			t.Log("calls:", w.names())
 		}
 	})
-	for _, fn := range []any{Pipeline, Bootstrap, Snapshot, Plan, Report, Audit} {
+	for _, fn := range []any{Pipeline, Bootstrap, Snapshot, Plan, Report, Audit, Replay} {
 		env.RegisterWorkflow(fn)
 	}
 	// Time is only skipped while no activity runs, and a Stream's run for ever.

@@ -40,6 +40,7 @@ func replayer() worker.WorkflowReplayer {
 	r.RegisterWorkflow(Plan)
 	r.RegisterWorkflow(Report)
 	r.RegisterWorkflow(Audit)
+	r.RegisterWorkflow(Replay)
 	return r
 }
 
@@ -85,7 +86,7 @@ func startServer(t *testing.T, w *world) *server {
 	for _, role := range []contract.Role{contract.Control, contract.Capture, contract.Snapshot, contract.Deliver} {
 		wk := worker.New(c, contract.Queue(s.prefix, role), worker.Options{MaxHeartbeatThrottleInterval: 100 * time.Millisecond, WorkerStopTimeout: 5 * time.Second})
 		if role == contract.Control {
-			for _, fn := range []any{Pipeline, Stream, Bootstrap, Snapshot, Plan, Report, Audit} {
+			for _, fn := range []any{Pipeline, Stream, Bootstrap, Snapshot, Plan, Report, Audit, Replay} {
 				wk.RegisterWorkflow(fn)
 			}
 		}
@@ -233,6 +234,9 @@ func TestOnServer(t *testing.T) {
 	audit := s.start(ctx, "audit/"+spec.Name, contract.AuditWorkflow, contract.AuditInput{Pipeline: spec.Name, Parallel: 2})
 	s.must(audit.Get(ctx, nil))
 	s.check(ctx, audit.GetID(), "", "audit")
+	replayed := s.start(ctx, "replay/"+spec.Name, contract.ReplayWorkflow, contract.ReplayInput{Pipeline: spec.Name, Table: w.tables[0], Sink: "warehouse", To: "again"})
+	s.must(replayed.Get(ctx, nil))
+	s.check(ctx, replayed.GetID(), "", "replay")
 
 	w.mu.Lock()
 	w.fail[contract.CreateSlotActivity] = permanent("SlotsExhausted")

@@ -25,6 +25,7 @@ const (
 	PlanWorkflow      = "Plan"      // one-off live check of a declaration
 	ReportWorkflow    = "Report"    // one-off report on a pipeline, from analytics
 	AuditWorkflow     = "Audit"     // verification of tables at their sinks; a Schedule may start it
+	ReplayWorkflow    = "Replay"    // one-off rebuild of a table from the log
 )
 
 // Updates of the Pipeline workflow; each answers with the result or the reason of refusal.

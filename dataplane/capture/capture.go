@@ -67,6 +67,9 @@ type Progress struct {
 	// System and Timeline say whose positions these are; "" and 0 if the source cannot tell.
 	System   string `json:"system,omitempty"`
 	Timeline int32  `json:"timeline,omitempty"`
+	// End is how far the source's own log went, as it told: nothing that was captured
+	// by then was committed after it. 0 if the source does not say.
+	End change.LSN `json:"end,omitempty"`
 
 	Offsets map[string][]int64 `json:"offsets"` // by table (TableID.String()), next offset per partition
 }

@@ -156,7 +156,7 @@ func (r *runner) start(ctx context.Context) error {
 		r.last, r.inLog = last, last.Through
 	} else {
 		// From now on this epoch has a record to compare with.
-		r.last = Progress{Epoch: r.o.Epoch, Through: confirmed, At: time.Now().UTC(), System: r.system, Timeline: r.timeline}
+		r.last = Progress{Epoch: r.o.Epoch, Through: confirmed, At: time.Now().UTC(), System: r.system, Timeline: r.timeline, End: r.end()}
 		if err := r.log.PutProgress(ctx, r.last); err != nil {
 			return fmt.Errorf("write the first progress record: %w", err)
 		}
@@ -264,7 +264,7 @@ func (r *runner) checkpoint(ctx context.Context) error {
 	n, logErr := r.log.Acked()
 	through, at := r.state.ack(n)
 	if through > r.last.Through {
-		p := Progress{Epoch: r.o.Epoch, Through: through, At: at, System: r.system, Timeline: r.timeline}
+		p := Progress{Epoch: r.o.Epoch, Through: through, At: at, System: r.system, Timeline: r.timeline, End: r.end()}
 		if err := r.log.PutProgress(ctx, p); err != nil {
 			return errors.Join(logErr, fmt.Errorf("write the progress record: %w", err))
 		}
@@ -285,11 +285,15 @@ func (r *runner) checkpoint(ctx context.Context) error {
 
 func (r *runner) status(acked uint64) Status {
 	s := r.state.status(acked)
-	s.Started = r.started
-	if e, ok := r.src.(serverEnd); ok {
-		s.ServerEnd = e.ServerEnd()
-	}
+	s.Started, s.ServerEnd = r.started, r.end()
 	return s
+}
+
+func (r *runner) end() change.LSN {
+	if e, ok := r.src.(serverEnd); ok {
+		return e.ServerEnd()
+	}
+	return 0
 }
 
 // drain waits for acknowledgements of what was handed over, for a while, and

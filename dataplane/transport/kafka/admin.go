@@ -74,16 +74,43 @@ func (a *Admin) Check(ctx context.Context) (brokers int, err error) {
 }
 
 // EnsureTopics creates what is missing of the tables' topics and the pipeline's
-// own two, checks the partition counts of those that exist, and gives these the
+// own, checks the partition counts of those that exist, and gives these the
 // declared retention and message size. partitions may
 // be nil; it returns the number declared for a table, 0 for the default.
 func (a *Admin) EnsureTopics(ctx context.Context, o TopicOptions, tables []change.TableID, partitions func(change.TableID) int) error {
-	if err := o.validate(); err != nil {
+	want, err := a.want(o, tables, partitions)
+	if err != nil {
 		return err
 	}
-	retention := "-1"
+	return a.ensure(ctx, want)
+}
+
+// EnsureIndex creates the index's topic if the pipeline is older than indexes are.
+func (a *Admin) EnsureIndex(ctx context.Context, o TopicOptions) error {
+	name := IndexTopic(a.c.opts.Prefix, a.c.opts.Pipeline)
+	have, err := a.all(ctx)
+	if _, ok := have[name]; ok || err != nil {
+		return err
+	}
+	want, err := a.want(o, nil, nil)
+	if err != nil {
+		return err
+	}
+	return a.ensure(ctx, slices.DeleteFunc(want, func(t kgo.TopicConfig) bool { return t.Topic != name }))
+}
+
+// longer is how much longer the index is kept than the tables' topics: a search
+// for their first record needs one from before it.
+const longer = 24 * time.Hour
+
+func (a *Admin) want(o TopicOptions, tables []change.TableID, partitions func(change.TableID) int) ([]kgo.TopicConfig, error) {
+	if err := o.validate(); err != nil {
+		return nil, err
+	}
+	retention, index := "-1", "-1"
 	if o.Retention > 0 {
 		retention = strconv.FormatInt(o.Retention.Milliseconds(), 10)
+		index = strconv.FormatInt((o.Retention + longer).Milliseconds(), 10)
 	}
 	common := []kgo.ConfigEntry{
 		{ConfigName: "max.message.bytes", ConfigValue: strconv.Itoa(o.MaxMessageBytes)},
@@ -105,11 +132,14 @@ func (a *Admin) EnsureTopics(ctx context.Context, o TopicOptions, tables []chang
 		// progress is what tells a slot that somebody advanced.
 		topic(ProgressTopic(a.c.opts.Prefix, a.c.opts.Pipeline), 1,
 			"cleanup.policy", "delete", "retention.ms", "-1", "retention.bytes", strconv.Itoa(256<<20), "segment.bytes", strconv.Itoa(64<<20)),
+		// That bound is hours of a pipeline with many tables; what is looked up later is
+		// in the index, which has a record a minute and is kept by time.
+		topic(IndexTopic(a.c.opts.Prefix, a.c.opts.Pipeline), 1, "cleanup.policy", "delete", "retention.ms", index, "retention.bytes", "-1"),
 	}
 	for _, id := range tables {
 		name, err := TopicName(a.c.opts.Prefix, a.c.opts.Pipeline, id)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		n := o.Partitions
 		if partitions != nil {
@@ -120,12 +150,12 @@ func (a *Admin) EnsureTopics(ctx context.Context, o TopicOptions, tables []chang
 		want = append(want, topic(name, n, "cleanup.policy", "delete", "retention.ms", retention, "retention.bytes", "-1"))
 		if name := a.c.opts.debeziumTopic(id); name != "" {
 			if slices.ContainsFunc(want, func(t kgo.TopicConfig) bool { return t.Topic == name }) {
-				return fault.Permanent(CodeTopicName, nil, "exclude or rename one of the tables", "two tables would have the Debezium topic %s", name)
+				return nil, fault.Permanent(CodeTopicName, nil, "exclude or rename one of the tables", "two tables would have the Debezium topic %s", name)
 			}
 			want = append(want, topic(name, n, "cleanup.policy", "delete", "retention.ms", retention, "retention.bytes", "-1"))
 		}
 	}
-	return a.ensure(ctx, want)
+	return want, nil
 }
 
 // ensure creates topics that are missing and checks and adapts the others.
@@ -306,7 +336,7 @@ func (a *Admin) Topics(ctx context.Context) ([]Topic, error) {
 	return out, nil
 }
 
-// Any reports whether there is a topic of the pipeline, its own two included.
+// Any reports whether there is a topic of the pipeline, its own included.
 func (a *Admin) Any(ctx context.Context) (bool, error) {
 	a.c.renew()
 	all, err := a.all(ctx)
@@ -321,7 +351,13 @@ func (a *Admin) Any(ctx context.Context) (bool, error) {
 // owns reports whether a topic is the pipeline's, in the format of ours.
 func (a *Admin) owns(name string) bool {
 	_, ok := ParseTopicName(a.c.opts.Prefix, a.c.opts.Pipeline, name)
-	return ok || name == SchemasTopic(a.c.opts.Prefix, a.c.opts.Pipeline) || name == ProgressTopic(a.c.opts.Prefix, a.c.opts.Pipeline)
+	return ok || a.own(name)
+}
+
+// own reports whether a topic is one of those that are no table's.
+func (a *Admin) own(name string) bool {
+	prefix, pipeline := a.c.opts.Prefix, a.c.opts.Pipeline
+	return name == SchemasTopic(prefix, pipeline) || name == ProgressTopic(prefix, pipeline) || name == IndexTopic(prefix, pipeline)
 }
 
 // Ranges returns what the topics of tables hold, by partition, from the first
@@ -367,7 +403,7 @@ func (a *Admin) Ranges(ctx context.Context, since time.Time, tables ...change.Ta
 }
 
 // DeleteTopics deletes the topics of the named tables, in Debezium's form too; with
-// none named, all of the pipeline's topics, its own two included. Topics that are gone already are
+// none named, all of the pipeline's topics, its own included. Topics that are gone already are
 // no error.
 func (a *Admin) DeleteTopics(ctx context.Context, tables ...change.TableID) error {
 	a.c.renew()
@@ -378,8 +414,7 @@ func (a *Admin) DeleteTopics(ctx context.Context, tables ...change.TableID) erro
 	var names []string
 	for name := range all {
 		id, ok := ParseTopicName(a.c.opts.Prefix, a.c.opts.Pipeline, name)
-		own := name == SchemasTopic(a.c.opts.Prefix, a.c.opts.Pipeline) || name == ProgressTopic(a.c.opts.Prefix, a.c.opts.Pipeline)
-		if len(tables) == 0 && (ok || own) || ok && slices.Contains(tables, id) {
+		if len(tables) == 0 && (ok || a.own(name)) || ok && slices.Contains(tables, id) {
 			names = append(names, name)
 			if d := a.c.opts.debeziumTopic(id); ok && d != "" && len(all[d].leaders) > 0 {
 				names = append(names, d)

@@ -1,7 +1,8 @@
 // Package kafka is the log between capture and delivery: one topic per table,
 // partitioned by primary key, plus `_schemas` (definitions by version,
-// compacted) and `_progress` (what is in the log, below which offsets). Nothing
-// else in the module uses kafka-go.
+// compacted), `_progress` (what is in the log, below which offsets) and `_index`
+// (the same once a minute, to look places up). Nothing else in the module uses
+// kafka-go.
 //
 // Connections, authentication and metadata are kafka-go's. Record batches,
 // produce and fetch are made here, for two reasons: kafka-go's Writer retries a

@@ -176,25 +176,35 @@ func (l *Log) Schema(ctx context.Context, v change.Version) (*change.Schema, err
 	}
 }
 
-// Open implements deliver.Log.
-func (l *Log) Open(ctx context.Context, sp sink.Partition, offset int64) (deliver.Reader, error) {
+// Range returns the first offset of a partition and the one after its last.
+func (l *Log) Range(ctx context.Context, sp sink.Partition) (first, end int64, err error) {
+	_, first, end, err = l.bounds(ctx, sp)
+	return first, end, err
+}
+
+func (l *Log) bounds(ctx context.Context, sp sink.Partition) (p partition, first, end int64, err error) {
 	topic, err := TopicName(l.c.opts.Prefix, l.c.opts.Pipeline, sp.Table)
 	if err != nil {
-		return nil, err
+		return p, 0, 0, err
 	}
 	info, err := l.c.topic(ctx, topic)
 	if err != nil {
-		return nil, err
+		return p, 0, 0, err
 	}
-	p := partition{topic, int32(sp.N)}
+	p = partition{topic, int32(sp.N)}
 	if sp.N < 0 || sp.N >= len(info.leaders) {
-		return nil, partitionsMismatch(topic, sp.N+1, len(info.leaders))
+		return p, 0, 0, partitionsMismatch(topic, sp.N+1, len(info.leaders))
 	}
 	ends, err := l.c.ends(ctx, []partition{p})
+	return p, ends[p][0], ends[p][1], err
+}
+
+// Open implements deliver.Log.
+func (l *Log) Open(ctx context.Context, sp sink.Partition, offset int64) (deliver.Reader, error) {
+	p, start, end, err := l.bounds(ctx, sp)
 	if err != nil {
 		return nil, err
 	}
-	start, end := ends[p][0], ends[p][1]
 	switch {
 	case offset < 0:
 		offset = start

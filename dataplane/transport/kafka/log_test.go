@@ -259,10 +259,11 @@ func TestSettingsFollowTheDeclaration(t *testing.T) {
 	for _, c := range []struct {
 		to                  TopicOptions
 		retention, messages string
+		index               string
 	}{
-		{TopicOptions{Partitions: 1, Retention: 48 * time.Hour, MaxMessageBytes: 2 << 20}, "172800000", "2097152"},
-		{TopicOptions{Partitions: 1, Retention: -1, MaxMessageBytes: 2 << 20}, "-1", "2097152"},
-		{TopicOptions{Partitions: 1, Retention: time.Hour, MaxMessageBytes: 1 << 20}, "3600000", "1048576"},
+		{TopicOptions{Partitions: 1, Retention: 48 * time.Hour, MaxMessageBytes: 2 << 20}, "172800000", "2097152", "259200000"},
+		{TopicOptions{Partitions: 1, Retention: -1, MaxMessageBytes: 2 << 20}, "-1", "2097152", "-1"},
+		{TopicOptions{Partitions: 1, Retention: time.Hour, MaxMessageBytes: 1 << 20}, "3600000", "1048576", "90000000"},
 	} {
 		for range 2 { // again: nothing differs
 			if err := a.EnsureTopics(t.Context(), c.to, []change.TableID{orders}, nil); err != nil {
@@ -272,6 +273,7 @@ func TestSettingsFollowTheDeclaration(t *testing.T) {
 		check(table, map[string]string{"retention.ms": c.retention, "max.message.bytes": c.messages, "segment.bytes": "33554432", "cleanup.policy": "delete"})
 		check(a.c.opts.debeziumTopic(orders), map[string]string{"retention.ms": c.retention, "max.message.bytes": c.messages})
 		check(ProgressTopic(o.Prefix, o.Pipeline), map[string]string{"retention.ms": "-1", "max.message.bytes": c.messages})
+		check(IndexTopic(o.Prefix, o.Pipeline), map[string]string{"retention.ms": c.index, "retention.bytes": "-1", "cleanup.policy": "delete"})
 		check(SchemasTopic(o.Prefix, o.Pipeline), map[string]string{"max.message.bytes": c.messages, "cleanup.policy": "compact"})
 	}
 }

@@ -66,6 +66,9 @@ func SchemasTopic(prefix, pipeline string) string { return prefix + pipeline + "
 // ProgressTopic returns the name of the pipeline's topic of progress records.
 func ProgressTopic(prefix, pipeline string) string { return prefix + pipeline + "._progress" }
 
+// IndexTopic returns the name of the pipeline's topic of index records.
+func IndexTopic(prefix, pipeline string) string { return prefix + pipeline + "._index" }
+
 // debeziumTopic returns the name of a table's topic in Debezium's form, "" if o
 // asks for none.
 func (o *Options) debeziumTopic(t change.TableID) string {

@@ -29,6 +29,7 @@ type WriterOptions struct {
 	Linger          time.Duration // how long a batch waits for company; default 5ms
 	WindowBytes     int           // handed over and not acknowledged; default 32 MiB
 	InFlight        int           // requests at a time; default 4
+	IndexEvery      time.Duration // least time between two records of the index; default 1 minute
 }
 
 func (o *WriterOptions) validate() error {
@@ -39,6 +40,7 @@ func (o *WriterOptions) validate() error {
 	setDefault(&o.Linger, 5*time.Millisecond)
 	setDefault(&o.WindowBytes, 32<<20)
 	setDefault(&o.InFlight, 4)
+	setDefault(&o.IndexEvery, time.Minute)
 	o.BatchBytes = min(o.BatchBytes, o.MaxMessageBytes-1024)
 	switch {
 	case o.MaxMessageBytes < 16<<10:
@@ -62,8 +64,9 @@ type Writer struct {
 	// guarded by b.mu
 	tables  map[change.TableID]*tableTopic
 	last    *tableTopic
-	value   []byte // scratch
-	text    []byte // scratch of header values
+	read    change.Position // highest appended
+	value   []byte          // scratch
+	text    []byte          // scratch of header values
 	headers []header
 	schemas map[change.Version]*change.Schema // those put, if dbz is set
 	dbz     *debezium.Encoder                 // nil: our own form only
@@ -71,6 +74,8 @@ type Writer struct {
 	mu     sync.Mutex // of the two below
 	listed time.Time
 	known  map[change.Version]bool
+
+	index indexer // only PutProgress uses it
 }
 
 type tableTopic struct {
@@ -127,6 +132,7 @@ func (w *Writer) list(ctx context.Context) error {
 	if err != nil {
 		return classify(ctx, err, "list of topics")
 	}
+	_, w.index.exists = all[IndexTopic(w.c.opts.Prefix, w.c.opts.Pipeline)]
 	var ps []partition
 	found := map[change.TableID]topicInfo{}
 	w.b.mu.Lock()
@@ -241,6 +247,9 @@ func (w *Writer) Append(ctx context.Context, c *change.Change) (uint64, error) {
 		return 0, err
 	}
 	b.seq++
+	if w.read.Before(c.Pos) {
+		w.read = c.Pos
+	}
 	w.setHeaders(c)
 	var key []byte
 	if c.Key != "" {
@@ -348,13 +357,16 @@ func (w *Writer) PutProgress(ctx context.Context, p capture.Progress) error {
 		}
 		p.Offsets[id.String()] = next
 	}
+	read := w.read
 	w.b.mu.Unlock()
 	value, err := json.Marshal(p)
 	if err != nil {
 		return err
 	}
-	_, err = w.c.put(ctx, partition{ProgressTopic(w.c.opts.Prefix, w.c.opts.Pipeline), 0}, nil, value, nil)
-	return err
+	if _, err = w.c.put(ctx, partition{ProgressTopic(w.c.opts.Prefix, w.c.opts.Pipeline), 0}, nil, value, nil); err != nil {
+		return err
+	}
+	return w.index.put(ctx, w.c, p, read, w.opts.IndexEvery)
 }
 
 // progressTail is how many records LastProgress looks at: a writer that was
