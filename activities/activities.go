@@ -54,6 +54,10 @@ func (a *Activities) ByRole(r contract.Role) map[string]any {
 			contract.MeasureActivity:           a.Measure,
 			contract.PlanAuditActivity:         a.PlanAudit,
 			contract.ConcludeAuditActivity:     a.ConcludeAudit,
+			contract.LoadRepairActivity:        a.LoadRepair,
+			contract.AbandonKeysActivity:       a.AbandonKeys,
+			contract.NoteRepairActivity:        a.NoteRepair,
+			contract.CheckTrailActivity:        a.CheckTrail,
 			contract.PlanReplayActivity:        a.PlanReplay,
 			contract.ForgetReplayActivity:      a.ForgetReplay,
 			contract.ResolveActivity:           a.Resolve,
@@ -72,11 +76,16 @@ func (a *Activities) ByRole(r contract.Role) map[string]any {
 		return map[string]any{contract.CaptureActivity: a.Capture, contract.HoldSnapshotActivity: a.HoldSnapshot}
 	case contract.Snapshot:
 		return map[string]any{
-			contract.PlanChunksActivity:  a.PlanChunks,
-			contract.CopyChunkActivity:   a.CopyChunk,
-			contract.FinishLoadActivity:  a.FinishLoad,
-			contract.VerifyTableActivity: a.VerifyTable,
-			contract.ReplayTableActivity: a.ReplayTable,
+			contract.PlanChunksActivity:     a.PlanChunks,
+			contract.CopyChunkActivity:      a.CopyChunk,
+			contract.FinishLoadActivity:     a.FinishLoad,
+			contract.VerifyTableActivity:    a.VerifyTable,
+			contract.PlanRepairActivity:     a.PlanRepair,
+			contract.QuarantineKeysActivity: a.QuarantineKeys,
+			contract.ReplayKeysActivity:     a.ReplayKeys,
+			contract.ReverifyKeysActivity:   a.ReverifyKeys,
+			contract.ReleaseKeysActivity:    a.ReleaseKeys,
+			contract.ReplayTableActivity:    a.ReplayTable,
 		}
 	case contract.Deliver:
 		return map[string]any{contract.DeliverActivity: a.Deliver}

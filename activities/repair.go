@@ -20,6 +20,7 @@ import (
 	"syncline/dataplane/repair"
 	"syncline/dataplane/sink"
 	"syncline/dataplane/trail"
+	"syncline/dataplane/transport/kafka"
 	"syncline/dataplane/verify"
 	"syncline/pipeline"
 )
@@ -35,14 +36,28 @@ const (
 const keptRepairs = 20
 
 // repairOf opens a table at a sink for a repair.
-func (a *Activities) repairOf(ctx context.Context, in contract.TableTask, name string, progress func(done, of int)) (*repair.Table, func(), error) {
-	srv, sk, err := a.ends(ctx, in)
+func (a *Activities) repairOf(ctx context.Context, in contract.RepairTask, progress func(done, of int)) (*repair.Table, func(), error) {
+	ko, err := a.kafkaOptions(ctx, &in.Spec)
 	if err != nil {
 		return nil, nil, err
 	}
+	srv, sk, err := a.ends(ctx, in.TableTask)
+	if err != nil {
+		return nil, nil, err
+	}
+	records, err := kafka.OpenLog(ctx, ko, kafka.LogOptions{})
 	stop := func() {
-		_ = sk.Close() // nothing of it is under way any more
+		// Nothing of them is under way any more.
+		if records != nil {
+			_ = records.Close()
+		}
+		_ = sk.Close()
 		srv.Close()
+	}
+	if err != nil {
+		records = nil
+		stop()
+		return nil, nil, err
 	}
 	side, ok := sk.(verify.Sink)
 	if !ok {
@@ -53,7 +68,7 @@ func (a *Activities) repairOf(ctx context.Context, in contract.TableTask, name s
 		stop()
 		return nil, nil, err
 	}
-	return &repair.Table{Source: srv, Rows: side, Ledger: sk, Repair: name, ID: in.Table, Where: in.Where, Progress: progress}, stop, nil
+	return &repair.Table{Source: srv, Rows: side, Ledger: sk, Log: records, Epoch: in.Epoch, Repair: in.Repair, ID: in.Table, Where: in.Where, Progress: progress}, stop, nil
 }
 
 // PlanRepair looks again at what audits found and records what is to be done. The
@@ -66,12 +81,12 @@ func (a *Activities) PlanRepair(ctx context.Context, in contract.RepairPlanTask)
 		if err != nil {
 			return err
 		}
-		out = contract.RepairPlan{Pipeline: in.Pipeline, Name: in.Name, Source: st.Spec.Source, Tables: []contract.RepairTable{}}
+		out = contract.RepairPlan{Pipeline: in.Pipeline, Name: in.Name, Spec: st.Spec, Epoch: st.Epoch, Tables: []contract.RepairTable{}}
 		for _, task := range plan.Tasks {
 			i := slices.IndexFunc(plan.Sinks, func(s pipeline.Sink) bool { return s.Name == task.Sink })
-			t, err := a.planTable(ctx, in, contract.TableTask{
+			t, err := a.planTable(ctx, in.Audit, contract.RepairTask{Spec: st.Spec, Epoch: st.Epoch, Repair: in.Name, TableTask: contract.TableTask{
 				Endpoint: contract.Endpoint{Pipeline: in.Pipeline, Source: st.Spec.Source, Sink: plan.Sinks[i]}, Table: task.Table, Where: task.Where,
-			}, func(done, of int) {
+			}}, func(done, of int) {
 				so.Store(&contract.RepairProgress{Sink: task.Sink, Table: task.Table, Done: done, Of: of})
 			})
 			if err != nil {
@@ -115,14 +130,13 @@ func planHash(ts []contract.RepairTable) string {
 }
 
 // planTable plans the repair of a table at a sink; nil if nothing was found of it.
-func (a *Activities) planTable(ctx context.Context, in contract.RepairPlanTask, task contract.TableTask, progress func(done, of int)) (*contract.RepairTable, error) {
-	t, stop, err := a.repairOf(ctx, task, in.Name, progress)
+func (a *Activities) planTable(ctx context.Context, run string, task contract.RepairTask, progress func(done, of int)) (*contract.RepairTable, error) {
+	t, stop, err := a.repairOf(ctx, task, progress)
 	if err != nil {
 		return nil, err
 	}
 	defer stop()
 	led := t.Ledger.(sink.Sink)
-	run := in.Audit
 	if run == "" {
 		if run, err = led.LastFindings(ctx, task.Table); err != nil {
 			return nil, err
@@ -144,7 +158,7 @@ func (a *Activities) planTable(ctx context.Context, in contract.RepairPlanTask, 
 	if err != nil {
 		return nil, err
 	}
-	if err := led.PutRepair(ctx, in.Name, task.Table, planned); err != nil {
+	if err := led.PutRepair(ctx, task.Repair, task.Table, planned); err != nil {
 		return nil, err
 	}
 	out := countRepair(task.Sink.Name, task.Table, planned)
@@ -184,7 +198,7 @@ func (a *Activities) LoadRepair(ctx context.Context, in contract.RepairPlanTask)
 		if err != nil {
 			return err
 		}
-		out = contract.RepairPlan{Pipeline: in.Pipeline, Name: in.Name, Source: st.Spec.Source, Sinks: plan.Sinks, Tables: []contract.RepairTable{}}
+		out = contract.RepairPlan{Pipeline: in.Pipeline, Name: in.Name, Spec: st.Spec, Epoch: st.Epoch, Sinks: plan.Sinks, Tables: []contract.RepairTable{}}
 		for _, s := range plan.Sinks {
 			sk, err := a.sink(ctx, in.Pipeline, s)
 			if err != nil {
@@ -245,7 +259,7 @@ func (a *Activities) step(ctx context.Context, in contract.RepairTask, state str
 	var so atomic.Pointer[contract.RepairProgress]
 	so.Store(&contract.RepairProgress{Sink: in.Sink.Name, Table: in.Table})
 	err = long(ctx, func() any { return so.Load() }, func(ctx context.Context) error {
-		t, stop, err := a.repairOf(ctx, in.TableTask, in.Repair, func(done, of int) {
+		t, stop, err := a.repairOf(ctx, in, func(done, of int) {
 			p := contract.RepairProgress{Sink: in.Sink.Name, Table: in.Table, Done: done, Of: of}
 			if done < 0 {
 				p = contract.RepairProgress{Sink: in.Sink.Name, Table: in.Table, Left: -done}
@@ -343,9 +357,10 @@ func (a *Activities) AbandonKeys(ctx context.Context, in contract.RepairTask) (c
 	})
 }
 
-// NoteRepair adds an entry to the trail of each sink of a repair.
-func (a *Activities) NoteRepair(ctx context.Context, in contract.RepairNote) error {
-	return beating(ctx, func(ctx context.Context) error {
+// NoteRepair adds an entry to the trail of each sink of a repair, and tells where those
+// end.
+func (a *Activities) NoteRepair(ctx context.Context, in contract.RepairNote) (out []contract.TrailSink, err error) {
+	err = beating(ctx, func(ctx context.Context) error {
 		text, err := json.Marshal(in.Detail)
 		if err != nil {
 			return err
@@ -361,12 +376,21 @@ func (a *Activities) NoteRepair(ctx context.Context, in contract.RepairNote) err
 			if err == nil && in.Action == "ended" {
 				err = sk.ForgetRepairs(ctx, keptRepairs)
 			}
+			if err == nil {
+				end := contract.TrailSink{Sink: s.Name}
+				err = sk.Trail(ctx, func(e trail.Entry) error {
+					end.Entries, end.Hash = e.N, e.Hash
+					return nil
+				})
+				out = append(out, end)
+			}
 			if err = errors.Join(err, sk.Close()); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
+	return out, err
 }
 
 // CheckTrail reads the audit trail of every sink of a pipeline from its first entry on.
@@ -379,7 +403,7 @@ func (a *Activities) CheckTrail(ctx context.Context, in contract.TrailTask) (out
 		}
 		for _, s := range st.Spec.Sinks {
 			activity.RecordHeartbeat(ctx, s.Name)
-			v, err := a.checkTrail(ctx, in.Pipeline, s)
+			v, err := a.checkTrail(ctx, in, s)
 			if err != nil {
 				return err
 			}
@@ -390,9 +414,9 @@ func (a *Activities) CheckTrail(ctx context.Context, in contract.TrailTask) (out
 	return out, err
 }
 
-func (a *Activities) checkTrail(ctx context.Context, name string, s pipeline.Sink) (out contract.TrailSink, err error) {
+func (a *Activities) checkTrail(ctx context.Context, in contract.TrailTask, s pipeline.Sink) (out contract.TrailSink, err error) {
 	out.Sink = s.Name
-	sk, err := a.sink(ctx, name, s)
+	sk, err := a.sink(ctx, in.Pipeline, s)
 	if err != nil {
 		return out, err
 	}
@@ -400,15 +424,19 @@ func (a *Activities) checkTrail(ctx context.Context, name string, s pipeline.Sin
 	if err := sk.Init(ctx); err != nil {
 		return out, err
 	}
-	var c trail.Checker
+	c := trail.Checker{Known: map[int64]string{}}
+	for _, k := range in.Known {
+		if k.Sink == s.Name && k.Entries > 0 {
+			c.Known[k.Entries] = k.Hash
+		}
+	}
 	err = sk.Trail(ctx, func(e trail.Entry) error { return c.Next(&e) })
+	if err == nil {
+		out.Entries, out.Hash, err = c.End()
+	}
 	var broken *trail.Broken
 	if errors.As(err, &broken) {
-		out.Broken = broken.Error()
-		err = nil
-	}
-	if err == nil && broken == nil {
-		out.Entries, out.Hash, err = c.End()
+		out.Broken, err = broken.Error(), nil
 	}
 	return out, err
 }

@@ -208,6 +208,8 @@ func newWorker(tc client.Client, c config.Config, role contract.Role, acts *acti
 		w.RegisterWorkflowWithOptions(workflows.Plan, workflow.RegisterOptions{Name: contract.PlanWorkflow})
 		w.RegisterWorkflowWithOptions(workflows.Report, workflow.RegisterOptions{Name: contract.ReportWorkflow})
 		w.RegisterWorkflowWithOptions(workflows.Audit, workflow.RegisterOptions{Name: contract.AuditWorkflow})
+		w.RegisterWorkflowWithOptions(workflows.Repair, workflow.RegisterOptions{Name: contract.RepairWorkflow})
+		w.RegisterWorkflowWithOptions(workflows.CheckTrail, workflow.RegisterOptions{Name: contract.CheckTrailWorkflow})
 		w.RegisterWorkflowWithOptions(workflows.Replay, workflow.RegisterOptions{Name: contract.ReplayWorkflow})
 	}
 	for name, fn := range acts.ByRole(role) {

@@ -18,14 +18,16 @@ import (
 
 // Workflow types.
 const (
-	PipelineWorkflow  = "Pipeline"  // entity, one per pipeline, id pipeline/<name>
-	StreamWorkflow    = "Stream"    // child, id stream/<name>: capture and delivery
-	BootstrapWorkflow = "Bootstrap" // child, id bootstrap/<name>/<n>: load of some tables
-	SnapshotWorkflow  = "Snapshot"  // one-off load without a stream
-	PlanWorkflow      = "Plan"      // one-off live check of a declaration
-	ReportWorkflow    = "Report"    // one-off report on a pipeline, from analytics
-	AuditWorkflow     = "Audit"     // verification of tables at their sinks; a Schedule may start it
-	ReplayWorkflow    = "Replay"    // one-off rebuild of a table from the log
+	PipelineWorkflow   = "Pipeline"   // entity, one per pipeline, id pipeline/<name>
+	StreamWorkflow     = "Stream"     // child, id stream/<name>: capture and delivery
+	BootstrapWorkflow  = "Bootstrap"  // child, id bootstrap/<name>/<n>: load of some tables
+	SnapshotWorkflow   = "Snapshot"   // one-off load without a stream
+	PlanWorkflow       = "Plan"       // one-off live check of a declaration
+	ReportWorkflow     = "Report"     // one-off report on a pipeline, from analytics
+	AuditWorkflow      = "Audit"      // verification of tables at their sinks; a Schedule may start it
+	RepairWorkflow     = "Repair"     // plan of a repair of what an audit found; or one that is carried out, id repair/<name>
+	CheckTrailWorkflow = "CheckTrail" // one-off check of the audit trails of a pipeline
+	ReplayWorkflow     = "Replay"     // one-off rebuild of a table from the log
 )
 
 // Updates of the Pipeline workflow; each answers with the result or the reason of refusal.
@@ -39,7 +41,7 @@ const (
 	DestroyUpdate     = "destroy"
 )
 
-// StatusQuery is answered by Pipeline (PipelineStatus), Bootstrap and Snapshot (LoadStatus), Stream (StreamStatus) and Audit (AuditStatus).
+// StatusQuery is answered by Pipeline (PipelineStatus), Bootstrap and Snapshot (LoadStatus), Stream (StreamStatus), Audit (AuditStatus) and Repair (RepairResult).
 const StatusQuery = "status"
 
 // Signals between the workflows of a pipeline. Operators use updates.

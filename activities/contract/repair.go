@@ -59,7 +59,8 @@ type RepairPlan struct {
 	Pipeline string          `json:"pipeline"`
 	Name     string          `json:"name"`
 	Hash     string          `json:"hash"` // of all that it says, keys and rows included
-	Source   pipeline.Source `json:"source"`
+	Spec     pipeline.Spec   `json:"spec"`
+	Epoch    uint32          `json:"epoch"` // of what is captured
 	Sinks    []pipeline.Sink `json:"sinks"`
 	Tables   []RepairTable   `json:"tables"` // by table, then sink
 }
@@ -92,9 +93,11 @@ func (p *RepairPlan) Keys() (n int) {
 // RepairTask is a step over the keys of a table at a sink.
 type RepairTask struct {
 	TableTask
-	Repair string `json:"repair"`
-	Who    string `json:"who"`
-	Reason string `json:"reason,omitempty"` // of AbandonKeys
+	Spec   pipeline.Spec `json:"spec"`  // for the log
+	Epoch  uint32        `json:"epoch"` // of what is captured
+	Repair string        `json:"repair"`
+	Who    string        `json:"who"`
+	Reason string        `json:"reason,omitempty"` // of AbandonKeys
 }
 
 // RepairProgress is the heartbeat of a step: counts, never keys.
@@ -109,7 +112,7 @@ type RepairProgress struct {
 // RepairStep answers a step.
 type RepairStep struct {
 	Keys    int            `json:"keys"`
-	Read    int            `json:"rows_read"` // at the source
+	Read    int            `json:"rows_read"` // at the source and in the log
 	Outcome repair.Outcome `json:"outcome"`
 }
 
@@ -165,6 +168,7 @@ type RepairResult struct {
 	Awaits   string          `json:"awaits,omitempty"` // why it waits for an approval
 	Approved *Approval       `json:"approved,omitempty"`
 	Tables   []RepairedTable `json:"tables"`
+	Trails   []TrailSink     `json:"trails,omitempty"`  // where the audit trails ended after it
 	Seconds  float64         `json:"seconds,omitempty"` // that it took
 }
 
@@ -179,9 +183,11 @@ func (r *RepairResult) Failed() (n int) {
 	return n
 }
 
-// TrailTask checks the audit trails of a pipeline.
+// TrailTask starts a CheckTrail: it checks the audit trails of a pipeline.
 type TrailTask struct {
 	Pipeline string `json:"pipeline"`
+	// Known are ends that trails had, as the results of repairs tell them.
+	Known []TrailSink `json:"known,omitempty"`
 }
 
 // TrailVerdict is what CheckTrail found, by sink.

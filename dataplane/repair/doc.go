@@ -9,8 +9,10 @@
 //
 //   - Quarantine holds them: from then on lanes set their changes aside, in order, and
 //     nothing else reaches their rows.
-//   - Replay takes a position P of the source, waits until the ledger has passed it,
-//     reads the rows in a snapshot S, and writes them. Everything at or before P is
+//   - Replay takes a position P of the source and waits until the ledger has passed it.
+//     Rows that the log alone tells (package replay) are made of their changes. The
+//     others, those whose changes the log no longer has, and those whose wrong row has
+//     the version of the right one, are read in a snapshot S of the source. Everything at or before P is
 //     seen by S, so a sink that keeps versions takes P as that of the row: it is above
 //     that of every change that the row lacks. What was set aside and is in the row is
 //     told by P and S, never by a clock.

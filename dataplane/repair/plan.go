@@ -6,11 +6,13 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"math/big"
 	"slices"
 	"strings"
 	"time"
 
 	"syncline/dataplane/change"
+	"syncline/dataplane/replay"
 	"syncline/dataplane/sink"
 	"syncline/dataplane/verify"
 )
@@ -36,23 +38,30 @@ type Table struct {
 	Repair string // name of the repair
 	ID     change.TableID
 	Where  string // the table's row filter at the source
+	Log    replay.Log
+	Epoch  uint32 // of what is captured now
 
 	Fence time.Duration // that the ledger may take to pass a position; default 5 min
 	Lease time.Duration // for which keys stay held without being asked for; default 10 min
 	// Progress is told how many keys have come to the end of a step; nil: nobody is.
 	Progress func(done, of int)
 
-	subject verify.Subject
-	info    sink.Table
+	subject    verify.Subject
+	info       sink.Table
+	logRecords int64
 }
 
-// FromSource says that a row is read again at the source.
-const FromSource = "source"
+// What rows are made of.
+const (
+	FromLog    = "log"    // its changes are replayed
+	FromSource = "source" // it is read again
+)
 
 // atOnce is how many keys go through a step together.
 const atOnce = 500
 
 func (t *Table) open(ctx context.Context) (err error) {
+	t.logRecords = 0
 	if t.Fence <= 0 {
 		t.Fence = 5 * time.Minute
 	}
@@ -103,10 +112,20 @@ func (t *Table) Plan(ctx context.Context, keys []change.Key) ([]sink.RepairKey, 
 			return nil, err
 		}
 		right, wrong := first(want), first(have)
+		logged, err := t.logged(ctx, some, have)
+		if err != nil {
+			return nil, err
+		}
 		for _, k := range some {
 			f := found[k]
-			rk := sink.RepairKey{Key: k, State: sink.Suspected, Kind: f.Kind, Columns: f.Columns, From: FromSource,
-				Why: "the row is read at the source, at a position that the sink has passed"}
+			rk := sink.RepairKey{Key: k, State: sink.Suspected, Kind: f.Kind, Columns: f.Columns, From: FromLog}
+			switch st := logged[k]; {
+			case st.Why != "":
+				rk.From, rk.Why = FromSource, st.Why
+			case !verify.Same(t.subject.Forms, st.Row, right[k]):
+				// Either it was written to since, or the log is wrong.
+				rk.From, rk.Why = FromSource, "what the log says is not what the source has"
+			}
 			if rk.Before, err = t.image(wrong[k]); err != nil {
 				return nil, err
 			}
@@ -129,6 +148,55 @@ type Undecided struct {
 // Error tells why.
 func (u *Undecided) Error() string {
 	return fmt.Sprintf("table %s: which keys differ cannot be told: %s", u.Table, u.Reason)
+}
+
+// logged is what the log says of keys; Why is set if it is not to be gone by. It goes up
+// to what the sink has taken in.
+func (t *Table) logged(ctx context.Context, keys []change.Key, have []verify.Row) (map[change.Key]replay.State, error) {
+	marks, err := t.Ledger.Watermarks(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r := replay.Request{Table: t.ID, Partitions: t.info.Partitions, Keys: keys, To: make([]sink.Watermark, t.info.Partitions), Load: replay.Load{Epoch: t.Epoch, To: t.info.LoadedTo}}
+	for _, m := range marks {
+		if m.Table == t.ID && m.N < len(r.To) {
+			r.To[m.N] = m
+		}
+	}
+	states, stats, err := replay.Keys(ctx, t.Log, r)
+	if err != nil {
+		return nil, err
+	}
+	t.logRecords += stats.Records
+	version := t.subject.Schema.Version()
+	for k, st := range states {
+		switch {
+		case !st.Complete:
+			if st.Why == "" {
+				st.Why = replay.NoChange
+			}
+		case !st.Deleted && st.Schema != version:
+			st.Why = replay.Redefined
+		default:
+			st.Why = ""
+		}
+		states[k] = st
+	}
+	for _, row := range have {
+		st, ok := states[row.Key]
+		if !ok || st.Why != "" {
+			continue
+		}
+		// A sink that keeps versions shows the higher one. Others number rows in ways of
+		// their own, which are far below.
+		pos := st.Pos
+		pos.Epoch = max(pos.Epoch, t.info.Epoch)
+		if v, ok := new(big.Int).SetString(row.Version, 10); ok && v.Cmp(pos.Version()) >= 0 {
+			st.Why = "the row at the sink has the version of the right one, or a higher one"
+			states[row.Key] = st
+		}
+	}
+	return states, nil
 }
 
 func first(rows []verify.Row) map[change.Key]change.Row {

@@ -10,6 +10,7 @@ import (
 
 	"syncline/dataplane/change"
 	"syncline/dataplane/fault"
+	"syncline/dataplane/replay"
 	"syncline/dataplane/sink"
 	"syncline/dataplane/verify"
 )
@@ -98,15 +99,15 @@ func (t *Table) fence(ctx context.Context) (change.LSN, error) {
 	return at, err
 }
 
-// Replay writes the rows of the keys that are quarantined, and returns how many it read
-// at the source.
-func (t *Table) Replay(ctx context.Context) (read int, err error) {
+// Replay writes the rows of the keys that are quarantined, and returns how many those
+// are and how many rows and records it read for them.
+func (t *Table) Replay(ctx context.Context) (keys, read int, err error) {
 	ks, err := t.keys(ctx, in(sink.Quarantined))
 	if err != nil || len(ks) == 0 {
-		return 0, err
+		return 0, 0, err
 	}
 	if err := t.open(ctx); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	err = t.holding(ctx, ks, func(ctx context.Context) error {
 		done := 0
@@ -120,7 +121,7 @@ func (t *Table) Replay(ctx context.Context) (read int, err error) {
 		}
 		return nil
 	})
-	return read, err
+	return len(ks), read + int(t.logRecords), err
 }
 
 func (t *Table) replay(ctx context.Context, ks []sink.RepairKey) (int, error) {
@@ -132,6 +133,31 @@ func (t *Table) replay(ctx context.Context, ks []sink.RepairKey) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	have, err := t.Rows.Read(ctx, &t.subject, keysOf(ks))
+	if err != nil {
+		return 0, err
+	}
+	var ask, fold []change.Key
+	for i := range ks {
+		if ks[i].From == FromLog {
+			fold = append(fold, ks[i].Key)
+		}
+	}
+	logged := map[change.Key]replay.State{}
+	if len(fold) > 0 {
+		if logged, err = t.logged(ctx, fold, have); err != nil {
+			return 0, err
+		}
+	}
+	for i := range ks {
+		k := &ks[i]
+		if st := logged[k.Key]; k.From == FromLog && st.Why != "" {
+			k.From, k.Why = FromSource, st.Why
+		}
+		if k.From != FromLog {
+			ask = append(ask, k.Key)
+		}
+	}
 	// Every commit below at, which the log has brought, is seen by the snapshot that
 	// follows, and no change that the row lacks is at or before it.
 	pos := change.Position{Commit: at - 1, Ordinal: math.MaxUint32}
@@ -140,21 +166,31 @@ func (t *Table) replay(ctx context.Context, ks []sink.RepairKey) (int, error) {
 			pos.Epoch = max(pos.Epoch, m.Pos.Epoch)
 		}
 	}
-	rows, seen, err := t.Source.ReadAt(ctx, &t.subject, keysOf(ks))
-	if err != nil {
-		return 0, err
+	var rows []verify.Row
+	var seen change.Snapshot
+	if len(ask) > 0 {
+		if rows, seen, err = t.Source.ReadAt(ctx, &t.subject, ask); err != nil {
+			return 0, err
+		}
 	}
 	right := first(rows)
 	b := sink.TableBatch{Schema: t.subject.Schema, Options: t.subject.Options, Epoch: t.info.Epoch, Holds: t.info.Holds}
 	for i := range ks {
 		k := &ks[i]
 		r := sink.Row{Op: change.Delete, Pos: pos, Commit: time.Now().UTC(), Key: k.Key}
-		if row := right[k.Key]; row != nil {
+		row := right[k.Key]
+		k.At, k.Snapshot = pos, seen
+		if k.From == FromLog {
+			st := logged[k.Key]
+			row, r.Pos, r.Commit = st.Row, st.Pos, st.Commit
+			k.At, k.Snapshot = st.Pos, change.Snapshot{}
+		}
+		if row != nil {
 			r.Op, r.New = change.Insert, row
 		}
 		b.Rows = append(b.Rows, r)
-		k.State, k.At, k.Snapshot = sink.Replayed, pos, seen
-		if k.After, err = t.image(right[k.Key]); err != nil {
+		k.State = sink.Replayed
+		if k.After, err = t.image(row); err != nil {
 			return 0, err
 		}
 	}
@@ -204,7 +240,7 @@ func (t *Table) Reverify(ctx context.Context) (verified int, err error) {
 		if err != nil {
 			return verified, err
 		}
-		if _, err := t.Replay(ctx); err != nil {
+		if _, _, err := t.Replay(ctx); err != nil {
 			return verified, err
 		}
 	}
@@ -278,6 +314,9 @@ func (t *Table) reverify(ctx context.Context, ks []sink.RepairKey, last bool) (v
 			continue
 		default:
 			k.State = sink.Quarantined
+			if k.From == FromLog {
+				k.From, k.Why = FromSource, "what the log says was found to differ"
+			}
 		}
 		put = append(put, k)
 	}

@@ -22,6 +22,8 @@ type Findings interface {
 	RecordFindings(ctx context.Context, run string, table change.TableID, fs []Finding) error
 	// Findings returns what a run has confirmed of a table, ordered by key.
 	Findings(ctx context.Context, run string, table change.TableID) ([]Finding, error)
+	// LastFindings returns the run that recorded findings of a table last; "" if none has.
+	LastFindings(ctx context.Context, table change.TableID) (run string, err error)
 	// ForgetFindings removes those of all runs but the newest so many, by when they were
 	// recorded, and in the same way the walks, but for the last of each table that has offsets.
 	ForgetFindings(ctx context.Context, keep int) error

@@ -56,6 +56,13 @@ func (s *Sink) Findings(ctx context.Context, run string, table change.TableID) (
 	return out, err
 }
 
+// LastFindings returns the run that recorded findings of a table last.
+func (s *Sink) LastFindings(ctx context.Context, table change.TableID) (run string, err error) {
+	q := fmt.Sprintf("SELECT argMax(run, (at, run)) FROM %s FINAL WHERE %s", s.ledger("findings"), s.where(table.String()))
+	err = s.conn.query(ctx, "SELECT the findings of table "+table.String(), q, func(scan func(...any) error) error { return scan(&run) })
+	return run, err
+}
+
 // ForgetFindings removes those of all runs but the newest, and their walks.
 func (s *Sink) ForgetFindings(ctx context.Context, keep int) error {
 	for _, table := range []string{"findings", "verifications"} {

@@ -47,6 +47,13 @@ func (s *Sink) Findings(ctx context.Context, run string, table change.TableID) (
 	return fs, s.wrap(ctx, err, "read the findings of table %s", table)
 }
 
+// LastFindings returns the run that recorded findings of a table last.
+func (s *Sink) LastFindings(ctx context.Context, table change.TableID) (run string, err error) {
+	err = s.pool.QueryRow(ctx, `SELECT coalesce((SELECT run FROM syncline.findings WHERE pipeline = $1 AND source_table = $2
+		ORDER BY found_at DESC, run DESC LIMIT 1), '')`, s.pipeline, table.String()).Scan(&run)
+	return run, s.wrap(ctx, err, "read the findings of table %s", table)
+}
+
 // ForgetFindings removes those of all runs but the newest, and their walks.
 func (s *Sink) ForgetFindings(ctx context.Context, keep int) error {
 	b := &pgx.Batch{}

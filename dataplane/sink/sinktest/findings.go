@@ -66,6 +66,12 @@ func testFindings(e *env) {
 
 	record("r3", b, all[2])
 	record("r1", b, all[3]) // so the first run is the newest
+	for table, last := range map[change.TableID]string{a: "r 2'", b: "r1", {Schema: "public", Name: "none"}: ""} {
+		run, err := e.sink.LastFindings(e.ctx, table)
+		if e.ok(err); run != last {
+			e.Errorf("the last findings of %s are of %q, want %q", table, run, last)
+		}
+	}
 	e.ok(e.sink.ForgetFindings(e.ctx, 3))
 	want(e.sink, "r 2'", a, all[1])
 	e.ok(e.sink.ForgetFindings(e.ctx, 2))
