@@ -59,6 +59,18 @@
 // written: on a replicated server, point the DSN at one replica, or set
 // insert_quorum and select_sequential_consistency in it.
 //
+// # Repairs
+//
+// A repair takes a key by a lease first and its record second, so that of two that want
+// it at least one sees the other. A record's version ranks its state: a late attempt
+// never takes a key back that was let go. Holding and letting go raise Table.Holds, the
+// version of an aspect of the table's record, which a batch's looks at the ledger and
+// its last statement compare. A lane that releases a key sets it to Releasing before it
+// writes anything of it, so that a repair whose lease has lapsed finds out in time.
+//
+// Mend inserts a row and then removes, with lightweight DELETEs, exactly the rows that
+// would hide it. The audit trail outlives the pipeline in the ledger; it has no merges.
+//
 // # States and failure
 //
 // The states of a table are those of package sink. Errors are faults: an

@@ -128,7 +128,7 @@ type mending struct {
 // found is what the table has of a key.
 type found struct {
 	higher, lower []string // versions
-	same, graves  uint64   // rows of the very version, and how many of them are tombstones
+	same          uint64   // rows of the very version
 	last          int64    // when the server took the last of these, in microseconds
 }
 
@@ -225,26 +225,23 @@ func (m *mending) right(ctx context.Context, rows []int, fs map[int]*found) (map
 	at := map[change.Key]int{}
 	var ask []change.Key
 	for _, i := range rows {
-		f, w := fs[i], &m.rows[i]
-		switch {
-		case f.same == 0 || len(f.higher) > 0 || m.lay.wide() && len(f.lower) > 0 || f.same > 1 && !m.wrote[i]:
-		case w.Op == change.Delete:
-			out[i] = f.graves == f.same
-		case f.graves == 0:
-			ask = append(ask, w.Key)
-			at[w.Key] = i
+		f := fs[i]
+		if f.same == 0 || len(f.higher) > 0 || m.lay.wide() && len(f.lower) > 0 || f.same > 1 && !m.wrote[i] {
+			continue
 		}
+		ask = append(ask, m.rows[i].Key)
+		at[m.rows[i].Key] = i
+		out[i] = m.rows[i].Op == change.Delete
 	}
 	live, err := m.Read(ctx, &verify.Subject{Schema: m.lay.schema, Options: m.options}, ask)
 	if err != nil {
 		return nil, err
 	}
 	for _, r := range live {
-		i, ok := at[r.Key]
-		if !ok || r.Version != m.rows[i].Pos.Version().String() {
-			continue
+		if i, ok := at[r.Key]; ok {
+			w := &m.rows[i]
+			out[i] = w.Op != change.Delete && r.Version == w.Pos.Version().String() && (m.wrote[i] || slices.EqualFunc(r.Values, w.New, change.Value.Equal))
 		}
-		out[i] = m.wrote[i] || slices.EqualFunc(r.Values, m.rows[i].New, change.Value.Equal)
 	}
 	return out, nil
 }
@@ -289,14 +286,14 @@ func (m *mending) find(ctx context.Context, rows []int) (map[int]*found, error) 
 	if m.timed {
 		last = "toInt64(toUnixTimestamp64Micro(max(t." + colSynced + ")))"
 	}
-	q := fmt.Sprintf(`%s SELECT keys.n, toString(t.%s), count(), countIf(t.%s = 1), %s FROM %s AS t INNER JOIN keys ON tuple(%s) = keys.k
-		WHERE tuple(%s) IN (SELECT k FROM keys) GROUP BY keys.n, t.%s`, l.withKeys(rows, keys), colVersion, colDeleted, last, l.at, l.pkTuple(), l.pkTuple(), colVersion)
+	q := fmt.Sprintf(`%s SELECT keys.n, toString(t.%s), count(), %s FROM %s AS t INNER JOIN keys ON tuple(%s) = keys.k
+		WHERE tuple(%s) IN (SELECT k FROM keys) GROUP BY keys.n, t.%s`, l.withKeys(rows, keys), colVersion, last, l.at, l.pkTuple(), l.pkTuple(), colVersion)
 	err = m.conn.query(ctx, "SELECT versions from "+l.at.String(), q, func(scan func(...any) error) error {
 		var i uint32
 		var text string
-		var n, graves uint64
+		var n uint64
 		var last int64
-		if err := scan(&i, &text, &n, &graves, &last); err != nil {
+		if err := scan(&i, &text, &n, &last); err != nil {
 			return err
 		}
 		v, ok := new(big.Int).SetString(text, 10)
@@ -308,7 +305,7 @@ func (m *mending) find(ctx context.Context, rows []int) (map[int]*found, error) 
 		case -1:
 			f.lower = append(f.lower, "toUInt128('"+text+"')")
 		case 0:
-			f.same, f.graves, f.last = n, graves, last
+			f.same, f.last = n, last
 		default:
 			f.higher = append(f.higher, "toUInt128('"+text+"')")
 		}

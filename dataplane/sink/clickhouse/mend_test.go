@@ -195,6 +195,32 @@ func TestMendInWideKeys(t *testing.T) {
 	b.reads(keys, at, "1|asia|9", "2|us|9", "3|NULL|9", "5|eu|9", "6|eu|1")
 }
 
+// TestMendWithoutTimes: in somebody else's table the last one inserted counts.
+func TestMendWithoutTimes(t *testing.T) {
+	sch := sinktest.Schema("untimed", 1, sinktest.Col("id", sinktest.Int4), sinktest.Col("v", sinktest.TextT))
+	b := breakTable(t, "http", sch, sink.TableOptions{})
+	if _, err := b.s.conn.exec(t.Context(), "alter", "ALTER TABLE "+b.lay.at.String()+" DROP COLUMN "+colSynced); err != nil {
+		t.Fatal(err)
+	}
+	at := sinktest.Pos(20)
+	b.stray(at, false, "1", "wrong")
+	b.stray(at, true, "2")
+	b.stray(at, false, "3", "extra")
+	b.stray(change.Position{Epoch: 9}, false, "3", "and above")
+	one, two := sinktest.Put(sch, 20, "1", "right"), sinktest.Put(sch, 20, "2", "right")
+	one.Op, two.Op = change.Insert, change.Insert
+	rows := []sink.Row{one, two, sinktest.Del(sch, 20, "3")}
+	keys := b.hold(rows...)
+	for range 2 {
+		b.mend(rows...)
+		b.reads(keys, at, "1|right", "2|right")
+	}
+	if _, err := b.s.conn.exec(t.Context(), "merge", "OPTIMIZE TABLE "+b.lay.at.String()+" FINAL"); err != nil {
+		t.Fatal(err)
+	}
+	b.reads(keys, at, "1|right", "2|right")
+}
+
 // TestMendBelowTheFloor: what nobody would see is refused.
 func TestMendBelowTheFloor(t *testing.T) {
 	sch := sinktest.Schema("floor", 1, sinktest.Col("id", sinktest.Int4), sinktest.Col("v", sinktest.TextT))
