@@ -240,7 +240,7 @@ func Hash(id change.TableID, keys []sink.RepairKey) string {
 	lines := make([]string, len(keys))
 	for i := range keys {
 		k := &keys[i]
-		text, _ := json.Marshal([]any{id.String(), k.Key.String(), k.Kind, k.Columns, k.From, Digest(k.Before), Digest(k.After)}) // strings only
+		text, _ := json.Marshal([]any{id.String(), k.Key.String(), k.Kind, append([]string{}, k.Columns...), k.From, Digest(k.Before), Digest(k.After)}) // strings only
 		lines[i] = string(text)
 	}
 	slices.Sort(lines)

@@ -29,11 +29,11 @@ func (p *pipe) ruin() (keys int) {
 	}
 	p.r.exec("DELETE FROM shop.transfers WHERE id IN (" + ids(6) + ", " + ids(7) + ")")
 	p.converged()
-	// Missing, changed, NULL against a value, extra, stale, and one that was deleted long ago.
+	// Missing, changed, and deleted at the source but alive at the sink.
 	for _, q := range []string{
 		"DELETE FROM shop.transfers WHERE id IN (" + ids(0) + ", " + ids(1) + ")",
 		"UPDATE shop.transfers SET amount = 7.25 WHERE id = " + ids(2),
-		"UPDATE shop.transfers SET amount = NULL WHERE id = " + ids(3),
+		"UPDATE shop.transfers SET amount = 0 WHERE id = " + ids(3),
 		"INSERT INTO shop.transfers VALUES (" + ids(6) + ", 1, 2, 6.50, now()), (" + ids(7) + ", 1, 2, 7.50, now())",
 	} {
 		p.r.one(p.r.sinkDSN, q)
@@ -41,7 +41,7 @@ func (p *pipe) ruin() (keys int) {
 	for _, q := range []string{
 		"DELETE FROM %s.transfers WHERE id IN (" + ids(0) + ", " + ids(1) + ")",
 		"ALTER TABLE %s.transfers UPDATE amount = 7.25 WHERE id = " + ids(2) + " SETTINGS mutations_sync = 1",
-		"ALTER TABLE %s.transfers UPDATE amount = NULL WHERE id = " + ids(3) + " SETTINGS mutations_sync = 1",
+		"ALTER TABLE %s.transfers UPDATE amount = 0 WHERE id = " + ids(3) + " SETTINGS mutations_sync = 1",
 		"ALTER TABLE %s.transfers UPDATE _deleted = 0 WHERE id IN (" + ids(6) + ", " + ids(7) + ") SETTINGS mutations_sync = 1",
 	} {
 		p.r.click(fmt.Sprintf(q, p.r.clickDB))
@@ -139,6 +139,9 @@ func TestRepair(t *testing.T) {
 		}
 		if err == nil && st.Awaits == "" {
 			err = errors.New("it does not")
+			if d, derr := r.tc.DescribeWorkflowExecution(ctx, run.GetID(), run.GetRunID()); derr == nil && d.WorkflowExecutionInfo.Status != enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING {
+				t.Fatalf("the repair is over: %v", run.Get(ctx, nil))
+			}
 		}
 		return err
 	})
