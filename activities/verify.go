@@ -52,6 +52,8 @@ func checkAudit(in contract.AuditInput) error {
 		return fault.Permanent(CodeAuditInput, nil, fmt.Sprintf("name a number from 1 to %d", contract.MaxAuditParallel), "parallel is %d", in.Parallel)
 	case in.RowsPerSecond < 0:
 		return fault.Permanent(CodeAuditInput, nil, "leave it out to read as fast as it goes", "rows_per_second is %g", in.RowsPerSecond)
+	case in.MaxSessions < 0:
+		return fault.Permanent(CodeAuditInput, nil, "leave it out to verify however many there are", "max_sessions is %d", in.MaxSessions)
 	}
 	return nil
 }
@@ -169,10 +171,20 @@ func (a *Activities) VerifyTable(ctx context.Context, in contract.VerifyTask) (o
 			return err
 		}
 		tell := func(r *verify.Result) {
-			so.Store(&contract.VerifyProgress{Sink: in.Sink.Name, Table: in.Table, Rows: r.Rows, Parts: r.Parts, Suspects: r.Suspects, Findings: len(r.Findings)})
+			next := contract.VerifyProgress{Sink: in.Sink.Name, Table: in.Table, Rows: r.Rows, Parts: r.Parts, Suspects: r.Suspects, Findings: len(r.Findings)}
+			swap(&so, func(old contract.VerifyProgress) contract.VerifyProgress {
+				next.Paused = old.Paused
+				return next
+			})
 		}
+		gate := verify.Gate{Why: why(srv, sk, in), Waits: func(why string) {
+			swap(&so, func(p contract.VerifyProgress) contract.VerifyProgress {
+				p.Paused = why
+				return p
+			})
+		}}
 		log := a.logger(ctx, in.Pipeline)
-		o := verify.Options{From: k.state.Place, So: k.so, RowsPerSecond: in.RowsPerSecond}
+		o := verify.Options{From: k.state.Place, So: k.so, RowsPerSecond: in.RowsPerSecond, Admit: gate.Admit}
 		if k.so != nil {
 			tell(k.so)
 			log.Info("verification goes on", zap.String("sink", in.Sink.Name), zap.Stringer("table", in.Table), zap.Int64("rows", k.so.Rows), zap.Int("parts", k.so.Parts))
@@ -200,6 +212,53 @@ func (a *Activities) VerifyTable(ctx context.Context, in contract.VerifyTask) (o
 		return nil
 	})
 	return out, err
+}
+
+// swap changes what a heartbeat tells, from whatever goroutine.
+func swap(p *atomic.Pointer[contract.VerifyProgress], f func(contract.VerifyProgress) contract.VerifyProgress) {
+	for {
+		old := p.Load()
+		if next := f(*old); p.CompareAndSwap(old, &next) {
+			return
+		}
+	}
+}
+
+// load is what the source tells of the load on it.
+type load interface {
+	verify.Source
+	ActiveSessions(ctx context.Context) (int, error)
+}
+
+// defaultMaxLag is how far a sink may be behind before its verification pauses.
+const defaultMaxLag = time.Minute
+
+// why says why a verification should pause.
+func why(src load, led verify.Ledger, in contract.VerifyTask) func(context.Context) (string, error) {
+	limit := defaultMaxLag
+	if in.MaxLag != 0 {
+		limit = time.Duration(in.MaxLag * float64(time.Second))
+	}
+	lag := verify.Lag{Source: src, Ledger: led, Table: in.Table}
+	return func(ctx context.Context) (string, error) {
+		if in.MaxSessions > 0 {
+			n, err := src.ActiveSessions(ctx)
+			if err != nil {
+				return "", err
+			}
+			if n > in.MaxSessions {
+				return fmt.Sprintf("the source has %d active sessions, limit %d", n, in.MaxSessions), nil
+			}
+		}
+		if limit < 0 {
+			return "", nil
+		}
+		age, behind, err := lag.Look(ctx)
+		if err != nil || age <= limit {
+			return "", err
+		}
+		return fmt.Sprintf("the sink is %s behind (%d kB of log), limit %s", age.Round(time.Second), behind/1000, limit), nil
+	}
 }
 
 // verdictOf counts what a walk found; its keys are left behind.

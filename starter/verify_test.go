@@ -85,6 +85,8 @@ func TestVerifyInput(t *testing.T) {
 		{[]string{"a", "--rows-per-second", "-1"}, "--rows-per-second is -1, want 0 or more (fix: "},
 		{[]string{"a", "--rows-per-second", "NaN"}, "--rows-per-second is NaN"},
 		{[]string{"a", "--rows-per-second", "many"}, `invalid argument "many"`},
+		{[]string{"a", "--max-lag", "-5s"}, "--max-lag is below 0 (fix: "},
+		{[]string{"a", "--max-sessions", "-1"}, "--max-sessions is -1 (fix: "},
 		{[]string{"a", "--parallel", "0"}, "--parallel is 0 (fix: name a number from 1 to 32)"},
 		{[]string{"a", "--timeout", "0s"}, "want at least 1s"},
 		{[]string{"a", "--tabel", "s.t"}, `did you mean "--table"?`},

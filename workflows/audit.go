@@ -96,7 +96,7 @@ func (a *audit) run(ctx workflow.Context) error {
 					Endpoint: contract.Endpoint{Pipeline: a.in.Pipeline, Source: a.plan.Source, Sink: sinks[t.Sink]},
 					Table:    t.Table, Where: t.Where,
 				},
-				Run: a.result.Run, RowsPerSecond: a.in.RowsPerSecond,
+				Run: a.result.Run, RowsPerSecond: a.in.RowsPerSecond, VerifyLimits: a.in.VerifyLimits,
 			})
 		})
 	}

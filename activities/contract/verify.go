@@ -29,8 +29,17 @@ type AuditInput struct {
 	Sinks    []string         `json:"sinks,omitempty"`  // none: all
 	// RowsPerSecond is what each verification reads at the source at most; 0: as it goes.
 	RowsPerSecond float64 `json:"rows_per_second,omitempty"`
+	VerifyLimits
 	// Parallel is how many tables are verified at a time; 0: one.
 	Parallel int `json:"parallel,omitempty"`
+}
+
+// VerifyLimits say when a verification pauses.
+type VerifyLimits struct {
+	// MaxLag is by how many seconds a sink may be behind; 0: a minute; below 0: however far.
+	MaxLag float64 `json:"max_lag_seconds,omitempty"`
+	// MaxSessions is how many sessions of clients may be active at the source; 0: any number.
+	MaxSessions int `json:"max_sessions,omitempty"`
 }
 
 // AuditPlan answers PlanAudit. It names the ends once, not once per table.
@@ -61,6 +70,7 @@ type VerifyTask struct {
 	TableTask
 	Run           string  `json:"run"` // under which findings are recorded
 	RowsPerSecond float64 `json:"rows_per_second,omitempty"`
+	VerifyLimits
 }
 
 // VerifyProgress is the heartbeat of VerifyTable: counts, never keys.
@@ -71,6 +81,7 @@ type VerifyProgress struct {
 	Parts    int            `json:"parts"`
 	Suspects int            `json:"suspects"`
 	Findings int            `json:"findings"`
+	Paused   string         `json:"paused,omitempty"` // why it waits; "" if it does not
 }
 
 // TableVerdict answers VerifyTable. The keys that differ are in the sink's ledger,

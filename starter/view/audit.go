@@ -60,6 +60,9 @@ func DrawVerifying(w io.Writer, s Style, st *contract.AuditStatus, under []contr
 			text += ", " + s.Paint(red, fmt.Sprintf("%d found to differ", p.Findings))
 		}
 		c.line(text)
+		if p.Paused != "" {
+			c.wrapped("    ", "paused: "+p.Paused)
+		}
 	}
 }
 

@@ -38,6 +38,6 @@ func TestDrawAudit(t *testing.T) {
 	st := &contract.AuditStatus{AuditResult: *r, Total: 8}
 	var b bytes.Buffer
 	DrawVerifying(&b, plain, &contract.AuditStatus{}, nil, noon)
-	DrawVerifying(&b, plain, st, []contract.VerifyProgress{{Sink: "analytics", Table: id("stock"), Rows: 123, Parts: 1}, {Sink: "w", Table: id("x"), Findings: 2}}, noon.Add(90*time.Second))
+	DrawVerifying(&b, plain, st, []contract.VerifyProgress{{Sink: "analytics", Table: id("stock"), Rows: 123, Parts: 1}, {Sink: "w", Table: id("x"), Findings: 2, Paused: "the source has 57 active sessions, limit 40"}}, noon.Add(90*time.Second))
 	goldenText(t, "audit.progress", b.String())
 }
