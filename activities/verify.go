@@ -1,6 +1,7 @@
 package activities
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -83,6 +84,9 @@ func planAudit(st *contract.PipelineStatus, in contract.AuditInput) (out contrac
 		return out, fault.Permanent(CodeNothingToVerify, nil, "starter status "+st.Name+" tells more; an audit needs tables that stream", "pipeline %s is %s", st.Name, st.Phase)
 	}
 	out.Source = st.Spec.Source
+	if in.Changed {
+		out.Kafka = &st.Spec.Kafka
+	}
 	var sinks []string
 	for _, s := range st.Spec.Sinks {
 		sinks = append(sinks, s.Name)
@@ -196,7 +200,17 @@ func (a *Activities) VerifyTable(ctx context.Context, in contract.VerifyTask) (o
 			}
 			return ctx.Err()
 		}
-		res, err := verify.Table(ctx, srv, side, sk, verify.Subject{Schema: t.Schema, Options: t.Options, Where: in.Where}, o)
+		subject := verify.Subject{Schema: t.Schema, Options: t.Options, Where: in.Where}
+		var res verify.Result
+		if in.Kafka == nil {
+			res, err = verify.Table(ctx, srv, side, sk, subject, o)
+		} else {
+			o.Done = func(_ verify.Place, r *verify.Result) error { // an attempt begins anew: it has little to do
+				tell(r)
+				return nil
+			}
+			res, err = a.changed(ctx, in, k, srv, side, sk, subject, o)
+		}
 		if err != nil {
 			if ctx.Err() != nil || fault.Retryable(err) || len(res.Findings) == 0 {
 				return err
@@ -264,7 +278,7 @@ func why(src load, led verify.Ledger, in contract.VerifyTask) func(context.Conte
 // verdictOf counts what a walk found; its keys are left behind.
 func verdictOf(in contract.VerifyTask, r *verify.Result, took time.Duration) contract.TableVerdict {
 	v := contract.TableVerdict{
-		Sink: in.Sink.Name, Table: in.Table, Verdict: r.Verdict, Reason: r.Reason, From: r.From, To: r.To,
+		Sink: in.Sink.Name, Table: in.Table, Verdict: r.Verdict, Scope: in.Scope(), Reason: r.Reason, From: r.From, To: r.To,
 		Rows: r.Rows, Parts: r.Parts, Differing: r.Differing, Suspects: r.Suspects, Unsettled: r.Unsettled,
 		More: r.More, Apart: r.Apart, Took: took.Seconds(),
 	}
@@ -296,7 +310,7 @@ func (a *Activities) verified(pipeline, run string, v *contract.TableVerdict) {
 		reason = "columns " + strings.Join(slices.Sorted(maps.Keys(v.Columns)), ", ")
 	}
 	a.Analytics.Put(&analytics.Verifications{
-		Time: time.Now().UTC(), Pipeline: pipeline, Sink: v.Sink, Tab: v.Table.String(), Run: run, Kind: analytics.KindFull, Verdict: string(v.Verdict),
+		Time: time.Now().UTC(), Pipeline: pipeline, Sink: v.Sink, Tab: v.Table.String(), Run: run, Kind: cmp.Or(v.Scope, contract.ScopeFull), Verdict: string(v.Verdict),
 		Rows: uint64(v.Rows), Differing: uint64(v.Findings()), Pos: v.To.String(), Micros: uint64(v.Took * 1e6), Reason: reason,
 	})
 }

@@ -75,6 +75,18 @@ func TestPlanAudit(t *testing.T) {
 	}
 }
 
+// Who reads the log has to know where it is; others need not.
+func TestPlanAuditOfChanges(t *testing.T) {
+	st := shopStatus()
+	st.Spec.Kafka.Brokers = []string{"k:9092"}
+	for _, changed := range []bool{false, true} {
+		plan, err := planAudit(&st, contract.AuditInput{Changed: changed})
+		if err != nil || (plan.Kafka != nil) != changed || changed && plan.Kafka.Brokers[0] != "k:9092" {
+			t.Errorf("%v: %+v, %v", changed, plan.Kafka, err)
+		}
+	}
+}
+
 func TestPlanAuditRefuses(t *testing.T) {
 	for _, c := range []struct {
 		in   contract.AuditInput

@@ -35,6 +35,10 @@ differ stays in the ledger of the sink; the statement that shows them is printed
 Without --table it takes the tables that stream and have a key. Interrupting the
 command leaves the audit running.
 
+With --changed it verifies only the keys of which the log has a change since a table was
+last verified to its end, with or without --changed; what is wrong elsewhere it does not
+see.
+
 The exit code is 0 if all verdicts are equal, 4 if any is different, and 5 if none is
 different and any is inconclusive.`,
 		Args: args(1, 1, "one pipeline name"),
@@ -84,6 +88,7 @@ different and any is inconclusive.`,
 	f.StringArrayVar(&tables, "table", nil, "only `schema.name`, as at the source; several times for several tables")
 	f.StringSliceVar(&in.Sinks, "sink", nil, "only at these sinks")
 	f.Float64Var(&in.RowsPerSecond, "rows-per-second", 0, "how many rows of a table to read at the source at most (default: as fast as it goes)")
+	f.BoolVar(&in.Changed, "changed", false, "only keys that changed since a table was last verified to its end")
 	f.DurationVar(&lag, "max-lag", lag, "pause while the sink is farther behind the source; 0: however far it is")
 	f.IntVar(&in.MaxSessions, "max-sessions", 0, "pause while more sessions of clients are active at the source (default: however many are)")
 	f.IntVar(&in.Parallel, "parallel", 1, "how many tables to verify at a time")

@@ -233,6 +233,9 @@ func TestOnServer(t *testing.T) {
 	audit := s.start(ctx, "audit/"+spec.Name, contract.AuditWorkflow, contract.AuditInput{Pipeline: spec.Name, Parallel: 2})
 	s.must(audit.Get(ctx, nil))
 	s.check(ctx, audit.GetID(), "", "audit")
+	changed := s.start(ctx, "audit/changed/"+spec.Name, contract.AuditWorkflow, contract.AuditInput{Pipeline: spec.Name, Changed: true, VerifyLimits: contract.VerifyLimits{MaxLag: 30, MaxSessions: 40}})
+	s.must(changed.Get(ctx, nil))
+	s.check(ctx, changed.GetID(), "", "audit-changed")
 
 	w.mu.Lock()
 	w.fail[contract.CreateSlotActivity] = permanent("SlotsExhausted")

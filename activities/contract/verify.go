@@ -30,6 +30,8 @@ type AuditInput struct {
 	// RowsPerSecond is what each verification reads at the source at most; 0: as it goes.
 	RowsPerSecond float64 `json:"rows_per_second,omitempty"`
 	VerifyLimits
+	// Changed verifies only keys that changed since a table was last verified.
+	Changed bool `json:"changed,omitempty"`
 	// Parallel is how many tables are verified at a time; 0: one.
 	Parallel int `json:"parallel,omitempty"`
 }
@@ -48,6 +50,7 @@ type AuditPlan struct {
 	Sinks   []pipeline.Sink `json:"sinks"` // of the tasks
 	Tasks   []AuditTask     `json:"tasks"` // by table, then sink
 	Skipped []AuditSkipped  `json:"skipped,omitempty"`
+	Kafka   *pipeline.Kafka `json:"kafka,omitempty"` // the log, if changed keys are read from it
 }
 
 // AuditTask is a table at a sink.
@@ -71,6 +74,21 @@ type VerifyTask struct {
 	Run           string  `json:"run"` // under which findings are recorded
 	RowsPerSecond float64 `json:"rows_per_second,omitempty"`
 	VerifyLimits
+	Kafka *pipeline.Kafka `json:"kafka,omitempty"` // set: only keys that changed in this log
+}
+
+// What a verdict is on.
+const (
+	ScopeFull    = "full"    // all rows of the table
+	ScopeChanged = "changed" // keys that changed since it was last verified
+)
+
+// Scope is that of the task's verdict.
+func (t *VerifyTask) Scope() string {
+	if t.Kafka != nil {
+		return ScopeChanged
+	}
+	return ScopeFull
 }
 
 // VerifyProgress is the heartbeat of VerifyTable: counts, never keys.
@@ -90,10 +108,11 @@ type TableVerdict struct {
 	Sink      string         `json:"sink"`
 	Table     change.TableID `json:"table"`
 	Verdict   verify.Verdict `json:"verdict"`
+	Scope     string         `json:"scope,omitempty"`  // ScopeFull or ScopeChanged; "" of an older release: full
 	Reason    string         `json:"reason,omitempty"` // of one that is inconclusive, or that an error cut short
 	From      change.LSN     `json:"from"`             // every part was compared at a position between the two
 	To        change.LSN     `json:"to"`
-	Rows      int64          `json:"rows"` // of the source
+	Rows      int64          `json:"rows"` // of the source; of ScopeChanged: keys
 	Parts     int            `json:"parts"`
 	Differing int            `json:"differing_parts"` // whose sums were not equal at once
 	Suspects  int            `json:"suspects"`        // keys that were looked at one by one

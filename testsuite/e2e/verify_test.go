@@ -153,6 +153,15 @@ func TestAudit(t *testing.T) {
 	if res = p.verdicts(p.startAudit(contract.AuditInput{Tables: ids("shop.transfers"), Sinks: []string{"pg", "ch"}}), 1); res.Convergence != 1 {
 		t.Errorf("after it was corrected: %+v", res)
 	}
+	// Of what changed since, all is equal, whatever is wrong with a row that did not.
+	p.wrong("0.25")
+	res = p.verdicts(p.startAudit(contract.AuditInput{Tables: ids("shop.transfers"), Changed: true}), 1)
+	for _, v := range res.Tables {
+		if v.Verdict != verify.Equal || v.Scope != contract.ScopeChanged {
+			t.Errorf("what changed: %+v", v)
+		}
+	}
+	p.wrong("-0.25")
 	endLoad()
 	// One that cannot be read for good has no verdict, and that is recorded, too.
 	r.one(r.sinkDSN, "ALTER TABLE shop.addresses RENAME TO gone")
@@ -173,8 +182,9 @@ func TestAudit(t *testing.T) {
 		"countIf(run = '" + second + "' AND verdict = 'different' AND differing = 1 AND reason LIKE '%amount%')":                  2,
 		"countIf(run = '" + third + "' AND sink = 'pg' AND tab = 'shop.addresses' AND verdict = 'inconclusive' AND reason != '')": 1,
 		"countIf(verdict = 'inconclusive')":                                                                                       1,
-		"countIf(kind != 'full' OR pipeline != '" + p.name + "')":                                                                 0,
-		"count()": 2*2*tables + 2 + 4,
+		"countIf(kind = 'changed' AND verdict = 'equal')":                                                                         2,
+		"countIf(kind NOT IN ('full', 'changed') OR pipeline != '" + p.name + "')":                                                0,
+		"count()": 2*2*tables + 2 + 2 + 4,
 	} {
 		if have := r.sum("SELECT " + q + " FROM {db}.verifications"); have != want {
 			t.Errorf("%s: %d, want %d", q, have, want)

@@ -178,30 +178,34 @@ func (l *Log) Schema(ctx context.Context, v change.Version) (*change.Schema, err
 
 // Open implements deliver.Log.
 func (l *Log) Open(ctx context.Context, sp sink.Partition, offset int64) (deliver.Reader, error) {
-	topic, err := TopicName(l.c.opts.Prefix, l.c.opts.Pipeline, sp.Table)
-	if err != nil {
-		return nil, err
-	}
-	info, err := l.c.topic(ctx, topic)
-	if err != nil {
-		return nil, err
-	}
-	p := partition{topic, int32(sp.N)}
-	if sp.N < 0 || sp.N >= len(info.leaders) {
-		return nil, partitionsMismatch(topic, sp.N+1, len(info.leaders))
-	}
-	ends, err := l.c.ends(ctx, []partition{p})
-	if err != nil {
-		return nil, err
-	}
-	start, end := ends[p][0], ends[p][1]
+	p, start, end, err := l.partition(ctx, sp)
 	switch {
+	case err != nil:
+		return nil, err
 	case offset < 0:
 		offset = start
 	case offset < start || offset > end:
 		return nil, offsetGone(p, offset, start, end)
 	}
 	return &reader{fd: l.f.add(p, offset, end), offset: offset}, nil
+}
+
+// partition finds one, and the offsets between which the log holds it.
+func (l *Log) partition(ctx context.Context, sp sink.Partition) (p partition, start, end int64, err error) {
+	topic, err := TopicName(l.c.opts.Prefix, l.c.opts.Pipeline, sp.Table)
+	if err != nil {
+		return p, 0, 0, err
+	}
+	info, err := l.c.topic(ctx, topic)
+	if err != nil {
+		return p, 0, 0, err
+	}
+	p = partition{topic, int32(sp.N)}
+	if sp.N < 0 || sp.N >= len(info.leaders) {
+		return p, 0, 0, partitionsMismatch(topic, sp.N+1, len(info.leaders))
+	}
+	ends, err := l.c.ends(ctx, []partition{p})
+	return p, ends[p][0], ends[p][1], err
 }
 
 // Progress implements deliver.Log.
