@@ -1,6 +1,7 @@
 package activities
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -52,6 +53,8 @@ func checkAudit(in contract.AuditInput) error {
 		return fault.Permanent(CodeAuditInput, nil, fmt.Sprintf("name a number from 1 to %d", contract.MaxAuditParallel), "parallel is %d", in.Parallel)
 	case in.RowsPerSecond < 0:
 		return fault.Permanent(CodeAuditInput, nil, "leave it out to read as fast as it goes", "rows_per_second is %g", in.RowsPerSecond)
+	case in.MaxSessions < 0:
+		return fault.Permanent(CodeAuditInput, nil, "leave it out to verify however many there are", "max_sessions is %d", in.MaxSessions)
 	}
 	return nil
 }
@@ -81,6 +84,9 @@ func planAudit(st *contract.PipelineStatus, in contract.AuditInput) (out contrac
 		return out, fault.Permanent(CodeNothingToVerify, nil, "starter status "+st.Name+" tells more; an audit needs tables that stream", "pipeline %s is %s", st.Name, st.Phase)
 	}
 	out.Source = st.Spec.Source
+	if in.Changed {
+		out.Kafka = &st.Spec.Kafka
+	}
 	var sinks []string
 	for _, s := range st.Spec.Sinks {
 		sinks = append(sinks, s.Name)
@@ -169,10 +175,20 @@ func (a *Activities) VerifyTable(ctx context.Context, in contract.VerifyTask) (o
 			return err
 		}
 		tell := func(r *verify.Result) {
-			so.Store(&contract.VerifyProgress{Sink: in.Sink.Name, Table: in.Table, Rows: r.Rows, Parts: r.Parts, Suspects: r.Suspects, Findings: len(r.Findings)})
+			next := contract.VerifyProgress{Sink: in.Sink.Name, Table: in.Table, Rows: r.Rows, Parts: r.Parts, Suspects: r.Suspects, Findings: len(r.Findings)}
+			swap(&so, func(old contract.VerifyProgress) contract.VerifyProgress {
+				next.Paused = old.Paused
+				return next
+			})
 		}
+		gate := verify.Gate{Why: why(srv, sk, in), Waits: func(why string) {
+			swap(&so, func(p contract.VerifyProgress) contract.VerifyProgress {
+				p.Paused = why
+				return p
+			})
+		}}
 		log := a.logger(ctx, in.Pipeline)
-		o := verify.Options{From: k.state.Place, So: k.so, RowsPerSecond: in.RowsPerSecond}
+		o := verify.Options{From: k.state.Place, So: k.so, RowsPerSecond: in.RowsPerSecond, Admit: gate.Admit}
 		if k.so != nil {
 			tell(k.so)
 			log.Info("verification goes on", zap.String("sink", in.Sink.Name), zap.Stringer("table", in.Table), zap.Int64("rows", k.so.Rows), zap.Int("parts", k.so.Parts))
@@ -184,7 +200,17 @@ func (a *Activities) VerifyTable(ctx context.Context, in contract.VerifyTask) (o
 			}
 			return ctx.Err()
 		}
-		res, err := verify.Table(ctx, srv, side, sk, verify.Subject{Schema: t.Schema, Options: t.Options, Where: in.Where}, o)
+		subject := verify.Subject{Schema: t.Schema, Options: t.Options, Where: in.Where}
+		var res verify.Result
+		if in.Kafka == nil {
+			res, err = verify.Table(ctx, srv, side, sk, subject, o)
+		} else {
+			o.Done = func(_ verify.Place, r *verify.Result) error { // an attempt begins anew: it has little to do
+				tell(r)
+				return nil
+			}
+			res, err = a.changed(ctx, in, k, srv, side, sk, subject, o)
+		}
 		if err != nil {
 			if ctx.Err() != nil || fault.Retryable(err) || len(res.Findings) == 0 {
 				return err
@@ -202,10 +228,57 @@ func (a *Activities) VerifyTable(ctx context.Context, in contract.VerifyTask) (o
 	return out, err
 }
 
+// swap changes what a heartbeat tells, from whatever goroutine.
+func swap(p *atomic.Pointer[contract.VerifyProgress], f func(contract.VerifyProgress) contract.VerifyProgress) {
+	for {
+		old := p.Load()
+		if next := f(*old); p.CompareAndSwap(old, &next) {
+			return
+		}
+	}
+}
+
+// load is what the source tells of the load on it.
+type load interface {
+	verify.Source
+	ActiveSessions(ctx context.Context) (int, error)
+}
+
+// defaultMaxLag is how far a sink may be behind before its verification pauses.
+const defaultMaxLag = time.Minute
+
+// why says why a verification should pause.
+func why(src load, led verify.Ledger, in contract.VerifyTask) func(context.Context) (string, error) {
+	limit := defaultMaxLag
+	if in.MaxLag != 0 {
+		limit = time.Duration(in.MaxLag * float64(time.Second))
+	}
+	lag := verify.Lag{Source: src, Ledger: led, Table: in.Table}
+	return func(ctx context.Context) (string, error) {
+		if in.MaxSessions > 0 {
+			n, err := src.ActiveSessions(ctx)
+			if err != nil {
+				return "", err
+			}
+			if n > in.MaxSessions {
+				return fmt.Sprintf("the source has %d active sessions, limit %d", n, in.MaxSessions), nil
+			}
+		}
+		if limit < 0 {
+			return "", nil
+		}
+		age, behind, err := lag.Look(ctx)
+		if err != nil || age <= limit {
+			return "", err
+		}
+		return fmt.Sprintf("the sink is %s behind (%d kB of log), limit %s", age.Round(time.Second), behind/1000, limit), nil
+	}
+}
+
 // verdictOf counts what a walk found; its keys are left behind.
 func verdictOf(in contract.VerifyTask, r *verify.Result, took time.Duration) contract.TableVerdict {
 	v := contract.TableVerdict{
-		Sink: in.Sink.Name, Table: in.Table, Verdict: r.Verdict, Reason: r.Reason, From: r.From, To: r.To,
+		Sink: in.Sink.Name, Table: in.Table, Verdict: r.Verdict, Scope: in.Scope(), Reason: r.Reason, From: r.From, To: r.To,
 		Rows: r.Rows, Parts: r.Parts, Differing: r.Differing, Suspects: r.Suspects, Unsettled: r.Unsettled,
 		More: r.More, Apart: r.Apart, Took: took.Seconds(),
 	}
@@ -237,7 +310,7 @@ func (a *Activities) verified(pipeline, run string, v *contract.TableVerdict) {
 		reason = "columns " + strings.Join(slices.Sorted(maps.Keys(v.Columns)), ", ")
 	}
 	a.Analytics.Put(&analytics.Verifications{
-		Time: time.Now().UTC(), Pipeline: pipeline, Sink: v.Sink, Tab: v.Table.String(), Run: run, Kind: analytics.KindFull, Verdict: string(v.Verdict),
+		Time: time.Now().UTC(), Pipeline: pipeline, Sink: v.Sink, Tab: v.Table.String(), Run: run, Kind: cmp.Or(v.Scope, contract.ScopeFull), Verdict: string(v.Verdict),
 		Rows: uint64(v.Rows), Differing: uint64(v.Findings()), Pos: v.To.String(), Micros: uint64(v.Took * 1e6), Reason: reason,
 	})
 }

@@ -1,11 +1,13 @@
 package activities
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"syncline/activities/contract"
@@ -73,6 +75,18 @@ func TestPlanAudit(t *testing.T) {
 	}
 }
 
+// Who reads the log has to know where it is; others need not.
+func TestPlanAuditOfChanges(t *testing.T) {
+	st := shopStatus()
+	st.Spec.Kafka.Brokers = []string{"k:9092"}
+	for _, changed := range []bool{false, true} {
+		plan, err := planAudit(&st, contract.AuditInput{Changed: changed})
+		if err != nil || (plan.Kafka != nil) != changed || changed && plan.Kafka.Brokers[0] != "k:9092" {
+			t.Errorf("%v: %+v, %v", changed, plan.Kafka, err)
+		}
+	}
+}
+
 func TestPlanAuditRefuses(t *testing.T) {
 	for _, c := range []struct {
 		in   contract.AuditInput
@@ -100,7 +114,7 @@ func TestPlanAuditRefuses(t *testing.T) {
 			t.Errorf("want %s %q: %v", c.code, c.says, err)
 		}
 	}
-	for _, in := range []contract.AuditInput{{}, {Pipeline: "shop", Parallel: 33}, {Pipeline: "shop", Parallel: -1}, {Pipeline: "shop", RowsPerSecond: -1}} {
+	for _, in := range []contract.AuditInput{{}, {Pipeline: "shop", Parallel: 33}, {Pipeline: "shop", Parallel: -1}, {Pipeline: "shop", RowsPerSecond: -1}, {Pipeline: "shop", VerifyLimits: contract.VerifyLimits{MaxSessions: -1}}} {
 		if err := checkAudit(in); !fault.Is(err, CodeAuditInput) || fault.Retryable(err) {
 			t.Errorf("%+v: %v", in, err)
 		}
@@ -121,4 +135,51 @@ func TestVerdictsHoldNoKeys(t *testing.T) {
 	if err != nil || strings.Contains(string(b), "secret") {
 		t.Errorf("%s %v", b, err)
 	}
+}
+
+// loaded is a source and a sink that is behind it.
+type loaded struct {
+	verify.Source
+	verify.Ledger
+	sessions int
+	at       change.LSN
+}
+
+func (l *loaded) ActiveSessions(context.Context) (int, error) { return l.sessions, nil }
+
+func (l *loaded) Position(context.Context) (change.LSN, error) {
+	l.at += 500_000
+	return l.at, nil
+}
+
+func (l *loaded) Table(_ context.Context, id change.TableID) (sink.Table, error) {
+	return sink.Table{ID: id, State: sink.Streaming, Partitions: 1}, nil
+}
+
+func (l *loaded) Watermarks(context.Context) ([]sink.Watermark, error) { return nil, nil }
+
+// A verification pauses while its source or its sink has more to do than it may have.
+func TestWhyItPauses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, c := range []struct {
+			limits contract.VerifyLimits
+			after  time.Duration
+			want   string
+		}{
+			{contract.VerifyLimits{}, 30 * time.Second, ""},
+			{contract.VerifyLimits{}, 61 * time.Second, "the sink is 1m1s behind (500 kB of log), limit 1m0s"},
+			{contract.VerifyLimits{MaxLag: 2.5}, 3 * time.Second, "the sink is 3s behind (500 kB of log), limit 2.5s"},
+			{contract.VerifyLimits{MaxLag: -1}, time.Hour, ""},
+			{contract.VerifyLimits{MaxSessions: 57}, time.Second, ""},
+			{contract.VerifyLimits{MaxSessions: 40}, 0, "the source has 57 active sessions, limit 40"},
+		} {
+			l := &loaded{sessions: 57}
+			f := why(l, l, contract.VerifyTask{VerifyLimits: c.limits})
+			first, err := f(t.Context())
+			time.Sleep(c.after)
+			if second, err2 := f(t.Context()); second != c.want || err != nil || err2 != nil || first != "" && c.after > 0 {
+				t.Errorf("%+v after %s: %q, %q", c.limits, c.after, first, second)
+			}
+		}
+	})
 }

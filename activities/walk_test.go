@@ -3,6 +3,7 @@ package activities
 import (
 	"context"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -105,7 +106,18 @@ func TestKeeper(t *testing.T) {
 		t.Errorf("%+v", three.state)
 	}
 
+	since := func(want string, from ...int64) {
+		t.Helper()
+		have, why, err := open("r9").since(ctx)
+		if err != nil || !slices.Equal(have, from) || !strings.Contains(why, want) || (why == "") != (want == "") {
+			t.Errorf("%v %q %v", have, why, err)
+		}
+	}
+	since("", 7, 8)
+	mark(7, -1)
+	since("does not tell where")
 	tab.Epoch = 2 // it is loaded again
+	since("loaded again since")
 	if k := open("r1"); k.so != nil || k.state.Place.End {
 		t.Errorf("%+v", k.state)
 	}

@@ -152,8 +152,15 @@ const (
 	Inconclusive = "inconclusive"
 )
 
-// KindFull of Verifications is an audit of all rows of a table.
-const KindFull = "full"
+// Kinds of Verifications: of all rows of a table, or of keys that changed.
+const (
+	KindFull    = "full"
+	KindChanged = "changed"
+)
+
+// OfTables is the condition that selects Verifications which say how a table is: what
+// is equal of the changed keys alone takes back no difference elsewhere.
+const OfTables = "(kind != '" + KindChanged + "' OR verdict = '" + Different + "')"
 
 // Verifications are comparisons of one table at one sink with the source.
 type Verifications struct {
@@ -162,7 +169,7 @@ type Verifications struct {
 	Sink      string    `ch:"sink"`
 	Tab       string    `ch:"tab"`
 	Run       string    `ch:"run"`
-	Kind      string    `ch:"kind"` // what compared: check, full
+	Kind      string    `ch:"kind"` // what compared: check, full, changed
 	Verdict   string    `ch:"verdict"`
 	Rows      uint64    `ch:"rows"`      // compared
 	Differing uint64    `ch:"differing"` // missing, surplus or unequal

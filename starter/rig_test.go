@@ -302,10 +302,15 @@ func (f *fakes) register(w worker.Worker, c client.Client) {
 				}
 			}
 		}
-		return out, f.did(contract.PlanAuditActivity, fmt.Sprintf("%g %d", in.RowsPerSecond, in.Parallel))
+		what := fmt.Sprintf("%g %d", in.RowsPerSecond, in.Parallel)
+		if in.Changed {
+			out.Kafka = &pipeline.Kafka{}
+			what += " changed"
+		}
+		return out, f.did(contract.PlanAuditActivity, what)
 	})
 	reg(contract.VerifyTableActivity, func(_ context.Context, in contract.VerifyTask) (contract.TableVerdict, error) {
-		out := contract.TableVerdict{Sink: in.Sink.Name, Table: in.Table, Verdict: verify.Equal, Rows: 12345, Parts: 3}
+		out := contract.TableVerdict{Sink: in.Sink.Name, Table: in.Table, Verdict: verify.Equal, Scope: in.Scope(), Rows: 12345, Parts: 3}
 		f.mu.Lock()
 		for _, v := range f.verdicts {
 			if v.Sink == in.Sink.Name && v.Table == in.Table {

@@ -23,6 +23,7 @@ func (t *tool) verifyCommand() *cobra.Command {
 	var in contract.AuditInput
 	var tables []string
 	var detach bool
+	lag := time.Minute
 	wait := time.Hour
 	cmd := &cobra.Command{
 		Use:   "verify NAME",
@@ -34,11 +35,18 @@ differ stays in the ledger of the sink; the statement that shows them is printed
 Without --table it takes the tables that stream and have a key. Interrupting the
 command leaves the audit running.
 
+With --changed it verifies only the keys of which the log has a change since a table was
+last verified to its end, with or without --changed; what is wrong elsewhere it does not
+see.
+
 The exit code is 0 if all verdicts are equal, 4 if any is different, and 5 if none is
 different and any is inconclusive.`,
 		Args: args(1, 1, "one pipeline name"),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			in.Pipeline = a[0]
+			if in.MaxLag = lag.Seconds(); lag == 0 {
+				in.MaxLag = -1
+			}
 			if err := readAudit(&in, tables); err != nil {
 				return err
 			}
@@ -80,6 +88,9 @@ different and any is inconclusive.`,
 	f.StringArrayVar(&tables, "table", nil, "only `schema.name`, as at the source; several times for several tables")
 	f.StringSliceVar(&in.Sinks, "sink", nil, "only at these sinks")
 	f.Float64Var(&in.RowsPerSecond, "rows-per-second", 0, "how many rows of a table to read at the source at most (default: as fast as it goes)")
+	f.BoolVar(&in.Changed, "changed", false, "only keys that changed since a table was last verified to its end")
+	f.DurationVar(&lag, "max-lag", lag, "pause while the sink is farther behind the source; 0: however far it is")
+	f.IntVar(&in.MaxSessions, "max-sessions", 0, "pause while more sessions of clients are active at the source (default: however many are)")
 	f.IntVar(&in.Parallel, "parallel", 1, "how many tables to verify at a time")
 	f.BoolVar(&detach, "detach", false, "do not wait for the verdicts")
 	timeoutFlag(cmd, &wait, "the verdicts; the audit goes on after it")
@@ -99,6 +110,12 @@ func readAudit(in *contract.AuditInput, tables []string) error {
 	}
 	if !(in.RowsPerSecond >= 0) { // nor not a number
 		return invalid("--rows-per-second is %g, want 0 or more (fix: leave it out to read as fast as it goes)", in.RowsPerSecond)
+	}
+	if in.MaxLag < 0 && in.MaxLag != -1 {
+		return invalid("--max-lag is below 0 (fix: give 0 to verify however far the sink is behind)")
+	}
+	if in.MaxSessions < 0 {
+		return invalid("--max-sessions is %d (fix: leave it out to verify however many are active)", in.MaxSessions)
 	}
 	if in.Parallel < 1 || in.Parallel > contract.MaxAuditParallel {
 		return invalid("--parallel is %d (fix: name a number from 1 to %d)", in.Parallel, contract.MaxAuditParallel)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -32,6 +33,8 @@ func TestVerify(t *testing.T) {
 	if len(res.Tables) != 1 || res.Tables[0].Sink != "warehouse" || res.Convergence != 1 || res.Pipeline != s.name || !s.fakes.called(contract.PlanAuditActivity+" 50 2") {
 		t.Errorf("%+v", res)
 	}
+
+	s.starter("verify", s.name, "--changed").exits(exitOK).says("of the keys that changed since", "4 of 4 verdicts equal")
 
 	orders := change.TableID{Schema: "shop", Name: "orders"}
 	s.fakes.answer(contract.TableVerdict{Sink: "analytics", Table: orders, Verdict: verify.Inconclusive, Reason: "it is gated: a column has gone"})
@@ -85,6 +88,8 @@ func TestVerifyInput(t *testing.T) {
 		{[]string{"a", "--rows-per-second", "-1"}, "--rows-per-second is -1, want 0 or more (fix: "},
 		{[]string{"a", "--rows-per-second", "NaN"}, "--rows-per-second is NaN"},
 		{[]string{"a", "--rows-per-second", "many"}, `invalid argument "many"`},
+		{[]string{"a", "--max-lag", "-5s"}, "--max-lag is below 0 (fix: "},
+		{[]string{"a", "--max-sessions", "-1"}, "--max-sessions is -1 (fix: "},
 		{[]string{"a", "--parallel", "0"}, "--parallel is 0 (fix: name a number from 1 to 32)"},
 		{[]string{"a", "--timeout", "0s"}, "want at least 1s"},
 		{[]string{"a", "--tabel", "s.t"}, `did you mean "--table"?`},
@@ -95,17 +100,17 @@ func TestVerifyInput(t *testing.T) {
 
 var scheduleSection = regexp.MustCompile("(?s)```sh\n(temporal schedule create .*?)```")
 
-// TestAuditOnASchedule makes the schedule of docs/operations.md with the real program,
-// and lets it run.
+// TestAuditOnASchedule makes the schedules of docs/operations.md with the real program,
+// and lets them run.
 func TestAuditOnASchedule(t *testing.T) {
 	cli := stack.TemporalCLI(t)
 	text, err := os.ReadFile("../docs/operations.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := scheduleSection.FindSubmatch(text)
-	if m == nil {
-		t.Fatal("operations.md shows no schedule")
+	shown := scheduleSection.FindAllSubmatch(text, -1)
+	if len(shown) != 2 {
+		t.Fatalf("operations.md shows %d schedules", len(shown))
 	}
 	s := newServer(t)
 	s.workers()
@@ -113,20 +118,19 @@ func TestAuditOnASchedule(t *testing.T) {
 	if err := os.Symlink(cli, filepath.Join(dir, "temporal")); err != nil {
 		t.Fatal(err)
 	}
-	schedule := "audit-" + s.name
-	line := strings.NewReplacer("audit-shop", schedule, "audit/shop", "audit/"+s.name, `"shop"`, `"`+s.name+`"`, "syncline-control", s.prefix+"-control").
-		Replace(continued.ReplaceAllString(string(m[1]), ""))
-	shell(t, dir, line)
-	t.Cleanup(func() { shell(t, dir, "temporal schedule delete --schedule-id "+schedule) })
-	shell(t, dir, "temporal schedule trigger --schedule-id "+schedule)
-	end := time.Now().Add(patience)
-	for !s.fakes.called(contract.ConcludeAuditActivity) {
-		if time.Now().After(end) {
-			t.Fatal("no audit has ended")
+	for i, calls := range []string{" 5000 0", " 0 0 changed"} {
+		schedule := fmt.Sprintf("audit-%s-%d", s.name, i)
+		line := strings.NewReplacer("audit-shop-changed", schedule, "audit-shop", schedule, "audit/shop", "audit/"+s.name, `"shop"`, `"`+s.name+`"`, "syncline-control", s.prefix+"-control").
+			Replace(continued.ReplaceAllString(string(shown[i][1]), ""))
+		shell(t, dir, line)
+		t.Cleanup(func() { shell(t, dir, "temporal schedule delete --schedule-id "+schedule) })
+		shell(t, dir, "temporal schedule trigger --schedule-id "+schedule)
+		end := time.Now().Add(patience)
+		for !s.fakes.called(contract.ConcludeAuditActivity) || !s.fakes.called(contract.PlanAuditActivity+calls) {
+			if time.Now().After(end) {
+				t.Fatalf("no audit%s has ended: %v", calls, s.fakes.calls)
+			}
+			time.Sleep(50 * time.Millisecond)
 		}
-		time.Sleep(50 * time.Millisecond)
-	}
-	if !s.fakes.called(contract.PlanAuditActivity + " 5000 0") {
-		t.Errorf("%v", s.fakes.calls)
 	}
 }

@@ -96,7 +96,7 @@ func (a *audit) run(ctx workflow.Context) error {
 					Endpoint: contract.Endpoint{Pipeline: a.in.Pipeline, Source: a.plan.Source, Sink: sinks[t.Sink]},
 					Table:    t.Table, Where: t.Where,
 				},
-				Run: a.result.Run, RowsPerSecond: a.in.RowsPerSecond,
+				Run: a.result.Run, RowsPerSecond: a.in.RowsPerSecond, VerifyLimits: a.in.VerifyLimits, Kafka: a.plan.Kafka,
 			})
 		})
 	}
@@ -112,7 +112,7 @@ func (a *audit) table(ctx workflow.Context, i int, task contract.VerifyTask) {
 		if ctx.Err() != nil {
 			return
 		}
-		v = contract.TableVerdict{Sink: task.Sink.Name, Table: task.Table, Verdict: verify.Inconclusive, Reason: reason(err)}
+		v = contract.TableVerdict{Sink: task.Sink.Name, Table: task.Table, Verdict: verify.Inconclusive, Scope: task.Scope(), Reason: reason(err)}
 		a.failed = append(a.failed, v)
 	}
 	a.verdicts[i] = &v

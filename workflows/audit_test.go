@@ -42,6 +42,23 @@ func TestAudit(t *testing.T) {
 	}
 }
 
+// What an audit is to look at, each verification is told, and each verdict says.
+func TestAuditOfChanges(t *testing.T) {
+	w := newWorld()
+	w.once[contract.VerifyTableActivity] = []error{permanent("TableMismatch")}
+	env := environment(t, w)
+	env.ExecuteWorkflow(Audit, contract.AuditInput{Pipeline: "shop", Changed: true})
+	var r contract.AuditResult
+	if err := env.GetWorkflowResult(&r); err != nil || len(r.Tables) != 4 || r.Convergence != 0.75 {
+		t.Fatalf("%v %+v", err, r)
+	}
+	for _, v := range r.Tables {
+		if v.Scope != contract.ScopeChanged {
+			t.Errorf("%+v", v)
+		}
+	}
+}
+
 // A table that fails for good has no verdict; the others have theirs, and so has one
 // that differs, although the ledgers cannot be tidied.
 func TestAuditGoesOn(t *testing.T) {

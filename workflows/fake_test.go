@@ -172,13 +172,16 @@ func (w *world) register(r interface {
 				out.Tasks = append(out.Tasks, contract.AuditTask{Sink: s.Name, Table: t, Where: "id > 0"})
 			}
 		}
+		if in.Changed {
+			out.Kafka = &pipeline.Kafka{}
+		}
 		return out, w.called(contract.PlanAuditActivity, in.Pipeline)
 	})
 	reg(contract.VerifyTableActivity, func(ctx context.Context, in contract.VerifyTask) (contract.TableVerdict, error) {
 		if w.verify != nil {
 			w.verify(ctx)
 		}
-		out := contract.TableVerdict{Sink: in.Sink.Name, Table: in.Table, Verdict: verify.Equal, Rows: 10, From: 1, To: 2}
+		out := contract.TableVerdict{Sink: in.Sink.Name, Table: in.Table, Verdict: verify.Equal, Scope: in.Scope(), Rows: 10, From: 1, To: 2}
 		return out, w.called(contract.VerifyTableActivity, fmt.Sprintf("%s %s %s %g", in.Sink.Name, in.Table, in.Where, in.RowsPerSecond))
 	})
 	reg(contract.PlanReplayActivity, func(_ context.Context, in contract.ReplayInput) (contract.ReplayTask, error) {

@@ -237,6 +237,9 @@ func TestOnServer(t *testing.T) {
 	replayed := s.start(ctx, "replay/"+spec.Name, contract.ReplayWorkflow, contract.ReplayInput{Pipeline: spec.Name, Table: w.tables[0], Sink: "warehouse", To: "again"})
 	s.must(replayed.Get(ctx, nil))
 	s.check(ctx, replayed.GetID(), "", "replay")
+	changed := s.start(ctx, "audit/changed/"+spec.Name, contract.AuditWorkflow, contract.AuditInput{Pipeline: spec.Name, Changed: true, VerifyLimits: contract.VerifyLimits{MaxLag: 30, MaxSessions: 40}})
+	s.must(changed.Get(ctx, nil))
+	s.check(ctx, changed.GetID(), "", "audit-changed")
 
 	w.mu.Lock()
 	w.fail[contract.CreateSlotActivity] = permanent("SlotsExhausted")

@@ -29,8 +29,19 @@ type AuditInput struct {
 	Sinks    []string         `json:"sinks,omitempty"`  // none: all
 	// RowsPerSecond is what each verification reads at the source at most; 0: as it goes.
 	RowsPerSecond float64 `json:"rows_per_second,omitempty"`
+	VerifyLimits
+	// Changed verifies only keys that changed since a table was last verified.
+	Changed bool `json:"changed,omitempty"`
 	// Parallel is how many tables are verified at a time; 0: one.
 	Parallel int `json:"parallel,omitempty"`
+}
+
+// VerifyLimits say when a verification pauses.
+type VerifyLimits struct {
+	// MaxLag is by how many seconds a sink may be behind; 0: a minute; below 0: however far.
+	MaxLag float64 `json:"max_lag_seconds,omitempty"`
+	// MaxSessions is how many sessions of clients may be active at the source; 0: any number.
+	MaxSessions int `json:"max_sessions,omitempty"`
 }
 
 // AuditPlan answers PlanAudit. It names the ends once, not once per table.
@@ -39,6 +50,7 @@ type AuditPlan struct {
 	Sinks   []pipeline.Sink `json:"sinks"` // of the tasks
 	Tasks   []AuditTask     `json:"tasks"` // by table, then sink
 	Skipped []AuditSkipped  `json:"skipped,omitempty"`
+	Kafka   *pipeline.Kafka `json:"kafka,omitempty"` // the log, if changed keys are read from it
 }
 
 // AuditTask is a table at a sink.
@@ -61,6 +73,22 @@ type VerifyTask struct {
 	TableTask
 	Run           string  `json:"run"` // under which findings are recorded
 	RowsPerSecond float64 `json:"rows_per_second,omitempty"`
+	VerifyLimits
+	Kafka *pipeline.Kafka `json:"kafka,omitempty"` // set: only keys that changed in this log
+}
+
+// What a verdict is on.
+const (
+	ScopeFull    = "full"    // all rows of the table
+	ScopeChanged = "changed" // keys that changed since it was last verified
+)
+
+// Scope is that of the task's verdict.
+func (t *VerifyTask) Scope() string {
+	if t.Kafka != nil {
+		return ScopeChanged
+	}
+	return ScopeFull
 }
 
 // VerifyProgress is the heartbeat of VerifyTable: counts, never keys.
@@ -71,6 +99,7 @@ type VerifyProgress struct {
 	Parts    int            `json:"parts"`
 	Suspects int            `json:"suspects"`
 	Findings int            `json:"findings"`
+	Paused   string         `json:"paused,omitempty"` // why it waits; "" if it does not
 }
 
 // TableVerdict answers VerifyTable. The keys that differ are in the sink's ledger,
@@ -79,10 +108,11 @@ type TableVerdict struct {
 	Sink      string         `json:"sink"`
 	Table     change.TableID `json:"table"`
 	Verdict   verify.Verdict `json:"verdict"`
+	Scope     string         `json:"scope,omitempty"`  // ScopeFull or ScopeChanged; "" of an older release: full
 	Reason    string         `json:"reason,omitempty"` // of one that is inconclusive, or that an error cut short
 	From      change.LSN     `json:"from"`             // every part was compared at a position between the two
 	To        change.LSN     `json:"to"`
-	Rows      int64          `json:"rows"` // of the source
+	Rows      int64          `json:"rows"` // of the source; of ScopeChanged: keys
 	Parts     int            `json:"parts"`
 	Differing int            `json:"differing_parts"` // whose sums were not equal at once
 	Suspects  int            `json:"suspects"`        // keys that were looked at one by one

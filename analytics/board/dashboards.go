@@ -55,8 +55,9 @@ func rows(columns, table, where, rest string) string {
 
 const both = "concat(pipeline, ' → ', sink)"
 
-// lastVerdict is the verdict of each table as of its last verification.
-const lastVerdict = "(SELECT pipeline, sink, tab, argMax(verdict, ts) AS verdict FROM " + Database + ".verifications WHERE $__timeFilter(ts) AND " + chosenCH + " GROUP BY pipeline, sink, tab)"
+// lastVerdict is the verdict of each table as of its last verification; what is equal of
+// changed keys alone says nothing of the table.
+const lastVerdict = "(SELECT pipeline, sink, tab, argMax(verdict, ts) AS verdict FROM " + Database + ".verifications AS v WHERE $__timeFilter(ts) AND " + chosenCH + " AND (v.kind != 'changed' OR v.verdict = 'different') GROUP BY pipeline, sink, tab)"
 
 // Dashboards are all of them: what it is worth, what is wrong, and why.
 func Dashboards() []Dashboard {

@@ -22,8 +22,8 @@ func (q *query) convergence(*counts) report.Indicator {
 	newest := map[string]tables{}
 	var all tables
 	q.rows(fmt.Sprintf(`SELECT sink, toFloat64(countIf(last = '%s')), toFloat64(countIf(last = '%s')), toFloat64(count()) FROM (
-		SELECT sink, tab, argMax(verdict, (ts, run)) AS last FROM {db}.verifications WHERE %s GROUP BY sink, tab) GROUP BY sink`,
-		analytics.Equal, analytics.Different, q.during()), func(r driver.Rows) error {
+		SELECT sink, tab, argMax(verdict, (ts, run)) AS last FROM {db}.verifications WHERE %s AND %s GROUP BY sink, tab) GROUP BY sink`,
+		analytics.Equal, analytics.Different, q.during(), analytics.OfTables), func(r driver.Rows) error {
 		var sink string
 		var equal, different, n float64
 		if err := r.Scan(&sink, &equal, &different, &n); err != nil {
@@ -91,9 +91,9 @@ func (q *query) drift(*counts) report.Indicator {
 	turned := grid{}
 	q.rows(fmt.Sprintf(`SELECT %s AS step, sink, toFloat64(count()) FROM (
 		SELECT ts, sink, verdict, lagInFrame(verdict, 1, '') OVER (PARTITION BY sink, tab ORDER BY ts, run ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS earlier
-		FROM {db}.verifications WHERE pipeline = ? AND ts < fromUnixTimestamp64Milli(%d, 'UTC') AND verdict != '%s')
+		FROM {db}.verifications WHERE pipeline = ? AND ts < fromUnixTimestamp64Milli(%d, 'UTC') AND verdict != '%s' AND %s)
 		WHERE verdict = '%s' AND earlier != verdict AND ts >= fromUnixTimestamp64Milli(%d, 'UTC') GROUP BY step, sink`,
-		q.bucket("ts"), q.until.UnixMilli(), analytics.Inconclusive, analytics.Different, q.since.UnixMilli()), func(r driver.Rows) error {
+		q.bucket("ts"), q.until.UnixMilli(), analytics.Inconclusive, analytics.OfTables, analytics.Different, q.since.UnixMilli()), func(r driver.Rows) error {
 		var i int64
 		var sink string
 		var n float64

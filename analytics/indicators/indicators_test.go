@@ -329,11 +329,11 @@ func TestLastSecond(t *testing.T) {
 func TestStand(t *testing.T) {
 	s := testStore(t)
 	at := time.Now().UTC().Add(-time.Hour)
-	n := 0
+	n, kind := 0, analytics.KindFull
 	say := func(tab, verdict string) {
 		n++
 		at = at.Add(time.Second)
-		v := &analytics.Verifications{Time: at, Pipeline: "shop", Sink: "a", Tab: tab, Run: fmt.Sprintf("r%03d", n), Verdict: verdict}
+		v := &analytics.Verifications{Time: at, Pipeline: "shop", Sink: "a", Tab: tab, Run: fmt.Sprintf("r%03d", n), Kind: kind, Verdict: verdict}
 		insert(t, s, v.Run, []analytics.Row{v})
 	}
 	rotate := func(secret, result string) {
@@ -363,6 +363,15 @@ func TestStand(t *testing.T) {
 	say("y", analytics.Equal)
 	rotate("one", analytics.RotationCompensated)
 	rotate("two", analytics.RotationFailed)
+	expect(2, 0, 1, 1)
+	// What is said of changed keys is said of the table only if it differs.
+	kind = analytics.KindChanged
+	say("y", analytics.Different)
+	say("y", analytics.Equal)
+	say("x", analytics.Inconclusive)
+	expect(1, 1, 1, 1)
+	kind = analytics.KindFull
+	say("y", analytics.Equal)
 	expect(2, 0, 1, 1)
 	// What was said of rows that are gone is over.
 	did := func(action, object string) {

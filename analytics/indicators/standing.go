@@ -39,9 +39,9 @@ func Stand(ctx context.Context, s *analytics.Store) (*Standing, error) {
 		FROM {db}.verifications AS v
 		LEFT JOIN %[5]s AS s ON s.pipeline = v.pipeline AND s.object = v.sink
 		LEFT JOIN %[5]s AS t ON t.pipeline = v.pipeline AND t.object = concat(v.sink, ' ', v.tab)
-		WHERE v.ts > now64(3) - INTERVAL %[4]d DAY AND v.ts > s.at AND v.ts > t.at GROUP BY pipeline, sink, tab) GROUP BY pipeline, sink ORDER BY pipeline, sink`,
+		WHERE v.ts > now64(3) - INTERVAL %[4]d DAY AND v.ts > s.at AND v.ts > t.at AND %[6]s GROUP BY pipeline, sink, tab) GROUP BY pipeline, sink ORDER BY pipeline, sink`,
 		analytics.Equal, analytics.Different, analytics.Inconclusive, standingDays,
-		"(SELECT pipeline, object, max(ts) AS at FROM {db}.audit_trail WHERE action IN ('"+strings.Join(Voiding, "', '")+"') GROUP BY pipeline, object)"))
+		"(SELECT pipeline, object, max(ts) AS at FROM {db}.audit_trail WHERE action IN ('"+strings.Join(Voiding, "', '")+"') GROUP BY pipeline, object)", analytics.OfTables))
 	if err != nil {
 		return nil, err
 	}

@@ -532,3 +532,66 @@ func TestErrorsComeBack(t *testing.T) {
 		}
 	})
 }
+
+// TestLag: it is that of the sink, once it has been seen for so long.
+func TestLag(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := seeded(1)
+		l := &Lag{Source: moving{side{w, false}}, Ledger: &lagging{world: w, by: 90 * time.Second}, Table: schema.Table}
+		begun := time.Now()
+		for range 3 * maxSights {
+			age, bytes, err := l.Look(t.Context())
+			if most := min(time.Since(begun), 91*time.Second); err != nil || age > most || age < most-2*time.Second || bytes > 100 || len(l.seen) > maxSights {
+				t.Fatalf("after %s: %s, %d bytes, %v", time.Since(begun), age, bytes, err)
+			}
+			time.Sleep(time.Second)
+		}
+		w.stuck = true
+		l.Ledger = w
+		for range 3 * maxSights {
+			if age, _, err := l.Look(t.Context()); err != nil || len(l.seen) > maxSights || age < 0 {
+				t.Fatal(age, err, len(l.seen))
+			}
+			time.Sleep(time.Second)
+		}
+		if age, _, err := l.Look(t.Context()); err != nil || age < 3*maxSights*time.Second {
+			t.Fatal(age, err)
+		}
+	})
+}
+
+// TestGate: a walk waits while there is a reason to, and not for ever.
+func TestGate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		walk := func(busy time.Duration) (res Result, waits []string, took time.Duration) {
+			w := seeded(1)
+			for k := range 100 {
+				w.now[k], w.copy[k] = "v", "v"
+			}
+			begun := time.Now()
+			g := &Gate{
+				Why: func(context.Context) (string, error) {
+					if time.Since(begun) < busy {
+						return "57 sessions", nil
+					}
+					return "", nil
+				},
+				Waits: func(why string) { waits = append(waits, why) },
+			}
+			res, err := Table(t.Context(), side{w, false}, sinkSide{side{w, true}, true}, w, Subject{Schema: schema}, Options{Admit: g.Admit, FirstRows: 10, MaxRows: 10})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return res, waits, time.Since(begun)
+		}
+		if res, waits, took := walk(5 * time.Minute); res.Verdict != Equal || took < 5*time.Minute || took > 6*time.Minute || waits[0] != "57 sessions" || waits[len(waits)-1] != "" {
+			t.Errorf("%+v after %s: %q", res, took, waits)
+		}
+		if res, waits, took := walk(0); res.Verdict != Equal || took > time.Minute || waits != nil {
+			t.Errorf("%+v after %s: %q", res, took, waits)
+		}
+		if res, _, took := walk(time.Hour); res.Verdict != Inconclusive || res.Reason != "paused for 10m0s: 57 sessions" || took > 11*time.Minute {
+			t.Errorf("%+v after %s", res, took)
+		}
+	})
+}

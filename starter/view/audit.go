@@ -60,6 +60,9 @@ func DrawVerifying(w io.Writer, s Style, st *contract.AuditStatus, under []contr
 			text += ", " + s.Paint(red, fmt.Sprintf("%d found to differ", p.Findings))
 		}
 		c.line(text)
+		if p.Paused != "" {
+			c.wrapped("    ", "paused: "+p.Paused)
+		}
 	}
 }
 
@@ -75,6 +78,9 @@ func DrawAudit(w io.Writer, s Style, r *contract.AuditResult, sinks []pipeline.S
 		rows = append(rows, []string{v.Sink, v.Table.String(), s.Paint(colors[v.Verdict], string(v.Verdict)), Count(float64(v.Rows)), fmt.Sprint(v.Parts), differs(v)})
 		rows = append(rows, c.under(columns(v))...)
 		rows = append(rows, c.under(v.Reason)...)
+		if v.Scope == contract.ScopeChanged {
+			rows = append(rows, c.under("of the keys that changed since it was last verified")...)
+		}
 		if len(v.Apart) > 0 {
 			rows = append(rows, c.under("not compared: "+strings.Join(v.Apart, ", "))...)
 		}

@@ -12,6 +12,7 @@ import (
 
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
 	"google.golang.org/protobuf/proto"
 
 	"syncline/activities/contract"
@@ -153,6 +154,15 @@ func TestAudit(t *testing.T) {
 	if res = p.verdicts(p.startAudit(contract.AuditInput{Tables: ids("shop.transfers"), Sinks: []string{"pg", "ch"}}), 1); res.Convergence != 1 {
 		t.Errorf("after it was corrected: %+v", res)
 	}
+	// Of what changed since, all is equal, whatever is wrong with a row that did not.
+	p.wrong("0.25")
+	res = p.verdicts(p.startAudit(contract.AuditInput{Tables: ids("shop.transfers"), Changed: true}), 1)
+	for _, v := range res.Tables {
+		if v.Verdict != verify.Equal || v.Scope != contract.ScopeChanged {
+			t.Errorf("what changed: %+v", v)
+		}
+	}
+	p.wrong("-0.25")
 	endLoad()
 	// One that cannot be read for good has no verdict, and that is recorded, too.
 	r.one(r.sinkDSN, "ALTER TABLE shop.addresses RENAME TO gone")
@@ -173,8 +183,9 @@ func TestAudit(t *testing.T) {
 		"countIf(run = '" + second + "' AND verdict = 'different' AND differing = 1 AND reason LIKE '%amount%')":                  2,
 		"countIf(run = '" + third + "' AND sink = 'pg' AND tab = 'shop.addresses' AND verdict = 'inconclusive' AND reason != '')": 1,
 		"countIf(verdict = 'inconclusive')":                                                                                       1,
-		"countIf(kind != 'full' OR pipeline != '" + p.name + "')":                                                                 0,
-		"count()": 2*2*tables + 2 + 4,
+		"countIf(kind = 'changed' AND verdict = 'equal')":                                                                         2,
+		"countIf(kind NOT IN ('full', 'changed') OR pipeline != '" + p.name + "')":                                                0,
+		"count()": 2*2*tables + 2 + 2 + 4,
 	} {
 		if have := r.sum("SELECT " + q + " FROM {db}.verifications"); have != want {
 			t.Errorf("%s: %d, want %d", q, have, want)
@@ -182,13 +193,58 @@ func TestAudit(t *testing.T) {
 	}
 }
 
-// TestKillDuringAudit: an audit whose workers are killed comes to the same verdicts.
+// under returns how far the verification of a table at a sink is; nil if none is under way.
+func (p *pipe) under(run client.WorkflowRun, table, sink string) *contract.VerifyProgress {
+	p.r.t.Helper()
+	d, err := p.r.tc.DescribeWorkflowExecution(p.r.t.Context(), run.GetID(), run.GetRunID())
+	if err != nil {
+		p.r.t.Fatal(err)
+	}
+	for _, a := range d.PendingActivities {
+		var v contract.VerifyProgress
+		if a.ActivityType.GetName() == contract.VerifyTableActivity && converter.GetDefaultDataConverter().FromPayloads(a.HeartbeatDetails, &v) == nil && v.Table.String() == table && v.Sink == sink {
+			return &v
+		}
+	}
+	return nil
+}
+
+// resumes kills the worker that verifies a large table in its middle. The next attempt
+// goes on from there: it tells of no fewer rows.
+func (p *pipe) resumes(run client.WorkflowRun, f *fleet, table, sink string) {
+	p.r.t.Helper()
+	const middle, more = 15_000, 25_000
+	until(p.r.t, bound, table+" is verified to its middle", func(context.Context) error {
+		if v := p.under(run, table, sink); v == nil || v.Rows < middle {
+			return fmt.Errorf("%+v", v)
+		}
+		return nil
+	})
+	time.Sleep(300 * time.Millisecond) // it is told first, and then recorded
+	f.kill(contract.Snapshot)
+	until(p.r.t, bound, table+" is verified on", func(context.Context) error {
+		v := p.under(run, table, sink)
+		switch {
+		case v == nil: // the attempt has ended
+			return nil
+		case v.Rows > 0 && v.Rows < middle:
+			p.r.t.Fatalf("it began anew: %+v", v)
+		case v.Rows < more:
+			return fmt.Errorf("%+v", v)
+		}
+		return nil
+	})
+}
+
+// TestKillDuringAudit: an audit whose workers are killed comes to the same verdicts, and
+// reads no table anew.
 func TestKillDuringAudit(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.fast = true
 	r.seedShop(0.005)
 	r.exec(fmt.Sprintf("INSERT INTO shop.transfers VALUES (%d, 1, 2, 3.50, now())", untouched))
+	r.exec("INSERT INTO shop.transfers SELECT 900000000 + i, 1, 2, 3.50, now() FROM generate_series(1, 40000) i")
 	f := r.fleet()
 	p := r.pipe(fewTables)
 	p.mustApply()
@@ -229,6 +285,7 @@ func TestKillDuringAudit(t *testing.T) {
 	f.kill(contract.Control)
 	at(4)
 	f.kill(contract.Deliver)
+	p.resumes(run, f, "shop.transfers", "pg")
 	res := p.verdicts(run, fewTablesIs-1)
 	p.found(res)
 	p.keyless(run)

@@ -15,7 +15,10 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"syncline/dataplane/change"
+	"syncline/dataplane/deliver"
+	"syncline/dataplane/fault"
 	"syncline/dataplane/sink"
+	"syncline/dataplane/transport/kafka"
 	"syncline/dataplane/verify"
 )
 
@@ -173,6 +176,89 @@ func TestVerifyUnderLoad(t *testing.T) {
 		}
 	}
 	t.Logf("about %.0f changes/s meanwhile", float64(stop())/time.Since(begun).Seconds())
+}
+
+// offsets are where a sink's delivery of a table is, by partition.
+func (f *flow) offsets(s sink.Sink, id change.TableID) []int64 {
+	f.t.Helper()
+	marks, err := s.Watermarks(f.ctx)
+	f.ok(err)
+	var out []int64
+	for _, m := range marks {
+		if m.Table == id {
+			out = append(out, make([]int64, max(0, m.N+1-len(out)))...)
+			out[m.N] = m.Offset
+		}
+	}
+	return out
+}
+
+// TestVerifyChanged: what changed since a verification is verified, and costs what
+// changed; the rest is left to a verification of all.
+func TestVerifyChanged(t *testing.T) {
+	f := newFlow(t)
+	payments := change.TableID{Schema: "public", Name: "payments"}
+	f.exec(verified)
+	f.load(4, payments)
+	from := map[string][]int64{}
+	for name, s := range f.sinks {
+		from[name] = f.offsets(s, payments)
+		if res := f.verify(s, payments, verify.Options{}); res.Verdict != verify.Equal {
+			t.Fatalf("%s: %+v", name, res)
+		}
+	}
+	f.exec(`UPDATE payments SET note = 'new' WHERE id IN (1000, 1001, 1002); UPDATE payments SET rate = 1 WHERE id = 1001; DELETE FROM payments WHERE id = 1003; UPDATE payments SET id = 9000 WHERE id = 1004`)
+	f.equal()
+	f.atSink(`SET session_replication_role = replica; UPDATE payments SET note = 'odd' WHERE id IN (1000, 2000)`)
+	f.click("ALTER TABLE payments UPDATE note = 'odd' WHERE id IN (1000, 2000)")
+	for name, s := range f.sinks {
+		log, err := kafka.OpenLog(f.ctx, f.kafka, kafka.LogOptions{})
+		f.ok(err)
+		tab, err := s.Table(f.ctx, payments)
+		f.ok(err)
+		to := f.offsets(s, payments)
+		changed := func(from, to []int64) verify.Result {
+			t.Helper()
+			res, err := verify.Incremental(f.ctx, f.source, s.(verify.Sink), s, log, verify.Subject{Schema: tab.Schema, Options: tab.Options}, from, to, verify.Options{})
+			f.ok(err)
+			return res
+		}
+		// 1000 to 1004, and 9000.
+		if res := changed(from[name], to); res.Verdict != verify.Different || len(res.Findings) != 1 || res.Findings[0].Key.String() != `("1000")` || res.Rows != 6 || res.Suspects != 1 {
+			t.Errorf("%s: %+v", name, res)
+		}
+		if res := changed(to, to); res.Verdict != verify.Equal || res.Rows != 0 {
+			t.Errorf("%s: nothing changed: %+v", name, res)
+		}
+		if res := f.verify(s, payments, verify.Options{}); res.Verdict != verify.Different || len(res.Findings) != 2 {
+			t.Errorf("%s: all of it: %+v", name, res)
+		}
+		end := slices.Clone(to)
+		end[0] += 1000
+		err = log.Between(f.ctx, sink.Partition{Table: payments}, to[0], end[0], nil)
+		if !fault.Is(err, deliver.CodeOffsetGone) {
+			t.Errorf("%s: what the log does not hold: %v", name, err)
+		}
+		f.ok(log.Close())
+	}
+	n, err := f.source.ActiveSessions(f.ctx)
+	f.ok(err)
+	stop := make(chan error, 1)
+	go func() {
+		_, err := f.conn.Exec(f.ctx, "SELECT pg_sleep(3)")
+		stop <- err
+	}()
+	for end := time.Now().Add(2 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		if more, err := f.source.ActiveSessions(f.ctx); err != nil || more > n {
+			f.ok(err)
+			break
+		}
+		if time.Now().After(end) {
+			t.Error("a session that sleeps is not seen")
+			break
+		}
+	}
+	f.ok(<-stop)
 }
 
 // TestVerifyBehind: a sink that does not follow is neither equal nor different.

@@ -7,6 +7,7 @@ import (
 
 	"syncline/dataplane/change"
 	"syncline/dataplane/digest"
+	"syncline/dataplane/fault"
 	"syncline/dataplane/verify"
 	"syncline/dataplane/verify/pgside"
 )
@@ -52,6 +53,17 @@ func (s *Server) Position(ctx context.Context) (change.LSN, error) {
 		return 0, err
 	}
 	return change.ParseLSN(text)
+}
+
+// ActiveSessions returns how many sessions of clients, other than its own, run a statement.
+func (s *Server) ActiveSessions(ctx context.Context) (active int, err error) {
+	var hidden bool
+	err = s.pool.QueryRow(ctx, `SELECT count(*) FILTER (WHERE state = 'active'), coalesce(bool_or(query = '<insufficient privilege>'), false)
+		FROM pg_catalog.pg_stat_activity WHERE (backend_type = 'client backend' OR backend_type IS NULL) AND pid <> pg_backend_pid()`).Scan(&active, &hidden)
+	if err == nil && hidden {
+		return 0, fault.Permanent(CodePrivilege, nil, "GRANT pg_read_all_stats to the role, or set no limit of sessions", "the role does not see which sessions are active at the source")
+	}
+	return active, classify(ctx, err, "count the source's active sessions")
 }
 
 // Sum digests a part of a table.

@@ -178,11 +178,26 @@ func (l *Log) Schema(ctx context.Context, v change.Version) (*change.Schema, err
 
 // Range returns the first offset of a partition and the one after its last.
 func (l *Log) Range(ctx context.Context, sp sink.Partition) (first, end int64, err error) {
-	_, first, end, err = l.bounds(ctx, sp)
+	_, first, end, err = l.partition(ctx, sp)
 	return first, end, err
 }
 
-func (l *Log) bounds(ctx context.Context, sp sink.Partition) (p partition, first, end int64, err error) {
+// Open implements deliver.Log.
+func (l *Log) Open(ctx context.Context, sp sink.Partition, offset int64) (deliver.Reader, error) {
+	p, start, end, err := l.partition(ctx, sp)
+	switch {
+	case err != nil:
+		return nil, err
+	case offset < 0:
+		offset = start
+	case offset < start || offset > end:
+		return nil, offsetGone(p, offset, start, end)
+	}
+	return &reader{fd: l.f.add(p, offset, end), offset: offset}, nil
+}
+
+// partition finds one, and the offsets between which the log holds it.
+func (l *Log) partition(ctx context.Context, sp sink.Partition) (p partition, start, end int64, err error) {
 	topic, err := TopicName(l.c.opts.Prefix, l.c.opts.Pipeline, sp.Table)
 	if err != nil {
 		return p, 0, 0, err
@@ -197,21 +212,6 @@ func (l *Log) bounds(ctx context.Context, sp sink.Partition) (p partition, first
 	}
 	ends, err := l.c.ends(ctx, []partition{p})
 	return p, ends[p][0], ends[p][1], err
-}
-
-// Open implements deliver.Log.
-func (l *Log) Open(ctx context.Context, sp sink.Partition, offset int64) (deliver.Reader, error) {
-	p, start, end, err := l.bounds(ctx, sp)
-	if err != nil {
-		return nil, err
-	}
-	switch {
-	case offset < 0:
-		offset = start
-	case offset < start || offset > end:
-		return nil, offsetGone(p, offset, start, end)
-	}
-	return &reader{fd: l.f.add(p, offset, end), offset: offset}, nil
 }
 
 // Progress implements deliver.Log.
