@@ -226,7 +226,10 @@ func (r *rate) at(now time.Time, count uint64) float64 {
 	return 0
 }
 
+// ensureIndex does not wait for brokers that are away: the writer does.
 func ensureIndex(ctx context.Context, o kafka.Options, spec *pipeline.Spec) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
 	admin, err := kafka.OpenAdmin(o)
 	if err != nil {
 		return err

@@ -13,6 +13,7 @@ import (
 	"syncline/dataplane/replay"
 	"syncline/dataplane/sink"
 	"syncline/dataplane/transport/kafka"
+	"syncline/dataplane/verify"
 )
 
 // PlanReplay finds the places that a replay goes between.
@@ -29,7 +30,8 @@ func (a *Activities) PlanReplay(ctx context.Context, in contract.ReplayInput) (o
 	if err != nil {
 		return out, err
 	}
-	out = contract.ReplayTask{Spec: st.Spec, Epoch: st.Epoch, Table: in.Table, Sink: in.Sink, To: in.To}
+	out = contract.ReplayTask{Spec: st.Spec, Epoch: st.Epoch, Table: in.Table, Sink: in.Sink, To: in.To,
+		Verify: in.Since == "" && in.Until == "" && !in.NoVerify}
 	var t sink.Table
 	err = a.withSink(ctx, in.Pipeline, conf, func(sk sink.Sink) error {
 		if t, err = sk.Table(ctx, in.Table); err != nil {
@@ -60,7 +62,7 @@ func (a *Activities) PlanReplay(ctx context.Context, in contract.ReplayInput) (o
 	if err != nil {
 		return out, err
 	}
-	defer index.Close()
+	defer func() { _ = index.Close() }()
 	return out, places(ctx, index, in, &out)
 }
 
@@ -204,9 +206,38 @@ func (a *Activities) ReplayTable(ctx context.Context, in contract.ReplayTask) (o
 		}})
 		out = contract.ReplayResult{Pipeline: in.Spec.Name, Table: in.Table, Sink: in.Sink, To: in.To, Since: in.Since, Until: in.Until,
 			Changes: done.Changes, Dead: done.Dead, Took: time.Since(begun).Seconds()}
-		return err
+		if err != nil || !in.Verify {
+			return err
+		}
+		copied, err := own.Table(ctx, in.Table)
+		if err != nil {
+			return err
+		}
+		return a.withSink(ctx, in.Spec.Name, conf, func(live sink.Sink) (err error) {
+			out.Compared, err = compare(ctx, live, &in, &copied)
+			out.Took = time.Since(begun).Seconds()
+			return err
+		})
 	})
 	return out, err
+}
+
+// compare compares a table that was rebuilt with the live one, in the sink.
+func compare(ctx context.Context, live sink.Sink, in *contract.ReplayTask, copied *sink.Table) (*contract.Compared, error) {
+	side, ok := live.(replay.Digests)
+	if !ok {
+		return nil, fault.Permanent("SinkType", nil, "use postgres or clickhouse", "sink %s cannot be verified", in.Sink)
+	}
+	t, err := live.Table(ctx, in.Table)
+	if err != nil {
+		return nil, err
+	}
+	c, err := replay.Compare(ctx, side, live.Watermarks, verify.Subject{Schema: t.Schema, Options: t.Options},
+		verify.Subject{Schema: copied.Schema, Options: copied.Options}, in.End, t.Rows > 0)
+	if err != nil {
+		return nil, err
+	}
+	return &contract.Compared{Verdict: c.Verdict, Reason: c.Reason, Both: c.Both, Different: c.Different, OnlyLive: c.OnlyLive, OnlyReplayed: c.OnlyReplayed, Loaded: t.Rows}, nil
 }
 
 // ForgetReplay removes the ledger of a replay, and its table if it failed.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -12,6 +13,7 @@ import (
 
 	"syncline/activities/contract"
 	"syncline/dataplane/change"
+	"syncline/dataplane/verify"
 	"syncline/starter/view"
 )
 
@@ -31,7 +33,11 @@ the source's clock, which the log's index knows to the minute.
 
 Rows that only the table's load brought are not in the log, so not in the new table; a
 change that needs a value of such a row is set aside and counted. If the replay fails,
-the new table is dropped, unless --keep. Interrupting the command leaves it running.`,
+the new table is dropped, unless --keep. Interrupting the command leaves it running.
+
+Without --since and --until the new table is then compared with the live one, in the
+sink. The exit code is 0 if they are equal but for rows of the load, 4 if they differ,
+and 5 if it could not be told, mostly because the live table was written to meanwhile.`,
 		Args: args(1, 1, "one pipeline name"),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			in.Pipeline = a[0]
@@ -61,13 +67,25 @@ the new table is dropped, unless --keep. Interrupting the command leaves it runn
 			if err != nil {
 				return err
 			}
-			return t.print(res, func() {
+			err = t.print(res, func() {
 				fmt.Fprintf(t.out, "%s at %s: %s of %s in %s, up to %s\n", res.To, res.Sink, view.Plural(int(res.Changes), "change"), res.Table,
 					time.Duration(res.Took*float64(time.Second)).Round(100*time.Millisecond), res.Until)
 				if res.Dead > 0 {
 					fmt.Fprintf(t.out, "%s set aside: mostly those that need a value which only a row from before has\n", view.Plural(int(res.Dead), "change"))
 				}
+				if c := res.Compared; c != nil {
+					drawCompared(t.out, c)
+				}
 			})
+			switch c := res.Compared; {
+			case err != nil || c == nil:
+				return err
+			case c.Verdict == verify.Different:
+				return &exitError{exitDifferent, errSilent}
+			case c.Verdict == verify.Inconclusive:
+				return &exitError{exitInconclusive, errSilent}
+			}
+			return nil
 		},
 	}
 	f := cmd.Flags()
@@ -77,9 +95,21 @@ the new table is dropped, unless --keep. Interrupting the command leaves it runn
 	f.StringVar(&in.Since, "since", "", "a position or an RFC 3339 time: only changes after it (default: the log's beginning)")
 	f.StringVar(&in.Until, "until", "", "a position or an RFC 3339 time: only changes up to it (default: what the sink has now)")
 	f.BoolVar(&in.Keep, "keep", false, "keep the new table if the replay fails")
+	f.BoolVar(&in.NoVerify, "no-verify", false, "do not compare the new table with the live one")
 	f.BoolVar(&detach, "detach", false, "do not wait for the result")
 	timeoutFlag(cmd, &wait, "the result; the replay goes on after it")
 	return cmd
+}
+
+func drawCompared(w io.Writer, c *contract.Compared) {
+	fmt.Fprintf(w, "%s: %s alike, %d different, %d only in the live table, %d only in the new one\n",
+		c.Verdict, view.Plural(int(c.Both), "row"), c.Different, c.OnlyLive, c.OnlyReplayed)
+	if c.OnlyLive > 0 && c.Loaded > 0 {
+		fmt.Fprintf(w, "the live table's load brought %s, which the log never held\n", view.Plural(int(c.Loaded), "row"))
+	}
+	if c.Reason != "" {
+		fmt.Fprintln(w, c.Reason)
+	}
 }
 
 // readReplay checks what can be told without asking anybody.

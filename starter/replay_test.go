@@ -7,6 +7,7 @@ import (
 	"go.temporal.io/sdk/temporal"
 
 	"syncline/activities/contract"
+	"syncline/dataplane/verify"
 )
 
 func TestReplay(t *testing.T) {
@@ -21,6 +22,13 @@ func TestReplay(t *testing.T) {
 	if res.Changes != 7 || res.To != "orders_again" || !s.fakes.called(contract.PlanReplayActivity+" 1:0/16:1") || !s.fakes.called(contract.ForgetReplayActivity+" false") {
 		t.Errorf("%+v %v", res, s.fakes.calls)
 	}
+	s.fakes.compared(&contract.Compared{Verdict: verify.Equal, Both: 5, OnlyLive: 2, Loaded: 3})
+	s.starter(ask...).exits(exitOK).says("equal: 5 rows alike, 0 different, 2 only in the live table, 0 only in the new one", "the live table's load brought 3 rows")
+	s.fakes.compared(&contract.Compared{Verdict: verify.Different, Both: 5, Different: 1})
+	s.starter(ask...).exits(exitDifferent).says("different: 5 rows alike, 1 different")
+	s.fakes.compared(&contract.Compared{Verdict: verify.Inconclusive, Reason: "the live table went on"})
+	s.starter(ask...).exits(exitInconclusive).says("the live table went on")
+	s.fakes.compared(nil)
 	s.fakes.set(contract.ReplayTableActivity, temporal.NewNonRetryableApplicationError("ReplayTableExists: it is there (fix: x)", "ReplayTableExists", nil))
 	var f failure
 	s.starter(append(ask, "--json")...).exits(exitFailed).object(&f)

@@ -162,6 +162,7 @@ type fakes struct {
 	measured report.Report
 	blocks   []string                // that CreateSlot waits for
 	verdicts []contract.TableVerdict // by task of an audit; none: equal
+	alike    *contract.Compared      // what a replay says
 }
 
 func (f *fakes) waiting() []string {
@@ -327,7 +328,7 @@ func (f *fakes) register(w worker.Worker, c client.Client) {
 		return contract.ReplayTask{Spec: pipeline.Spec{Name: in.Pipeline}, Table: in.Table, Sink: in.Sink, To: in.To}, f.did(contract.PlanReplayActivity, in.Since)
 	})
 	reg(contract.ReplayTableActivity, func(_ context.Context, in contract.ReplayTask) (contract.ReplayResult, error) {
-		return contract.ReplayResult{Pipeline: in.Spec.Name, Table: in.Table, Sink: in.Sink, To: in.To, Changes: 7, Dead: 1}, f.did(contract.ReplayTableActivity, in.To)
+		return contract.ReplayResult{Pipeline: in.Spec.Name, Table: in.Table, Sink: in.Sink, To: in.To, Changes: 7, Dead: 1, Compared: f.comparing()}, f.did(contract.ReplayTableActivity, in.To)
 	})
 	reg(contract.ForgetReplayActivity, func(_ context.Context, in contract.ReplayEnd) error {
 		return f.did(contract.ForgetReplayActivity, in.Drop)
@@ -337,6 +338,18 @@ func (f *fakes) register(w worker.Worker, c client.Client) {
 		r.Running = in.Running != nil
 		return r, f.did(contract.InspectActivity, "")
 	})
+}
+
+func (f *fakes) compared(c *contract.Compared) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.alike = c
+}
+
+func (f *fakes) comparing() *contract.Compared {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.alike
 }
 
 // server is a Temporal with workers for one test: a task queue prefix and a

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"syncline/dataplane/change"
+	"syncline/dataplane/verify"
 	"syncline/pipeline"
 )
 
@@ -27,6 +28,9 @@ type ReplayInput struct {
 	Since string `json:"since,omitempty"`
 	Until string `json:"until,omitempty"`
 	Keep  bool   `json:"keep,omitempty"` // the new table stays although the replay fails
+	// NoVerify leaves out the comparison with the live table, which a replay of all that
+	// the sink has ends with.
+	NoVerify bool `json:"no_verify,omitempty"`
 }
 
 // ReplayTask is a replay whose places are known.
@@ -41,6 +45,8 @@ type ReplayTask struct {
 	Until change.Position `json:"until"`
 	From  []int64         `json:"from,omitempty"` // by partition; none: the log's beginning
 	End   []int64         `json:"end"`
+
+	Verify bool `json:"verify,omitempty"` // compare with the live table
 }
 
 // Ledger is the pipeline under whose name a replay keeps its progress.
@@ -71,8 +77,20 @@ type ReplayResult struct {
 	Changes  int64           `json:"changes"`
 	// Dead counts changes that were set aside: mostly those that need a value which only
 	// a row from before the window has.
-	Dead int64   `json:"dead"`
-	Took float64 `json:"took_seconds"`
+	Dead     int64     `json:"dead"`
+	Compared *Compared `json:"compared,omitempty"`
+	Took     float64   `json:"took_seconds"`
+}
+
+// Compared is how the new table compares with the live one: numbers of rows.
+type Compared struct {
+	Verdict      verify.Verdict `json:"verdict"`
+	Reason       string         `json:"reason,omitempty"`
+	Both         int64          `json:"both"`
+	Different    int64          `json:"different"`
+	OnlyLive     int64          `json:"only_live"`
+	OnlyReplayed int64          `json:"only_replayed"`
+	Loaded       int64          `json:"loaded"` // rows that the live table's load brought, which the log never held
 }
 
 // ParsePlace reads a place of a ReplayInput: a position, or a time if it is not zero.

@@ -10,6 +10,7 @@ import (
 	"syncline/activities/contract"
 	"syncline/dataplane/change"
 	"syncline/dataplane/replay"
+	"syncline/dataplane/verify"
 	"syncline/testsuite/check"
 )
 
@@ -107,6 +108,9 @@ func TestReplay(t *testing.T) {
 		if err != nil || res.Dead != 0 || res.Changes < 300 {
 			t.Fatalf("%s: %+v, %v", s.Name, res, err)
 		}
+		if c := res.Compared; c == nil || *c != (contract.Compared{Verdict: verify.Equal, Both: 172}) {
+			t.Errorf("%s: %+v", s.Name, c)
+		}
 		if n := len(p.copied(s.Name, id, "things_again", true)); n != 172 {
 			t.Errorf("%s: %d rows", s.Name, n)
 		}
@@ -127,7 +131,7 @@ func TestReplay(t *testing.T) {
 	p.equal(1)
 	for _, s := range p.spec.Sinks {
 		res, err := p.replayed(contract.ReplayInput{Table: id, Sink: s.Name, To: "things_then", Since: since[s.Name].String(), Until: until[s.Name].String()})
-		if err != nil || res.Dead != 0 {
+		if err != nil || res.Dead != 0 || res.Compared != nil {
 			t.Fatalf("%s: %+v, %v", s.Name, res, err)
 		}
 		rows := p.copied(s.Name, id, "things_then", false)
