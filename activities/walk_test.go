@@ -45,6 +45,8 @@ func (m *memory) Findings(_ context.Context, run string, _ change.TableID) ([]si
 	return m.findings[run], nil
 }
 
+func (m *memory) LastFindings(context.Context, change.TableID) (string, error) { return "", nil }
+
 func (m *memory) ForgetFindings(context.Context, int) error { return nil }
 
 func (m *memory) Watermarks(context.Context) ([]sink.Watermark, error) { return m.marks, nil }
