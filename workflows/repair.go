@@ -171,7 +171,7 @@ func (r *repairing) table(ctx workflow.Context, i int) {
 	if err == nil {
 		if t.Failed > 0 {
 			t.State = contract.RepairFailed
-			t.Reason = fmt.Sprintf("%d keys could not be repaired: the ledger tells which, and why", t.Failed)
+			t.Reason = fmt.Sprintf("%d of %d keys could not be repaired: the ledger tells which, and why", t.Failed, t.Keys)
 		}
 		return
 	}
