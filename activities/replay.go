@@ -60,7 +60,7 @@ func (a *Activities) PlanReplay(ctx context.Context, in contract.ReplayInput) (o
 	if err != nil {
 		return out, err
 	}
-	defer index.Close()
+	defer func() { _ = index.Close() }()
 	return out, places(ctx, index, in, &out)
 }
 
