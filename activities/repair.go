@@ -27,9 +27,8 @@ import (
 
 // Conditions that a repair cannot begin in.
 const (
-	CodeNothingToRepair fault.Code = "NothingToRepair"
-	CodePlanChanged     fault.Code = "RepairPlanChanged"
-	CodePlanMissing     fault.Code = "RepairPlanMissing"
+	CodePlanChanged fault.Code = contract.RepairPlanChangedError
+	CodePlanMissing fault.Code = "RepairPlanMissing"
 )
 
 // keptRepairs is how many repairs a ledger keeps the keys of.
@@ -245,7 +244,7 @@ func (a *Activities) LoadRepair(ctx context.Context, in contract.RepairPlanTask)
 		out.Hash = planHash(out.Tables)
 		switch {
 		case len(out.Tables) == 0:
-			return fault.Permanent(CodePlanMissing, nil, "starter repair "+in.Pipeline+" makes a plan", "no sink of pipeline %s has a plan %q", in.Pipeline, in.Name)
+			return fault.Permanent(CodePlanMissing, nil, "starter repair "+in.Pipeline+" --plan makes one", "no sink of pipeline %s has a plan %q", in.Pipeline, in.Name)
 		case out.Hash != in.Hash:
 			return fault.Permanent(CodePlanChanged, nil, "make a new plan, read it, and apply that", "plan %s does not say what its hash says any more, or was carried out already", in.Name)
 		}
