@@ -27,9 +27,8 @@ import (
 
 // Conditions that a repair cannot begin in.
 const (
-	CodeNothingToRepair fault.Code = "NothingToRepair"
-	CodePlanChanged     fault.Code = "RepairPlanChanged"
-	CodePlanMissing     fault.Code = "RepairPlanMissing"
+	CodePlanChanged fault.Code = contract.RepairPlanChangedError
+	CodePlanMissing fault.Code = "RepairPlanMissing"
 )
 
 // keptRepairs is how many repairs a ledger keeps the keys of.
@@ -245,7 +244,7 @@ func (a *Activities) LoadRepair(ctx context.Context, in contract.RepairPlanTask)
 		out.Hash = planHash(out.Tables)
 		switch {
 		case len(out.Tables) == 0:
-			return fault.Permanent(CodePlanMissing, nil, "starter repair "+in.Pipeline+" makes a plan", "no sink of pipeline %s has a plan %q", in.Pipeline, in.Name)
+			return fault.Permanent(CodePlanMissing, nil, "starter repair "+in.Pipeline+" --plan makes one", "no sink of pipeline %s has a plan %q", in.Pipeline, in.Name)
 		case out.Hash != in.Hash:
 			return fault.Permanent(CodePlanChanged, nil, "make a new plan, read it, and apply that", "plan %s does not say what its hash says any more, or was carried out already", in.Name)
 		}
@@ -296,14 +295,21 @@ func (a *Activities) trace(ctx context.Context, led repair.Ledger, in contract.R
 		return err
 	}
 	out = append(out, e)
-	if state == string(sink.Released) {
+	if state == string(sink.Released) || state == string(sink.Failed) {
 		ks, err := led.Repair(ctx, in.Repair, in.Table)
 		if err != nil {
 			return err
 		}
 		for i := range ks {
 			k := &ks[i]
-			e, err := entry("key/"+repair.Digest([]byte(k.Key)), string(k.State), map[string]any{
+			how := string(k.State)
+			switch {
+			case k.State == sink.Suspected: // nothing was done to it
+				continue
+			case k.State == sink.Releasing: // given up: its lane has yet to let it go
+				how = string(sink.Failed)
+			}
+			e, err := entry("key/"+repair.Digest([]byte(k.Key)), how, map[string]any{
 				"key": repair.Digest([]byte(k.Key)), "kind": k.Kind, "columns": k.Columns, "from": k.From,
 				"before": repair.Digest(k.Before), "after": repair.Digest(k.After), "at": k.At.String(), "reason": k.Reason,
 			})
@@ -352,8 +358,18 @@ func (a *Activities) ReleaseKeys(ctx context.Context, in contract.RepairTask) (c
 // AbandonKeys lets go whatever is still held. It does not wait for the lanes: a
 // pipeline may be paused.
 func (a *Activities) AbandonKeys(ctx context.Context, in contract.RepairTask) (contract.RepairStep, error) {
-	return a.step(ctx, in, string(sink.Failed), func(ctx context.Context, t *repair.Table) (contract.RepairStep, error) {
-		return contract.RepairStep{}, t.Abandon(ctx, in.Reason)
+	return a.step(ctx, in, string(sink.Failed), func(ctx context.Context, t *repair.Table) (out contract.RepairStep, err error) {
+		if err := t.Abandon(ctx, in.Reason); err != nil {
+			return out, err
+		}
+		ks, err := t.Ledger.Repair(ctx, in.Repair, in.Table)
+		for i := range ks {
+			if st := ks[i].State; st == sink.Releasing || st == sink.Failed {
+				out.Keys++
+			}
+		}
+		out.Outcome.Failed = out.Keys
+		return out, err
 	})
 }
 

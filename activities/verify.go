@@ -188,7 +188,7 @@ func (a *Activities) VerifyTable(ctx context.Context, in contract.VerifyTask) (o
 			})
 		}}
 		log := a.logger(ctx, in.Pipeline)
-		o := verify.Options{From: k.state.Place, So: k.so, RowsPerSecond: in.RowsPerSecond, Admit: gate.Admit}
+		o := verify.Options{From: k.state.Place, So: k.so, RowsPerSecond: in.RowsPerSecond, Admit: gate.Admit, MaxFindings: maxFindings}
 		if k.so != nil {
 			tell(k.so)
 			log.Info("verification goes on", zap.String("sink", in.Sink.Name), zap.Stringer("table", in.Table), zap.Int64("rows", k.so.Rows), zap.Int("parts", k.so.Parts))
@@ -314,6 +314,10 @@ func (a *Activities) verified(pipeline, run string, v *contract.TableVerdict) {
 		Rows: uint64(v.Rows), Differing: uint64(v.Findings()), Pos: v.To.String(), Micros: uint64(v.Took * 1e6), Reason: reason,
 	})
 }
+
+// maxFindings ends the verification of a table: a repair of so many keys takes
+// minutes, and loading the table anew is the better answer to more.
+const maxFindings = 20_000
 
 // keptRuns is of how many audits, those that found something, a ledger keeps the findings.
 const keptRuns = 20

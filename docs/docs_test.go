@@ -66,7 +66,7 @@ Roles and their task queues, ` + "`<prefix>-<role>`" + `:
 |---|---|---|
 | ` + "`control`" + ` | workflows, and activities of seconds | nothing |
 | ` + "`capture`" + ` | one activity per pipeline reads its slot into Kafka; holders of exported snapshots | one replication connection per pipeline |
-| ` + "`snapshot`" + ` | copies chunks, verifies tables | two connections per chunk or table |
+| ` + "`snapshot`" + ` | copies chunks, verifies and repairs tables | two connections per chunk or table |
 | ` + "`deliver`" + ` | one activity per lane of each sink | one sink connection per lane |
 
 ## The connection to Temporal
@@ -274,8 +274,8 @@ func TestNamedTestsExist(t *testing.T) {
 func TestEveryNameIsDocumented(t *testing.T) {
 	text := read(t, "workflows.md")
 	for _, name := range []string{
-		contract.PipelineWorkflow, contract.StreamWorkflow, contract.BootstrapWorkflow, contract.SnapshotWorkflow, contract.PlanWorkflow, contract.ReportWorkflow, contract.AuditWorkflow, contract.ReplayWorkflow,
-		contract.ApplyUpdate, contract.PauseUpdate, contract.ResumeUpdate, contract.AddTableUpdate, contract.RemoveTableUpdate, contract.ResyncTableUpdate, contract.DestroyUpdate,
+		contract.PipelineWorkflow, contract.StreamWorkflow, contract.BootstrapWorkflow, contract.SnapshotWorkflow, contract.PlanWorkflow, contract.ReportWorkflow, contract.AuditWorkflow, contract.ReplayWorkflow, contract.RepairWorkflow, contract.CheckTrailWorkflow,
+		contract.ApplyUpdate, contract.PauseUpdate, contract.ResumeUpdate, contract.AddTableUpdate, contract.RemoveTableUpdate, contract.ResyncTableUpdate, contract.DestroyUpdate, contract.ApproveUpdate,
 		contract.StatusQuery, contract.ComponentSignal, contract.StoppedSignal, contract.LoadedSignal, contract.BootstrapSignal, contract.GenerationSignal, contract.RetrySignal,
 		contract.PipelineAttribute, contract.PhaseAttribute, contract.SourceAttribute, contract.SinkAttribute, contract.TierAttribute, contract.RegionAttribute,
 	} {

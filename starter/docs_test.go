@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -31,15 +32,18 @@ Printed from the tool's own commands; do not edit. To write it again:
 | 1 | it failed: the operation was refused, or ended with an error |
 | 2 | invalid input: flags, arguments or the declaration |
 | 3 | the environment cannot be reached: Temporal, or no worker answers |
-| 4 | ` + "`verify`" + `: a table differs from the source; ` + "`replay`" + `: from the live one |
+| 4 | ` + "`verify`" + `: a table differs from the source; ` + "`replay`" + `: from the live one; ` + "`repair`" + `: a key could not be repaired; ` + "`audit-trail verify`" + `: a trail is broken |
 | 5 | ` + "`verify`" + `: no table differs, and of some it could not be told |
 
 `)
 	tl := &tool{getenv: func(string) string { return "" }}
 	root := tl.command()
 	fmt.Fprintf(&b, "## Flags of all commands\n\n```\n%s```\n", root.PersistentFlags().FlagUsages())
-	for _, c := range root.Commands() {
-		if !c.IsAvailableCommand() || c.Name() == "help" {
+	commands := root.Commands()
+	for i := 0; i < len(commands); i++ {
+		c := commands[i]
+		commands = slices.Insert(commands, i+1, c.Commands()...)
+		if !c.IsAvailableCommand() || c.HasSubCommands() || c.Name() == "help" {
 			continue
 		}
 		about := c.Long
@@ -49,7 +53,7 @@ Printed from the tool's own commands; do not edit. To write it again:
 			about = about[:i+2] + "```\n" + strings.ReplaceAll(about[i+3:], "\n  ", "\n") + "\n```"
 			about = strings.Replace(about, "```\n  ", "```\n", 1)
 		}
-		fmt.Fprintf(&b, "\n## %s\n\n```\n%s\n```\n\n%s\n", c.Name(), usage(c), about)
+		fmt.Fprintf(&b, "\n## %s\n\n```\n%s\n```\n\n%s\n", strings.TrimPrefix(c.CommandPath(), "starter "), usage(c), about)
 		if flags := c.LocalNonPersistentFlags().FlagUsages(); flags != "" {
 			fmt.Fprintf(&b, "\n```\n%s```\n", flags)
 		}

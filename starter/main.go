@@ -14,7 +14,8 @@
 //	1  it failed: the operation was refused, or ended with an error
 //	2  invalid input: flags, arguments or the declaration
 //	3  the environment cannot be reached: Temporal, or no worker answers
-//	4  verify: a table differs from the source; replay: from the live one
+//	4  verify: a table differs from the source; replay: from the live one; repair: a key
+//	   could not be repaired; audit-trail verify: a trail is broken
 //	5  verify: no table differs, and of some it could not be told
 package main
 

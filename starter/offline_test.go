@@ -44,6 +44,9 @@ func TestInvalidInput(t *testing.T) {
 		{"add-table shop orders", []string{"orders", "fix: name tables as schema.name"}},
 		{"completion fsh", []string{`"fsh" is not a shell`, `did you mean "zsh"?`, "bash, zsh, fish, powershell"}},
 		{"destroy shop", []string{"nobody can be asked here (fix: add --yes"}},
+		{"audit-trail", []string{"audit-trail takes a command (fix: starter audit-trail verify NAME)"}},
+		{"audit-trail show shop", []string{`"show" is not a command of audit-trail (fix: starter audit-trail verify NAME)`}},
+		{"audit-trail verify", []string{"verify takes one pipeline name, not 0 arguments (fix: starter audit-trail verify NAME)"}},
 		{"snapshot DECLARATION --sink warehose", []string{`declares no sink "warehose" (fix:`}},
 	} {
 		t.Run(c.args, func(t *testing.T) {
@@ -95,7 +98,7 @@ func TestValidate(t *testing.T) {
 }
 
 func TestWhatNeedsNoServer(t *testing.T) {
-	starter(t).exits(exitOK).says("Exit codes: 0 ok, 1 failed, 2 invalid input, 3 environment unreachable", "4 different, 5 inconclusive", "resync-table")
+	starter(t).exits(exitOK).says("Exit codes: 0 ok, 1 failed, 2 invalid input, 3 environment unreachable", "4 different, 5 inconclusive; repair and audit-trail verify also 4", "resync-table")
 	starter(t, "help", "apply").exits(exitOK).says("starter apply FILE", "--timeout")
 	starter(t, "apply", "--help", "--json").exits(exitOK).object(nil)
 	starter(t, "version").exits(exitOK).says("syncline starter", "go1.")
@@ -145,6 +148,7 @@ func TestTemporalUnreachable(t *testing.T) {
 	for _, args := range [][]string{
 		{"plan", file}, {"apply", file}, {"snapshot", file}, {"status", "shop"}, {"status", "shop", "--watch"}, {"pause", "shop"}, {"resume", "shop"},
 		{"add-table", "shop", "a.b"}, {"remove-table", "shop", "a.b"}, {"resync-table", "shop", "a.b"}, {"destroy", "shop", "--yes"}, {"verify", "shop"},
+		{"repair", "shop", "--plan"}, {"repair", "shop", "--approve", "--hash", "h"}, {"audit-trail", "verify", "shop"},
 	} {
 		args = append(args, "--address", closed)
 		starter(t, args...).exits(exitUnreachable).says("Temporal at "+closed+" does not answer", "fix: start it, or say where it is with --address")

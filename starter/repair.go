@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 
@@ -27,9 +28,9 @@ func (t *tool) repairCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "repair NAME --plan | --apply PLAN | --approve",
 		Short: "make rows at the sinks right that a verification found to differ",
-		Long: `repair --plan looks again at the keys that the last verification found, leaves out those
-that no longer differ, and says what would be done: which rows can be made from the log
-alone, and which have to be read at the source. Keys and rows, as they are and as they
+		Long: `repair --plan changes no row. It looks again at the keys that the last verification found
+to differ, leaves out those that no longer do, and says what would be done: which rows
+can be made from the log alone, and which have to be read at the source. Keys and rows, as they are and as they
 will be, are in the ledgers of the sinks; the statement that shows them is printed.
 
 repair --apply PLAN --hash HASH does what that plan says, if it still says that. The keys
@@ -38,8 +39,9 @@ Their rows are written, verified at a position that the sink has passed, and rel
 with what was set aside. A repair of many keys waits for an approval, which repair
 --approve --hash HASH gives. What was done is in the audit trail of each sink.
 
-Interrupting the command leaves the repair running; temporal workflow cancel ends it,
-and lets all keys go. The exit code is 4 if a key could not be repaired.`,
+Interrupting the command leaves the repair running. temporal workflow cancel
+--workflow-id repair/NAME ends it, and lets all keys go. The exit code is 4 if a key
+could not be repaired.`,
 		Args: args(1, 1, "one pipeline name"),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			in.Pipeline = a[0]
@@ -56,7 +58,9 @@ and lets all keys go. The exit code is 4 if a key could not be repaired.`,
 				return err
 			}
 			if approve {
-				return t.approve(cmd.Context(), c, in)
+				ctx, cancel := context.WithTimeout(cmd.Context(), wait)
+				defer cancel()
+				return t.approve(ctx, c, in)
 			}
 			queue, err := view.Queue(cmd.Context(), c, in.Pipeline)
 			if err != nil {
@@ -68,6 +72,10 @@ and lets all keys go. The exit code is 4 if a key could not be repaired.`,
 				o.ID, o.StaticSummary = "repair/"+in.Pipeline+"/"+nonce(), "plan of a repair of "+in.Pipeline
 			}
 			run, err := c.ExecuteWorkflow(cmd.Context(), o, contract.RepairWorkflow, in)
+			var busy *serviceerror.WorkflowExecutionAlreadyStarted
+			if errors.As(err, &busy) {
+				return failed("a repair of pipeline %s is under way (fix: temporal workflow result --workflow-id %s waits for its end)", in.Pipeline, o.ID)
+			}
 			if err != nil {
 				return err
 			}
@@ -95,7 +103,7 @@ and lets all keys go. The exit code is 4 if a key could not be repaired.`,
 	f.StringVar(&in.Who, "who", whoami(), "who asks for it, for the audit trail")
 	f.StringVar(&in.Why, "why", "", "why, for the audit trail")
 	f.IntVar(&in.MaxKeys, "max-keys", contract.DefaultRepairKeys, "how many keys need no approval")
-	f.Float64Var(&in.MaxPercent, "max-percent", contract.DefaultRepairPercent, "how much of a table needs no approval")
+	f.Float64Var(&in.MaxPercent, "max-percent", contract.DefaultRepairPercent, "how many percent of a table's rows need no approval")
 	f.Lookup("who").DefValue = "you, at this machine"
 	timeoutFlag(cmd, &wait, "the end; the repair goes on after it")
 	return cmd
@@ -142,6 +150,10 @@ func (t *tool) approve(ctx context.Context, c client.Client, in contract.RepairI
 	if err == nil {
 		err = h.Get(ctx, nil)
 	}
+	var missing *serviceerror.NotFound
+	if errors.As(err, &missing) {
+		return failed("no repair of pipeline %s is under way (fix: starter repair %s --apply PLAN begins one)", in.Pipeline, in.Pipeline)
+	}
 	if err != nil {
 		return err
 	}
@@ -153,31 +165,72 @@ func (t *tool) followRepair(ctx context.Context, c client.Client, run client.Wor
 	bounded, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	var res contract.RepairResult
-	err := t.await(bounded, run, &res, func(ctx context.Context, b *bytes.Buffer) error {
-		var st contract.RepairResult
+	status := func(ctx context.Context) (st contract.RepairResult, err error) {
 		v, err := c.QueryWorkflow(ctx, run.GetID(), run.GetRunID(), contract.StatusQuery)
 		if err == nil {
 			err = v.Get(&st)
 		}
-		if err != nil {
-			return err
+		return st, err
+	}
+	told := t.tellApproval(bounded, status)
+	err := t.await(bounded, run, &res, func(ctx context.Context, b *bytes.Buffer) error {
+		st, err := status(ctx)
+		if err == nil {
+			view.DrawRepairing(b, t.style(), &st)
 		}
-		view.DrawRepairing(b, t.style(), &st)
-		return nil
+		return err
 	})
+	cancelled := bounded.Err()
+	cancel()
+	<-told
 	switch {
 	case err == nil:
 		return &res, nil
 	case errors.Is(ctx.Err(), context.Canceled):
 		return nil, failed("interrupted; the repair goes on as workflow %s", id)
-	case bounded.Err() != nil:
+	case cancelled != nil:
 		return nil, failed("no end within %s; the repair goes on as workflow %s (fix: temporal workflow result --workflow-id %s waits for it)", wait, id, id)
 	}
 	return nil, err
 }
 
+// tellApproval says once, where nothing is drawn, that a repair waits for an approval:
+// it would seem to hang. The channel is closed when nothing more will be said.
+func (t *tool) tellApproval(ctx context.Context, status func(context.Context) (contract.RepairResult, error)) <-chan struct{} {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(2 * time.Second)
+		defer tick.Stop()
+		for t.json || !t.terminal {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			if st, err := status(ctx); err == nil && st.Awaits != "" {
+				view.DrawRepairing(t.err, t.errStyle(), &st)
+				return
+			}
+		}
+	}()
+	return done
+}
+
 func (t *tool) trailCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "audit-trail", Short: "the record of what repairs did"}
+	cmd := &cobra.Command{
+		Use:   "audit-trail verify NAME",
+		Short: "the record of what repairs did",
+		Long: `audit-trail verify makes sure that the record of what repairs did is whole. The record
+itself is in the ledger of each sink: syncline.audit_trail.`,
+		Args: func(c *cobra.Command, a []string) error {
+			if len(a) == 0 {
+				return invalid("audit-trail takes a command (fix: starter audit-trail verify NAME)")
+			}
+			return invalid("%q is not a command of audit-trail (fix: starter audit-trail verify NAME)", a[0])
+		},
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
 	wait := time.Minute
 	verify := &cobra.Command{
 		Use:   "verify NAME",

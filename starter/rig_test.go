@@ -21,6 +21,7 @@ import (
 	"syncline/activities/contract"
 	"syncline/analytics/report"
 	"syncline/dataplane/change"
+	"syncline/dataplane/repair"
 	"syncline/dataplane/sink"
 	"syncline/dataplane/verify"
 	"syncline/pipeline"
@@ -324,6 +325,32 @@ func (f *fakes) register(w worker.Worker, c client.Client) {
 	reg(contract.ConcludeAuditActivity, func(_ context.Context, in contract.AuditConclusion) error {
 		return f.did(contract.ConcludeAuditActivity, in.Run)
 	})
+	repairPlan := func(in contract.RepairPlanTask) contract.RepairPlan {
+		return contract.RepairPlan{Pipeline: in.Pipeline, Name: in.Name, Hash: "h1", Spec: pipeline.Spec{Name: in.Pipeline}, Sinks: []pipeline.Sink{{Name: "warehouse"}},
+			Tables: []contract.RepairTable{{Sink: "warehouse", Table: change.TableID{Schema: "shop", Name: "orders"}, Keys: 3, Changed: 3, From: map[string]int{"log": 3}}}}
+	}
+	reg(contract.PlanRepairActivity, func(_ context.Context, in contract.RepairPlanTask) (contract.RepairPlan, error) {
+		return repairPlan(in), f.did(contract.PlanRepairActivity, in.Audit)
+	})
+	reg(contract.LoadRepairActivity, func(_ context.Context, in contract.RepairPlanTask) (contract.RepairPlan, error) {
+		return repairPlan(in), f.did(contract.LoadRepairActivity, in.Name+" "+in.Hash)
+	})
+	for _, name := range []string{contract.QuarantineKeysActivity, contract.ReplayKeysActivity, contract.ReverifyKeysActivity, contract.ReleaseKeysActivity, contract.AbandonKeysActivity} {
+		reg(name, func(_ context.Context, in contract.RepairTask) (contract.RepairStep, error) {
+			return contract.RepairStep{Keys: 3, Read: 5, Outcome: repair.Outcome{Released: 3}}, f.did(name, in.Repair)
+		})
+	}
+	reg(contract.NoteRepairActivity, func(_ context.Context, in contract.RepairNote) ([]contract.TrailSink, error) {
+		return []contract.TrailSink{{Sink: "warehouse", Entries: 7, Hash: "abc"}}, f.did(contract.NoteRepairActivity, in.Action+" "+in.Who)
+	})
+	reg(contract.CheckTrailActivity, func(_ context.Context, in contract.TrailTask) (contract.TrailVerdict, error) {
+		out := contract.TrailVerdict{Pipeline: in.Pipeline, Sinks: []contract.TrailSink{{Sink: "warehouse", Entries: 7, Hash: "abc"}, {Sink: "analytics"}}}
+		err := f.did(contract.CheckTrailActivity, len(in.Known))
+		if err != nil {
+			out.Sinks[0].Broken, err = "entry 3: it is not what was written", nil
+		}
+		return out, err
+	})
 	reg(contract.PlanReplayActivity, func(_ context.Context, in contract.ReplayInput) (contract.ReplayTask, error) {
 		return contract.ReplayTask{Spec: pipeline.Spec{Name: in.Pipeline}, Table: in.Table, Sink: in.Sink, To: in.To}, f.did(contract.PlanReplayActivity, in.Since)
 	})
@@ -385,7 +412,7 @@ func (s *server) workers() {
 	for _, role := range []contract.Role{contract.Control, contract.Capture, contract.Snapshot, contract.Deliver} {
 		w := worker.New(s.c, contract.Queue(s.prefix, role), worker.Options{MaxHeartbeatThrottleInterval: 50 * time.Millisecond, WorkerStopTimeout: 5 * time.Second})
 		if role == contract.Control {
-			for _, fn := range []any{workflows.Pipeline, workflows.Stream, workflows.Bootstrap, workflows.Snapshot, workflows.Plan, workflows.Report, workflows.Audit, workflows.Replay} {
+			for _, fn := range []any{workflows.Pipeline, workflows.Stream, workflows.Bootstrap, workflows.Snapshot, workflows.Plan, workflows.Report, workflows.Audit, workflows.Replay, workflows.Repair, workflows.CheckTrail} {
 				w.RegisterWorkflow(fn)
 			}
 		}

@@ -84,7 +84,7 @@ func (t *tool) command() *cobra.Command {
 		Long: `starter declares, starts, steers and watches Syncline pipelines.
 
 Exit codes: 0 ok, 1 failed, 2 invalid input, 3 environment unreachable;
-verify and replay also 4 different, 5 inconclusive.`,
+verify and replay also 4 different, 5 inconclusive; repair and audit-trail verify also 4.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          func(root *cobra.Command, a []string) error { return unknownCommand(root, a) },

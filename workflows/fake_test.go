@@ -19,6 +19,7 @@ import (
 	"syncline/activities/contract"
 	"syncline/analytics/report"
 	"syncline/dataplane/change"
+	"syncline/dataplane/repair"
 	"syncline/dataplane/verify"
 	"syncline/pipeline"
 )
@@ -40,11 +41,13 @@ type world struct {
 	before   func(activity string)
 	topics   bool // there are topics of the pipeline before it is set up
 	verify   func(context.Context)
+	keys     int  // that each table of a repair has
+	differ   int  // and those of them that differ after it
 	hold     bool // the snapshot's holder stays until it is cancelled, as on a real server
 }
 
 func newWorld() *world {
-	return &world{fail: map[string]error{}, once: map[string][]error{}, chunks: 3,
+	return &world{fail: map[string]error{}, once: map[string][]error{}, chunks: 3, keys: 2,
 		tables: []change.TableID{{Schema: "shop", Name: "customers"}, {Schema: "shop", Name: "orders"}}}
 }
 
@@ -199,6 +202,46 @@ func (w *world) register(r interface {
 		}
 		return w.called(contract.ForgetReplayActivity, in.Drop)
 	})
+	plan := func(in contract.RepairPlanTask) contract.RepairPlan {
+		out := contract.RepairPlan{Pipeline: in.Pipeline, Name: in.Name, Hash: "h1", Spec: pipeline.Spec{Name: in.Pipeline}, Sinks: []pipeline.Sink{{Name: "warehouse"}, {Name: "analytics"}}}
+		for _, t := range w.tables {
+			for _, s := range out.Sinks {
+				out.Tables = append(out.Tables, contract.RepairTable{Sink: s.Name, Table: t, Where: "id > 0", Keys: w.keys, Changed: w.keys, Rows: 1000, From: map[string]int{"log": w.keys}})
+			}
+		}
+		return out
+	}
+	reg(contract.PlanRepairActivity, func(_ context.Context, in contract.RepairPlanTask) (contract.RepairPlan, error) {
+		return plan(in), w.called(contract.PlanRepairActivity, in.Name != "")
+	})
+	reg(contract.LoadRepairActivity, func(_ context.Context, in contract.RepairPlanTask) (contract.RepairPlan, error) {
+		return plan(in), w.called(contract.LoadRepairActivity, in.Name+" "+in.Hash)
+	})
+	for _, name := range []string{contract.QuarantineKeysActivity, contract.ReplayKeysActivity, contract.ReverifyKeysActivity, contract.ReleaseKeysActivity, contract.AbandonKeysActivity} {
+		reg(name, func(ctx context.Context, in contract.RepairTask) (contract.RepairStep, error) {
+			if w.verify != nil {
+				w.verify(ctx)
+			}
+			out := contract.RepairStep{Keys: w.keys, Read: 1}
+			if name == contract.ReleaseKeysActivity {
+				out.Outcome = repair.Outcome{Released: w.keys - w.differ, Failed: w.differ}
+			}
+			if in.Where != "id > 0" || in.Spec.Name != in.Pipeline || in.Sink.Name == "" {
+				return out, permanent("BadRepairTask")
+			}
+			return out, w.called(name, strings.TrimSpace(fmt.Sprint(in.Repair, " ", in.Sink.Name, " ", in.Table, " ", in.Reason)))
+		})
+	}
+	reg(contract.NoteRepairActivity, func(_ context.Context, in contract.RepairNote) (out []contract.TrailSink, err error) {
+		for _, s := range in.Sinks {
+			out = append(out, contract.TrailSink{Sink: s.Name, Entries: 9, Hash: "f" + in.Action})
+		}
+		return out, w.called(contract.NoteRepairActivity, fmt.Sprint(in.Who, " ", in.Action, " ", in.Detail))
+	})
+	reg(contract.CheckTrailActivity, func(_ context.Context, in contract.TrailTask) (contract.TrailVerdict, error) {
+		return contract.TrailVerdict{Pipeline: in.Pipeline, Sinks: []contract.TrailSink{{Sink: "warehouse", Entries: 9, Hash: "f"}, {Sink: "analytics", Entries: 9, Broken: "entry 3 was edited"}}},
+			w.called(contract.CheckTrailActivity, len(in.Known))
+	})
 	reg(contract.ConcludeAuditActivity, func(_ context.Context, in contract.AuditConclusion) error {
 		return w.called(contract.ConcludeAuditActivity, fmt.Sprintf("%d sinks, %d failed", len(in.Sinks), len(in.Failed)))
 	})
@@ -262,7 +305,7 @@ func environment(t *testing.T, w *world) *testsuite.TestWorkflowEnvironment {
 			t.Log("calls:", w.names())
 		}
 	})
-	for _, fn := range []any{Pipeline, Bootstrap, Snapshot, Plan, Report, Audit, Replay} {
+	for _, fn := range []any{Pipeline, Bootstrap, Snapshot, Plan, Report, Audit, Replay, Repair, CheckTrail} {
 		env.RegisterWorkflow(fn)
 	}
 	// Time is only skipped while no activity runs, and a Stream's run for ever.

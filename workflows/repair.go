@@ -63,11 +63,11 @@ type repairing struct {
 func (r *repairing) mayApprove(a contract.Approval) error {
 	switch {
 	case r.result.Awaits == "":
-		return temporal.NewNonRetryableApplicationError("the repair waits for no approval", "NoApprovalAwaited", nil)
+		return temporal.NewNonRetryableApplicationError("the repair waits for no approval", contract.NoApprovalAwaitedError, nil)
 	case a.Hash != r.result.Hash:
-		return temporal.NewNonRetryableApplicationError("the approval is for another plan: its hash is not "+r.result.Hash, "RepairPlanChanged", nil)
+		return temporal.NewNonRetryableApplicationError("the approval is for another plan: its hash is not "+r.result.Hash, contract.RepairPlanChangedError, nil)
 	case strings.TrimSpace(a.Who) == "":
-		return temporal.NewNonRetryableApplicationError("the approval does not say who gives it", "ApprovalInput", nil)
+		return temporal.NewNonRetryableApplicationError("the approval does not say who gives it", contract.ApprovalInputError, nil)
 	}
 	return nil
 }
@@ -100,7 +100,7 @@ func (r *repairing) run(ctx workflow.Context) error {
 			return err
 		}
 		if !ok {
-			return temporal.NewNonRetryableApplicationError(fmt.Sprintf("nobody approved the repair within %s: %s", approvalBound, r.result.Awaits), "RepairNotApproved", nil)
+			return temporal.NewNonRetryableApplicationError(fmt.Sprintf("nobody approved the repair within %s: %s", approvalBound, r.result.Awaits), contract.RepairNotApprovedError, nil)
 		}
 	}
 	began := map[string]any{"keys": r.plan.Keys(), "hash": r.plan.Hash, "why": r.in.Why, "audit": r.in.Audit}
@@ -171,7 +171,7 @@ func (r *repairing) table(ctx workflow.Context, i int) {
 	if err == nil {
 		if t.Failed > 0 {
 			t.State = contract.RepairFailed
-			t.Reason = fmt.Sprintf("%d keys could not be repaired: the ledger tells which, and why", t.Failed)
+			t.Reason = fmt.Sprintf("%d of %d keys could not be repaired: the ledger tells which, and why", t.Failed, t.Keys)
 		}
 		return
 	}

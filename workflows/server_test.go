@@ -41,6 +41,8 @@ func replayer() worker.WorkflowReplayer {
 	r.RegisterWorkflow(Report)
 	r.RegisterWorkflow(Audit)
 	r.RegisterWorkflow(Replay)
+	r.RegisterWorkflow(Repair)
+	r.RegisterWorkflow(CheckTrail)
 	return r
 }
 
@@ -86,7 +88,7 @@ func startServer(t *testing.T, w *world) *server {
 	for _, role := range []contract.Role{contract.Control, contract.Capture, contract.Snapshot, contract.Deliver} {
 		wk := worker.New(c, contract.Queue(s.prefix, role), worker.Options{MaxHeartbeatThrottleInterval: 100 * time.Millisecond, WorkerStopTimeout: 5 * time.Second})
 		if role == contract.Control {
-			for _, fn := range []any{Pipeline, Stream, Bootstrap, Snapshot, Plan, Report, Audit, Replay} {
+			for _, fn := range []any{Pipeline, Stream, Bootstrap, Snapshot, Plan, Report, Audit, Replay, Repair, CheckTrail} {
 				wk.RegisterWorkflow(fn)
 			}
 		}
@@ -170,6 +172,39 @@ func (s *server) check(ctx context.Context, id, run, name string) {
 
 func streaming(st contract.PipelineStatus) bool { return st.Phase == contract.Streaming }
 
+// repairs runs a plan of a repair, a repair that waits for its approval, in which a
+// table fails for good, and a check of the trails.
+func (s *server) repairs(ctx context.Context, w *world, name string) {
+	s.t.Helper()
+	planned := s.start(ctx, "repair/"+name+"/1", contract.RepairWorkflow, contract.RepairInput{Pipeline: name})
+	s.must(planned.Get(ctx, nil))
+	s.check(ctx, planned.GetID(), "", "repair-plan")
+	w.mu.Lock()
+	w.once[contract.ReplayKeysActivity] = []error{nil, permanent("KeyNotHeld")}
+	w.mu.Unlock()
+	id := "repair/" + name
+	run := s.start(ctx, id, contract.RepairWorkflow, contract.RepairInput{Pipeline: name, Plan: "p1", Hash: "h1", Who: "ann", MaxKeys: 1})
+	for res := (contract.RepairResult{}); res.Awaits == "" && ctx.Err() == nil; time.Sleep(50 * time.Millisecond) {
+		v, err := s.c.QueryWorkflow(ctx, id, "", contract.StatusQuery)
+		s.must(err)
+		s.must(v.Get(&res))
+	}
+	var app *temporal.ApplicationError
+	if err := s.update(ctx, id, contract.ApproveUpdate, contract.Approval{Hash: "h2", Who: "bob"}); !errors.As(err, &app) || app.Type() != "RepairPlanChanged" {
+		s.t.Errorf("an approval of another plan: %v", err)
+	}
+	s.must(s.update(ctx, id, contract.ApproveUpdate, contract.Approval{Hash: "h1", Who: "bob"}))
+	var res contract.RepairResult
+	s.must(run.Get(ctx, &res))
+	if !res.Applied || res.Failed() != w.keys {
+		s.t.Errorf("%+v", res)
+	}
+	s.check(ctx, id, "", "repair")
+	trail := s.start(ctx, "audit-trail/"+name, contract.CheckTrailWorkflow, contract.TrailTask{Pipeline: name, Known: res.Trails})
+	s.must(trail.Get(ctx, nil))
+	s.check(ctx, trail.GetID(), "", "check-trail")
+}
+
 // The whole life of a pipeline on a real server: setup, load, pause, a component
 // that fails and is retried, tables that come, go and are reloaded, a refused
 // change, destroy; then every history is replayed.
@@ -240,6 +275,7 @@ func TestOnServer(t *testing.T) {
 	changed := s.start(ctx, "audit/changed/"+spec.Name, contract.AuditWorkflow, contract.AuditInput{Pipeline: spec.Name, Changed: true, VerifyLimits: contract.VerifyLimits{MaxLag: 30, MaxSessions: 40}})
 	s.must(changed.Get(ctx, nil))
 	s.check(ctx, changed.GetID(), "", "audit-changed")
+	s.repairs(ctx, w, spec.Name)
 
 	w.mu.Lock()
 	w.fail[contract.CreateSlotActivity] = permanent("SlotsExhausted")

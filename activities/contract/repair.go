@@ -24,6 +24,14 @@ const (
 // ApproveUpdate lets a Repair go on that is beyond its limits: Approval.
 const ApproveUpdate = "approve"
 
+// Types of the errors that refuse an approval, and that end a repair without one.
+const (
+	NoApprovalAwaitedError = "NoApprovalAwaited"
+	ApprovalInputError     = "ApprovalInput"
+	RepairPlanChangedError = "RepairPlanChanged" // also of a plan that is not what its hash says
+	RepairNotApprovedError = "RepairNotApproved"
+)
+
 // Limits of a repair that nobody has to approve.
 const (
 	DefaultRepairKeys    = 1000

@@ -48,13 +48,25 @@ func (t *Table) Quarantine(ctx context.Context) (int, error) {
 	if err := t.open(ctx); err != nil {
 		return 0, err
 	}
-	return len(ks), t.Ledger.Hold(ctx, t.Repair, t.ID, keysOf(ks), t.Lease)
+	return len(ks), t.hold(ctx, keysOf(ks))
+}
+
+// portion is how many keys one statement of a ledger names.
+const portion = 1000
+
+func (t *Table) hold(ctx context.Context, keys []change.Key) error {
+	for some := range slices.Chunk(keys, portion) {
+		if err := t.Ledger.Hold(ctx, t.Repair, t.ID, some, t.Lease); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // holding keeps the keys of the repair held while f runs.
 func (t *Table) holding(ctx context.Context, ks []sink.RepairKey, f func(context.Context) error) error {
 	keys := keysOf(ks)
-	if err := t.Ledger.Hold(ctx, t.Repair, t.ID, keys, t.Lease); err != nil {
+	if err := t.hold(ctx, keys); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -70,7 +82,7 @@ func (t *Table) holding(ctx context.Context, ks []sink.RepairKey, f func(context
 				return
 			}
 			// One that may pass is made good by the next round, long before the lease ends.
-			if err := t.Ledger.Hold(ctx, t.Repair, t.ID, keys, t.Lease); err != nil && !fault.Retryable(err) {
+			if err := t.hold(ctx, keys); err != nil && !fault.Retryable(err) {
 				cancel(err)
 				return
 			}
@@ -378,13 +390,18 @@ func (t *Table) letGo(ctx context.Context, reason string, states ...sink.RepairS
 	if err != nil || len(ks) == 0 {
 		return err
 	}
-	failed := map[change.Key]string{}
-	if reason != "" {
-		for i := range ks {
-			failed[ks[i].Key] = reason
+	for some := range slices.Chunk(ks, portion) {
+		failed := map[change.Key]string{}
+		if reason != "" {
+			for i := range some {
+				failed[some[i].Key] = reason
+			}
+		}
+		if err := t.Ledger.LetGo(ctx, t.Repair, t.ID, failed, keysOf(some)); err != nil {
+			return err
 		}
 	}
-	return t.Ledger.LetGo(ctx, t.Repair, t.ID, failed, keysOf(ks))
+	return nil
 }
 
 // gone waits until no key of the repair is held.

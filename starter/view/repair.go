@@ -1,6 +1,7 @@
 package view
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"maps"
@@ -20,65 +21,83 @@ func DrawRepairing(w io.Writer, s Style, r *contract.RepairResult) {
 		return
 	}
 	if r.Awaits != "" {
-		c.line("  " + s.Paint(yellow, "waits for an approval") + ": " + r.Awaits)
-		c.line("  starter repair " + r.Pipeline + " --approve --hash " + r.Hash)
+		c.wrapped("  ", s.Paint(yellow, "waits for an approval")+": "+r.Awaits+". Somebody who has read the plan gives it by")
+		// In two lines, as a hash is too wide for one, and of no use if it is cut.
+		c.line("    starter repair " + r.Pipeline + " --approve --hash \\")
+		c.line("    " + r.Hash)
 		return
 	}
 	for i := range r.Tables {
 		t := &r.Tables[i]
-		c.line(fmt.Sprintf("  %s at %s: %s, %s", t.Table, t.Sink, Plural(t.Keys, "key"), t.State))
+		if room := max(cmp.Or(s.Height, 40)-2, 5); i == room {
+			c.line(fmt.Sprintf("  … and %d more", len(r.Tables)-i))
+			break
+		}
+		c.line(fmt.Sprintf("  %s at %s: %s, %s", t.Table, t.Sink, Plural(t.Keys, "key"), s.Paint(repairColors[t.State], string(t.State))))
 	}
+}
+
+var repairColors = map[contract.RepairState]string{contract.RepairReleased: green, contract.RepairFailed: red}
+
+// settled says that findings have gone by themselves.
+func settled(n int) string {
+	if n == 1 {
+		return "1 key that was found to differ is equal by now"
+	}
+	return fmt.Sprintf("%d keys that were found to differ are equal by now", n)
 }
 
 // DrawRepair writes a plan, or what became of it, for a person.
 func DrawRepair(w io.Writer, s Style, r *contract.RepairResult, sinks []pipeline.Sink) {
 	c := canvas{w, s}
-	keys, settled := 0, 0
+	keys, gone := 0, 0
 	for i := range r.Tables {
-		keys, settled = keys+r.Tables[i].Keys, settled+r.Tables[i].Settled
+		keys, gone = keys+r.Tables[i].Keys, gone+r.Tables[i].Settled
 	}
 	if keys == 0 {
-		text := "nothing to repair: no finding of the last verifications differs"
-		if settled > 0 {
-			text = fmt.Sprintf("nothing to repair: %s that were found before are equal by now", Plural(settled, "key"))
+		text := "no verification has left findings (starter verify " + r.Pipeline + " looks for differences)"
+		if gone > 0 {
+			text = settled(gone)
 		}
-		c.line(text)
+		c.wrapped("", "nothing to repair: "+text)
 		return
 	}
-	colors := map[contract.RepairState]string{contract.RepairReleased: green, contract.RepairFailed: red}
 	var rows [][]string
 	for i := range r.Tables {
 		t := &r.Tables[i]
+		if t.Keys == 0 {
+			continue
+		}
 		var from []string
 		for _, k := range slices.Sorted(maps.Keys(t.From)) {
 			from = append(from, fmt.Sprintf("%d from the %s", t.From[k], k))
 		}
 		what := differs(&contract.TableVerdict{Missing: t.Missing, Extra: t.Extra, Changed: t.Changed, Twice: t.Twice})
-		row := []string{t.Sink, t.Table.String(), s.Paint(colors[t.State], string(t.State)), what, strings.Join(from, ", ")}
+		row := []string{t.Sink, t.Table.String(), s.Paint(repairColors[t.State], string(t.State))}
 		if r.Applied {
-			row = append(row, fmt.Sprint(t.Released), fmt.Sprint(t.Failed), fmt.Sprint(t.Read))
+			row = append(row, fmt.Sprint(t.Released), fmt.Sprint(t.Keys-t.Released), fmt.Sprint(t.Read))
 		}
-		rows = append(rows, row)
+		rows = append(rows, append(row, what, strings.Join(from, ", ")))
 		rows = append(rows, c.under(columns(&contract.TableVerdict{Columns: t.Columns}))...)
 		rows = append(rows, c.under(t.Reason)...)
 	}
 	head := []string{"sink", "table", "state", "what differs", "rows are made"}
 	if r.Applied {
-		head = append(head, "released", "failed", "rows read")
+		head = []string{"sink", "table", "state", "released", "failed", "rows read", "what differed", "rows were made"}
 	}
 	table(c, head, rows)
 	c.line("")
-	if settled > 0 {
-		c.line(Plural(settled, "key") + " that were found before are equal by now")
+	if gone > 0 {
+		c.line(settled(gone))
 	}
 	if r.Applied {
-		c.line(fmt.Sprintf("repair %s of %s took %s", r.Name, Plural(keys, "key"), time.Duration(r.Seconds*float64(time.Second)).Round(100*time.Millisecond)))
+		c.wrapped("", fmt.Sprintf("repair %s: %d of %s released, %d failed, in %s", r.Name, keys-r.Failed(), Plural(keys, "key"), r.Failed(), time.Duration(r.Seconds*float64(time.Second)).Round(100*time.Millisecond)))
 		for _, e := range r.Trails {
-			c.line(fmt.Sprintf("audit trail of %s: %d entries, the last is %.16s", e.Sink, e.Entries, e.Hash))
+			c.wrapped("", fmt.Sprintf("audit trail of %s: %s, the last is %.16s", e.Sink, entries(e.Entries), e.Hash))
 		}
 	}
 	for _, k := range sinks {
-		if slices.ContainsFunc(r.Tables, func(t contract.RepairedTable) bool { return t.Sink == k.Name }) {
+		if slices.ContainsFunc(r.Tables, func(t contract.RepairedTable) bool { return t.Sink == k.Name && t.Keys > 0 }) {
 			c.line("")
 			c.line(fmt.Sprintf("keys, and rows before and after, are in the ledger of %s, for %s:", k.Name, k.Type))
 			fmt.Fprintln(w, "  "+repairSQL(r, k.Type)) // whole, however wide: it is there to be copied
@@ -86,7 +105,7 @@ func DrawRepair(w io.Writer, s Style, r *contract.RepairResult, sinks []pipeline
 	}
 	if !r.Applied {
 		c.line("")
-		c.line("to do just that:")
+		c.line("nothing was changed; to repair just that:")
 		fmt.Fprintf(w, "  starter repair %s --apply %s --hash %s --why '…'\n", r.Pipeline, r.Name, r.Hash)
 	}
 }
@@ -107,11 +126,18 @@ func DrawTrails(w io.Writer, s Style, v *contract.TrailVerdict) {
 	for _, t := range v.Sinks {
 		switch {
 		case t.Broken != "":
-			c.wrapped("", fmt.Sprintf("%s: %s", t.Sink, s.Paint(red, t.Broken)))
+			c.wrapped("", fmt.Sprintf("%s: %s: %s", t.Sink, s.Paint(red, "broken"), t.Broken))
 		case t.Entries == 0:
 			c.line(t.Sink + ": no entries, nothing was repaired")
 		default:
-			c.line(fmt.Sprintf("%s: %s, %d entries, the last is %.16s", t.Sink, s.Paint(green, "whole"), t.Entries, t.Hash))
+			c.line(fmt.Sprintf("%s: %s, %s, the last is %.16s", t.Sink, s.Paint(green, "whole"), entries(t.Entries), t.Hash))
 		}
 	}
+}
+
+func entries(n int64) string {
+	if n == 1 {
+		return "1 entry"
+	}
+	return fmt.Sprintf("%d entries", n)
 }

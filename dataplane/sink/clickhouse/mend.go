@@ -118,7 +118,6 @@ type mending struct {
 	repair  string
 	lay     *layout
 	options sink.TableOptions
-	floor   change.Position
 	timed   bool
 	rows    []sink.Row
 	wrote   []bool // by this call

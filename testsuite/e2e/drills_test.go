@@ -1,0 +1,146 @@
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"syncline/activities/contract"
+	"syncline/dataplane/verify"
+)
+
+// TestDrills makes a table diverge in every way that there is, one after the other,
+// while it is written to: each time an audit finds just that, and a repair mends it. The
+// times and the rows read are in the test's output.
+func TestDrills(t *testing.T) {
+	t.Parallel()
+	const rows = 4000
+	r := newRig(t)
+	r.fast = true
+	r.exec("CREATE TABLE drill (id bigint PRIMARY KEY, a text NOT NULL, b text, n bigint NOT NULL)",
+		fmt.Sprintf("INSERT INTO drill SELECT i, 'row ' || i, CASE WHEN i %% 2 = 0 THEN '' END, i FROM generate_series(1, %d) AS i", rows))
+	f := r.fleet()
+	p := r.pipe("  include: [public.drill]\n" + fastStream)
+	p.mustApply()
+	p.awaitPhase(bound, contract.Streaming)
+	r.exec("UPDATE drill SET n = n + 1 WHERE id <= 2000") // so that the log has some rows, and others only the load had
+	p.converged()
+	pg := func(q string) { t.Helper(); r.one(r.sinkDSN, q) }
+	ch := func(q string) {
+		t.Helper()
+		r.click(strings.ReplaceAll(q, "drill", r.clickDB+".drill"))
+	}
+	const now = " SETTINGS mutations_sync = 1"
+	both := func(set, where string) {
+		pg("UPDATE drill SET " + set + " WHERE " + where)
+		ch("ALTER TABLE drill UPDATE " + set + " WHERE " + where + now)
+	}
+	type drill struct {
+		name  string
+		plant func()
+		want  map[string][4]int // missing, extra, changed, twice, by sink
+	}
+	same := func(missing, extra, changed int) map[string][4]int {
+		return map[string][4]int{"pg": {missing, extra, changed}, "ch": {missing, extra, changed}}
+	}
+	drills := []drill{
+		{"rows missing", func() { pg("DELETE FROM drill WHERE id IN (10, 3010)"); ch("DELETE FROM drill WHERE id IN (10, 3010)") }, same(2, 0, 0)},
+		{"rows that the source never had", func() {
+			pg("INSERT INTO drill VALUES (-1, 'x', NULL, 0)")
+			ch("INSERT INTO drill (id, a, n, _version, _deleted) VALUES (-1, 'x', 0, 1, 0)")
+		}, same(0, 1, 0)},
+		{"one column changed", func() { both("n = n - 7", "id IN (20, 3020)") }, same(0, 0, 2)},
+		{"changed to the same length", func() { both("a = 'row 3o'", "id = 30"); both("a = 'row 303o'", "id = 3030") }, same(0, 0, 2)},
+		{"NULL against empty", func() { both("b = ''", "id IN (41, 3041)"); both("b = NULL", "id IN (42, 3042)") }, same(0, 0, 4)},
+		{"stale by one version", func() {
+			r.exec("UPDATE drill SET a = 'newer' WHERE id = 50")
+			p.converged()
+			pg("UPDATE drill SET a = 'row 50' WHERE id = 50")
+			ch("DELETE FROM drill WHERE id = 50 AND a = 'newer'")
+			// What was there before may have been merged away: it comes back as it was.
+			ch("INSERT INTO drill (id, a, b, n, _version, _deleted) VALUES (50, 'row 50', '', 51, toUInt128(1) * bitShiftLeft(toUInt128(1), 96) + 5, 0)")
+		}, same(0, 0, 1)},
+		{"deleted at the source, alive at the sink", func() {
+			r.exec("DELETE FROM drill WHERE id IN (60, 3060)")
+			p.converged()
+			pg("INSERT INTO drill VALUES (60, 'row 60', '', 61), (3060, 'row 3060', '', 3060)")
+			ch("DELETE FROM drill WHERE id IN (60, 3060)")
+			ch("INSERT INTO drill (id, a, b, n, _version, _deleted) VALUES (60, 'row 60', '', 61, 7, 0), (3060, 'row 3060', '', 3060, 7, 0)")
+		}, same(0, 2, 0)},
+		{"a version from the future", func() {
+			ch("INSERT INTO drill (id, a, b, n, _version, _deleted) VALUES (70, 'future', NULL, 0, toUInt128('340282366920938463463374607431768211454'), 0)")
+		}, map[string][4]int{"pg": {}, "ch": {0, 0, 1}}},
+		{"a partition's changes passed over by an edited ledger", func() {
+			var none struct{}
+			p.mustUpdate(contract.PauseUpdate, none, nil)
+			p.awaitPhase(bound, contract.Paused)
+			r.exec("UPDATE drill SET n = n + 1000 WHERE id BETWEEN 3101 AND 3120")
+			p.mustUpdate(contract.ResumeUpdate, none, nil)
+			p.awaitPhase(bound, contract.Streaming)
+			p.converged()
+			pg("UPDATE drill SET n = n - 1000 WHERE id BETWEEN 3101 AND 3120")
+		}, map[string][4]int{"pg": {0, 0, 20}, "ch": {}}},
+		{"one row in a hundred", func() { both("n = 0 - n", "id % 100 = 1 AND id > 0") }, same(0, 0, rows/100)},
+		{"one row in ten", func() { both("a = concat(a, '!')", "id % 10 = 2 AND id > 0") }, same(0, 0, rows/10)},
+		{"TRUNCATE at the sinks", func() { pg("TRUNCATE drill"); ch("TRUNCATE TABLE drill") }, same(rows-2, 0, 0)},
+	}
+	// Rows that no drill touches are written to all along.
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for n := 0; ; n++ {
+			select {
+			case <-stop:
+				return
+			case <-time.After(50 * time.Millisecond):
+			}
+			r.exec(fmt.Sprintf("UPDATE drill SET n = n + 1 WHERE id BETWEEN %d AND %d AND id %% 10 = 9", 1+n*40%rows, 40+n*40%rows))
+		}
+	}()
+	defer func() {
+		select {
+		case <-stopped:
+		default:
+			close(stop)
+			<-stopped
+		}
+	}()
+	for i, d := range drills {
+		d.plant()
+		begun := time.Now()
+		res := p.verdicts(p.startAudit(contract.AuditInput{}), 1)
+		found := time.Since(begun)
+		total := 0
+		for _, v := range res.Tables {
+			want := d.want[v.Sink]
+			n := want[0] + want[1] + want[2] + want[3]
+			total += n
+			if have := [4]int{v.Missing, v.Extra, v.Changed, v.Twice}; have != want || (v.Verdict == verify.Different) != (n > 0) {
+				t.Errorf("%s at %s: found %v, want %v, %s", d.name, v.Sink, have, want, v.Verdict)
+			}
+		}
+		plan := p.repaired(p.startRepair(fmt.Sprintf("repair/%s/%d", p.name, i), contract.RepairInput{Audit: res.Run}))
+		begun = time.Now()
+		run := p.startRepair("repair/"+p.name, contract.RepairInput{Plan: plan.Name, Hash: plan.Hash, MaxKeys: 10 * rows, MaxPercent: 100, Why: d.name})
+		if i%4 == 2 {
+			f.kill(contract.Snapshot)
+		}
+		out := p.repaired(run)
+		took, read := time.Since(begun), 0
+		for j := range out.Tables {
+			read += out.Tables[j].Read
+		}
+		if out.Failed() > 0 {
+			t.Errorf("%s: %+v", d.name, out)
+		}
+		t.Logf("DRILL %s: %d keys, found in %.1f s, repaired in %.1f s, %.1f rows read a key", d.name, total, found.Seconds(), took.Seconds(), float64(read)/float64(max(1, total)))
+		if after := p.verdicts(p.startAudit(contract.AuditInput{}), 1); after.Convergence != 1 {
+			t.Fatalf("after the repair of %s: %+v", d.name, after)
+		}
+	}
+	close(stop)
+	<-stopped
+	p.free()
+	p.converged()
+}
