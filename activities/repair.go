@@ -70,6 +70,16 @@ func (a *Activities) repairOf(ctx context.Context, in contract.RepairTask, progr
 	return &repair.Table{Source: srv, Rows: side, Ledger: sk, Log: records, Epoch: in.Epoch, Repair: in.Repair, ID: in.Table, Where: in.Where, Progress: progress}, stop, nil
 }
 
+// ledgerOf opens only the ledger of a table's sink: keys can be let go although the
+// source or the log is away.
+func (a *Activities) ledgerOf(ctx context.Context, in contract.RepairTask, _ func(done, of int)) (*repair.Table, func(), error) {
+	sk, err := a.sink(ctx, in.Pipeline, in.Sink)
+	if err != nil {
+		return nil, nil, err
+	}
+	return &repair.Table{Ledger: sk, Repair: in.Repair, ID: in.Table}, func() { _ = sk.Close() }, nil
+}
+
 // PlanRepair looks again at what audits found and records what is to be done. The
 // rows of a plan are in the sinks' ledgers; here they are counted.
 func (a *Activities) PlanRepair(ctx context.Context, in contract.RepairPlanTask) (out contract.RepairPlan, err error) {
@@ -198,6 +208,7 @@ func (a *Activities) LoadRepair(ctx context.Context, in contract.RepairPlanTask)
 			return err
 		}
 		out = contract.RepairPlan{Pipeline: in.Pipeline, Name: in.Name, Spec: st.Spec, Epoch: st.Epoch, Sinks: plan.Sinks, Tables: []contract.RepairTable{}}
+		over := true // every key has come to an end
 		for _, s := range plan.Sinks {
 			sk, err := a.sink(ctx, in.Pipeline, s)
 			if err != nil {
@@ -218,6 +229,9 @@ func (a *Activities) LoadRepair(ctx context.Context, in contract.RepairPlanTask)
 					}
 					if len(ks) == 0 {
 						continue
+					}
+					for i := range ks {
+						over = over && (ks[i].State == sink.Released || ks[i].State == sink.Failed)
 					}
 					t := countRepair(s.Name, task.Table, ks)
 					t.Where = task.Where
@@ -243,10 +257,12 @@ func (a *Activities) LoadRepair(ctx context.Context, in contract.RepairPlanTask)
 		})
 		out.Hash = planHash(out.Tables)
 		switch {
+		case len(out.Tables) > 0 && over:
+			return fault.Permanent(CodePlanChanged, nil, "verify, and make a new plan if anything differs", "plan %s was carried out already", in.Name)
 		case len(out.Tables) == 0:
 			return fault.Permanent(CodePlanMissing, nil, "starter repair "+in.Pipeline+" --plan makes one", "no sink of pipeline %s has a plan %q", in.Pipeline, in.Name)
 		case out.Hash != in.Hash:
-			return fault.Permanent(CodePlanChanged, nil, "make a new plan, read it, and apply that", "plan %s does not say what its hash says any more, or was carried out already", in.Name)
+			return fault.Permanent(CodePlanChanged, nil, "make a new plan, read it, and apply that", "plan %s does not say what its hash says any more", in.Name)
 		}
 		return nil
 	})
@@ -257,8 +273,12 @@ func (a *Activities) LoadRepair(ctx context.Context, in contract.RepairPlanTask)
 func (a *Activities) step(ctx context.Context, in contract.RepairTask, state string, f func(context.Context, *repair.Table) (contract.RepairStep, error)) (out contract.RepairStep, err error) {
 	var so atomic.Pointer[contract.RepairProgress]
 	so.Store(&contract.RepairProgress{Sink: in.Sink.Name, Table: in.Table})
+	open := a.repairOf
+	if state == string(sink.Failed) {
+		open = a.ledgerOf
+	}
 	err = long(ctx, func() any { return so.Load() }, func(ctx context.Context) error {
-		t, stop, err := a.repairOf(ctx, in, func(done, of int) {
+		t, stop, err := open(ctx, in, func(done, of int) {
 			p := contract.RepairProgress{Sink: in.Sink.Name, Table: in.Table, Done: done, Of: of}
 			if done < 0 {
 				p = contract.RepairProgress{Sink: in.Sink.Name, Table: in.Table, Left: -done}

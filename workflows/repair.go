@@ -20,6 +20,7 @@ const approvalBound = 24 * time.Hour
 // after the other: quarantine, replay, verify, release. One that fails is let go with
 // the reason and holds up no other; a cancellation lets go all.
 func Repair(ctx workflow.Context, in contract.RepairInput) (contract.RepairResult, error) {
+	in.Who = cmp.Or(in.Who, "unknown")
 	r := &repairing{in: in, result: contract.RepairResult{Pipeline: in.Pipeline, Name: cmp.Or(in.Plan, auditRun(ctx)), At: workflow.Now(ctx).UTC(), Tables: []contract.RepairedTable{}}}
 	if err := workflow.SetQueryHandler(ctx, contract.StatusQuery, func() (contract.RepairResult, error) { return r.result, nil }); err != nil {
 		return r.result, err

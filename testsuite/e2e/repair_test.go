@@ -7,9 +7,11 @@ import (
 	"maps"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/client"
 
@@ -47,6 +49,45 @@ func (p *pipe) ruin() (keys int) {
 		p.r.click(fmt.Sprintf(q, p.r.clickDB))
 	}
 	return 6
+}
+
+// keep runs a statement again and again, over a connection of its own, until stop,
+// which returns how often.
+func (r *rig) keep(every time.Duration, statement func(n int) string) (stop func() int) {
+	r.t.Helper()
+	conn, err := pgx.Connect(r.t.Context(), r.source)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(r.t.Context())
+	done := make(chan int)
+	go func() {
+		n := 0
+		for ctx.Err() == nil {
+			if _, err := conn.Exec(context.WithoutCancel(ctx), statement(n)); err != nil {
+				r.t.Errorf("writing all along: %v", err)
+				break
+			}
+			n++
+			select {
+			case <-time.After(every):
+			case <-ctx.Done():
+			}
+		}
+		_ = conn.Close(context.WithoutCancel(ctx))
+		done <- n
+	}()
+	var n int
+	var once sync.Once
+	stop = func() int {
+		once.Do(func() {
+			cancel()
+			n = <-done
+		})
+		return n
+	}
+	r.t.Cleanup(func() { stop() })
+	return stop
 }
 
 func (p *pipe) startRepair(id string, in contract.RepairInput) client.WorkflowRun {
@@ -154,24 +195,11 @@ func TestRepair(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The keys themselves are written to meanwhile, all along.
-	stop := make(chan struct{})
-	writing := make(chan int)
-	go func() {
-		n := 0
-		defer func() { writing <- n }()
-		for {
-			select {
-			case <-stop:
-				return
-			case <-time.After(20 * time.Millisecond):
-			}
-			r.exec(fmt.Sprintf("UPDATE shop.transfers SET amount = amount + 1 WHERE id BETWEEN %d AND %d", untouched+1, untouched+6))
-			n++
-		}
-	}()
+	stop := r.keep(20*time.Millisecond, func(int) string {
+		return fmt.Sprintf("UPDATE shop.transfers SET amount = amount + 1 WHERE id BETWEEN %d AND %d", untouched+1, untouched+6)
+	})
 	res := p.repaired(run)
-	close(stop)
-	t.Logf("%d updates of the keys meanwhile", <-writing)
+	t.Logf("%d updates of the keys meanwhile", stop())
 	if !res.Applied || res.Failed() > 0 || res.Approved == nil || len(res.Trails) != 2 {
 		t.Errorf("result %+v", res)
 	}
