@@ -21,11 +21,19 @@ export E2E_KILLS ?= 1
 export E2E_WORKER      := $(CURDIR)/$(BUILD)/worker-race
 export E2E_WORKER_FAST := $(CURDIR)/$(BUILD)/worker
 
-.PHONY: demo demo-once test test-postgres soak lint unit bench build workers devstack stack down clean
+.PHONY: demo demo-once incident drills test test-postgres soak lint unit bench build workers devstack stack down clean
 
 ## demo: a pipeline from one Postgres into another and into ClickHouse, until Ctrl-C
 demo: build
 	@$(BUILD)/demo
+
+## incident: rows diverge, are found, repaired and reported on; takes about two minutes
+incident: build
+	@$(BUILD)/demo --incident
+
+## drills: a table diverges in every way there is, one after the other; what it took is printed
+drills: build workers
+	@E2E_DRILLS=each testsuite/with-stack go test -count=1 -timeout 40m -v ./testsuite/e2e -run 'TestDrills$$' | grep -E 'DRILL|^(---|FAIL|ok)|drills_test.go.*(found|after)'
 
 ## demo-once: the same, ending by itself; exit code 0 only if both sinks equal the source
 demo-once: build

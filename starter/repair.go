@@ -67,9 +67,9 @@ could not be repaired.`,
 				return err
 			}
 			// One at a time is carried out; of plans there may be several.
-			o := client.StartWorkflowOptions{ID: "repair/" + in.Pipeline, TaskQueue: queue, StaticSummary: "repair of " + in.Pipeline, WorkflowExecutionErrorWhenAlreadyStarted: true}
+			o := client.StartWorkflowOptions{ID: contract.RepairID(in.Pipeline), TaskQueue: queue, StaticSummary: "repair of " + in.Pipeline, WorkflowExecutionErrorWhenAlreadyStarted: true}
 			if plan {
-				o.ID, o.StaticSummary = "repair/"+in.Pipeline+"/"+nonce(), "plan of a repair of "+in.Pipeline
+				o.ID, o.StaticSummary = contract.RepairID(in.Pipeline)+"/"+nonce(), "plan of a repair of "+in.Pipeline
 			}
 			run, err := c.ExecuteWorkflow(cmd.Context(), o, contract.RepairWorkflow, in)
 			var busy *serviceerror.WorkflowExecutionAlreadyStarted
@@ -145,7 +145,7 @@ func readRepair(in *contract.RepairInput, plan, approve bool) error {
 }
 
 func (t *tool) approve(ctx context.Context, c client.Client, in contract.RepairInput) error {
-	h, err := c.UpdateWorkflow(ctx, client.UpdateWorkflowOptions{WorkflowID: "repair/" + in.Pipeline, UpdateName: contract.ApproveUpdate,
+	h, err := c.UpdateWorkflow(ctx, client.UpdateWorkflowOptions{WorkflowID: contract.RepairID(in.Pipeline), UpdateName: contract.ApproveUpdate,
 		WaitForStage: client.WorkflowUpdateStageCompleted, Args: []any{contract.Approval{Hash: in.Hash, Who: in.Who, Why: in.Why}}})
 	if err == nil {
 		err = h.Get(ctx, nil)
@@ -285,7 +285,7 @@ too. The exit code is 4 if a trail is broken.`,
 // trailEnds are where repairs that are over left the audit trails.
 func trailEnds(ctx context.Context, c client.Client, name string) (out []contract.TrailSink, err error) {
 	list, err := c.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{PageSize: 100,
-		Query: fmt.Sprintf("WorkflowType = %s AND WorkflowId = %s AND ExecutionStatus = 'Completed'", quote(contract.RepairWorkflow), quote("repair/"+name))})
+		Query: fmt.Sprintf("WorkflowType = %s AND WorkflowId = %s AND ExecutionStatus = 'Completed'", quote(contract.RepairWorkflow), quote(contract.RepairID(name)))})
 	if err != nil {
 		return nil, err
 	}

@@ -21,6 +21,10 @@ const (
 	CheckTrailActivity     = "CheckTrail"     // TrailTask → TrailVerdict
 )
 
+// RepairID is the id of the workflow that carries out a pipeline's plan of a repair: there
+// is one at a time.
+func RepairID(name string) string { return "repair/" + name }
+
 // ApproveUpdate lets a Repair go on that is beyond its limits: Approval.
 const ApproveUpdate = "approve"
 

@@ -34,6 +34,15 @@
 // table is gated. Until the answer is there the partition waits, and the lane's
 // other tables go on.
 //
+// # Keys under repair
+//
+// A repair holds keys in the ledger, which raises the table's Holds: a batch with rows
+// that was planned before is refused, and the table is opened again from its
+// watermarks. From then on changes of a held key are set aside, in order, as dead
+// letters with CodeQuarantined. When the key is to be let go, or its repair's lease went
+// by, the lane applies what was set aside and ends the hold in one commit, before it
+// reads the table again. In whole transactions, too, a held key stays behind.
+//
 // # Failure
 //
 // A transient fault of the sink is retried here with growing pauses, within

@@ -78,6 +78,11 @@ func (v *View) Draw(w io.Writer, s Style) {
 	if v.Closed == "" && st.Phase != contract.Preparing {
 		v.drawFlow(c)
 	}
+	if v.Repair != nil {
+		c.line("")
+		c.line("  repair " + v.Repair.Name)
+		DrawRepairing(w, s, v.Repair)
+	}
 	for _, n := range v.Notes {
 		c.wrapped("  note: ", n)
 	}

@@ -37,6 +37,8 @@ type View struct {
 	// WaitingFor are the transactions at the source that must end before the slot can
 	// be created.
 	WaitingFor []string `json:"waiting_for,omitempty"`
+	// Repair is the one under way.
+	Repair *contract.RepairResult `json:"repair,omitempty"`
 }
 
 // States of a Component.
@@ -112,7 +114,23 @@ func Gather(ctx context.Context, c client.Client, name string) (*View, error) {
 		}
 	}
 	v.stream(ctx, c, name)
+	v.repair(ctx, c, name)
 	return v, nil
+}
+
+// repair fills in the repair under way; mostly there is none.
+func (v *View) repair(ctx context.Context, c client.Client, name string) {
+	id := contract.RepairID(name)
+	desc, err := c.DescribeWorkflowExecution(ctx, id, "")
+	if err != nil || desc.WorkflowExecutionInfo.Status != enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING {
+		return
+	}
+	var r contract.RepairResult
+	if err := query(ctx, c, id, &r); err != nil {
+		v.Notes = append(v.Notes, fmt.Sprintf("%s: %v", id, err))
+		return
+	}
+	v.Repair = &r
 }
 
 // Chunks returns what the readers of a load have copied of unfinished chunks.

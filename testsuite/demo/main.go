@@ -3,6 +3,9 @@
 // examples/shop.yaml, shows the load and then the stream under a steady load of
 // changes, and checks that both sinks equal the source.
 //
+// With --incident it plays another piece: payments of two databases diverge, which a
+// scheduled audit finds and a repair mends; the report is in the data folder.
+//
 // It stays up until it is interrupted; with --once it ends by itself, with exit
 // code 0 only if everything matched. Whatever goes wrong, nothing is left running.
 package main
@@ -22,6 +25,7 @@ import (
 
 type options struct {
 	once     bool
+	incident bool
 	build    string // folder with devstack, worker and starter
 	data     string
 	pipeline string
@@ -34,6 +38,7 @@ type options struct {
 func main() {
 	var o options
 	flag.BoolVar(&o.once, "once", false, "end after the check")
+	flag.BoolVar(&o.incident, "incident", false, "play an incident instead: rows diverge, are found and repaired, and a report is written")
 	flag.StringVar(&o.build, "build", ".build", "folder with the built programs")
 	flag.StringVar(&o.data, "data", ".data/demo", "folder for the servers' data and all logs; emptied at the start")
 	flag.StringVar(&o.pipeline, "pipeline", "examples/shop.yaml", "declaration")
@@ -49,7 +54,11 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	d := &demo{o: o, terminal: term.IsTerminal(int(os.Stdout.Fd())) && os.Getenv("NO_COLOR") == ""}
-	err := d.run(ctx)
+	run := d.run
+	if o.incident {
+		run = d.incident
+	}
+	err := run(ctx)
 	d.stop()
 	switch {
 	case err == nil:
