@@ -40,7 +40,9 @@ CREATE UNIQUE INDEX findings_once ON syncline.findings (pipeline, run, source_ta
 COMMENT ON TABLE syncline.findings IS 'rows that a verification (run) confirmed to differ, in which columns, once the sink had passed lsn';
 `
 
-// A worker that does not know of holds must not apply, so the old hold_lane goes.
+// Workers of an older release, which do not know of holds, go on with the old hold_lane
+// while no key of their tables is held; then they count as fenced, until newer ones
+// have taken their lanes.
 const ledgerV6 = `
 ALTER TABLE syncline.tables ADD COLUMN holds bigint NOT NULL DEFAULT 0;
 COMMENT ON COLUMN syncline.tables.holds IS 'rises whenever keys of the table are held by a repair or are to be let go';
@@ -89,7 +91,6 @@ CREATE TABLE syncline.audit_trail (
 );
 COMMENT ON TABLE syncline.audit_trail IS 'what repairs did, each entry with the hash of the one before; it outlives the pipeline';
 
-DROP FUNCTION syncline.hold_lane(text, int, bigint, bigint, boolean, text[], bigint[]);
 CREATE FUNCTION syncline.hold_lane(p_pipeline text, p_lane int, p_token bigint, p_seq bigint, p_async boolean, p_tables text[], p_epochs bigint[], p_holds bigint[])
 RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
@@ -115,6 +116,16 @@ BEGIN
 	WHERE s.state IS DISTINCT FROM 'streaming' OR (u.epoch >= 0 AND u.epoch <> s.epoch) OR (u.holds >= 0 AND u.holds <> s.holds);
 	IF FOUND THEN
 		RAISE EXCEPTION 'table is not streaming, or keys of it are held' USING ERRCODE = 'SYN03';
+	END IF;
+END $$;
+
+CREATE OR REPLACE FUNCTION syncline.hold_lane(p_pipeline text, p_lane int, p_token bigint, p_seq bigint, p_async boolean, p_tables text[], p_epochs bigint[])
+RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM syncline.hold_lane(p_pipeline, p_lane, p_token, p_seq, p_async, p_tables, p_epochs, array_fill(-1::bigint, ARRAY[cardinality(p_tables)]));
+	PERFORM 1 FROM syncline.repairs r WHERE r.pipeline = p_pipeline AND r.source_table = ANY (p_tables) AND r.held;
+	IF FOUND THEN
+		RAISE EXCEPTION 'keys are held, of which this release does not know' USING ERRCODE = 'SYN01';
 	END IF;
 END $$;
 
