@@ -89,7 +89,7 @@ func TestDrills(t *testing.T) {
 		{"TRUNCATE at the sinks", func() { pg("TRUNCATE drill"); ch("TRUNCATE TABLE drill") }, same(rows-2, 0, 0), true},
 	}
 	if os.Getenv("E2E_DRILLS") != "each" {
-		// What is small is made wrong at once, and of the shares one is enough.
+		// What is small is made wrong at once; the large ones are for who has the time.
 		all := drill{name: "one of each", want: same(0, 0, 0)}
 		for _, d := range drills[:small] {
 			for name, n := range d.want {
@@ -106,7 +106,7 @@ func TestDrills(t *testing.T) {
 				d.plant()
 			}
 		}
-		drills = append([]drill{all}, append([]drill{drills[small]}, drills[small+2:]...)...)
+		drills = []drill{all, drills[small]}
 	}
 	// Rows that no drill touches are written to all along.
 	stop := r.keep(50*time.Millisecond, func(n int) string {
