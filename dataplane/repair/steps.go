@@ -230,6 +230,10 @@ func (t *Table) replay(ctx context.Context, ks []sink.RepairKey) (int, error) {
 // anew that differ. What differs to the end is let go as failed.
 func (t *Table) Reverify(ctx context.Context) (verified int, err error) {
 	for try := 0; ; try++ {
+		// Those that were found to differ, also by an attempt that came no farther.
+		if _, _, err := t.Replay(ctx); err != nil {
+			return verified, err
+		}
 		ks, err := t.keys(ctx, in(sink.Replayed))
 		if err != nil || len(ks) == 0 {
 			return verified, err
@@ -250,9 +254,6 @@ func (t *Table) Reverify(ctx context.Context) (verified int, err error) {
 			return nil
 		})
 		if err != nil {
-			return verified, err
-		}
-		if _, _, err := t.Replay(ctx); err != nil {
 			return verified, err
 		}
 	}
@@ -350,6 +351,9 @@ type Outcome struct {
 // Release lets the keys go, waits until their lanes have done so, and verifies each
 // once more. A key that differs then is recorded as failed.
 func (t *Table) Release(ctx context.Context) (out Outcome, err error) {
+	if err := t.letGo(ctx, "it was not verified", sink.Quarantined, sink.Replayed); err != nil {
+		return out, err
+	}
 	if err := t.letGo(ctx, "", sink.Verified); err != nil {
 		return out, err
 	}
