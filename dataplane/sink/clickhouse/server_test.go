@@ -468,7 +468,9 @@ func jsonOption(t *testing.T, protocol string) {
 	if err != nil || c.Columns[1].Lossy == "" || c.Columns[2].Sink != "Nullable(String)" || !c.Exists || !c.Rows {
 		t.Fatalf("%+v %v", c, err)
 	}
-	if !slices.ContainsFunc(c.Notes, func(n string) bool { return strings.Contains(n, "does not compare") && strings.HasSuffix(n, "doc, more") }) {
+	if !slices.ContainsFunc(c.Notes, func(n string) bool {
+		return strings.Contains(n, "does not compare") && strings.HasSuffix(n, "doc, more")
+	}) {
 		t.Errorf("notes %q", c.Notes)
 	}
 }
