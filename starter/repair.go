@@ -180,18 +180,13 @@ func (t *tool) followRepair(ctx context.Context, c client.Client, run client.Wor
 		}
 		return err
 	})
-	cancelled := bounded.Err()
+	late := bounded.Err() != nil
 	cancel()
 	<-told
-	switch {
-	case err == nil:
-		return &res, nil
-	case errors.Is(ctx.Err(), context.Canceled):
-		return nil, failed("interrupted; the repair goes on as workflow %s", id)
-	case cancelled != nil:
-		return nil, failed("no end within %s; the repair goes on as workflow %s (fix: temporal workflow result --workflow-id %s waits for it)", wait, id, id)
+	if err != nil {
+		return nil, unended(ctx, late, err, "repair", "no end", id, wait)
 	}
-	return nil, err
+	return &res, nil
 }
 
 // tellApproval says once, where nothing is drawn, that a repair waits for an approval:

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -143,13 +142,8 @@ func (t *tool) followReplay(ctx context.Context, run client.WorkflowRun, id stri
 		fmt.Fprintf(b, "workflow %s is replaying\n", id)
 		return nil
 	})
-	switch {
-	case err == nil:
-		return &res, nil
-	case errors.Is(ctx.Err(), context.Canceled):
-		return nil, failed("interrupted; the replay goes on as workflow %s", id)
-	case bounded.Err() != nil:
-		return nil, failed("no result within %s; the replay goes on as workflow %s (fix: temporal workflow result --workflow-id %s waits for it)", wait, id, id)
+	if err != nil {
+		return nil, unended(ctx, bounded.Err() != nil, err, "replay", "no result", id, wait)
 	}
-	return nil, err
+	return &res, nil
 }

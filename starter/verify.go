@@ -185,13 +185,20 @@ func (t *tool) followAudit(ctx context.Context, c client.Client, run client.Work
 		view.DrawVerifying(b, t.style(), &st, view.Verifying(look, c, id), time.Now())
 		return nil
 	})
-	switch {
-	case err == nil:
-		return &res, nil
-	case errors.Is(ctx.Err(), context.Canceled):
-		return nil, failed("interrupted; the audit goes on as workflow %s", id)
-	case bounded.Err() != nil:
-		return nil, failed("no verdict on every table within %s; the audit goes on as workflow %s (fix: temporal workflow result --workflow-id %s waits for it)", wait, id, id)
+	if err != nil {
+		return nil, unended(ctx, bounded.Err() != nil, err, "audit", "no verdict on every table", id, wait)
 	}
-	return nil, err
+	return &res, nil
+}
+
+// unended says why a command ends without the result of a workflow that goes on; err is
+// that of await.
+func unended(ctx context.Context, late bool, err error, what, lacks, id string, wait time.Duration) error {
+	switch {
+	case errors.Is(ctx.Err(), context.Canceled):
+		return failed("interrupted; the %s goes on as workflow %s", what, id)
+	case late:
+		return failed("%s within %s; the %s goes on as workflow %s (fix: temporal workflow result --workflow-id %s waits for it)", lacks, wait, what, id, id)
+	}
+	return err
 }

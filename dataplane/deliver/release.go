@@ -7,7 +7,6 @@ import (
 
 	"syncline/dataplane/apply"
 	"syncline/dataplane/change"
-	"syncline/dataplane/fault"
 	"syncline/dataplane/sink"
 )
 
@@ -79,9 +78,9 @@ func (l *lane) letGo(ctx context.Context, t *table, due []sink.Hold) error {
 	r := &release{l: l, t: t}
 	for i := range letters {
 		d := &letters[i]
-		c := new(change.Change)
-		if err := change.Decode(d.Payload, c); err != nil {
-			return fault.Permanent(fault.CodeOf(err), err, "resync the table", "table %s: a change that was set aside is damaged", t.info.ID)
+		c, err := d.Change()
+		if err != nil {
+			return err
 		}
 		if !byKey[d.Key].Contains(c) {
 			if err := r.add(ctx, c, d); err != nil {

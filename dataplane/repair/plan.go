@@ -112,7 +112,11 @@ func (t *Table) Plan(ctx context.Context, keys []change.Key) ([]sink.RepairKey, 
 			return nil, err
 		}
 		right, wrong := first(want), first(have)
-		logged, err := t.logged(ctx, some, have)
+		marks, err := t.Ledger.Watermarks(ctx)
+		if err != nil {
+			return nil, err
+		}
+		logged, err := t.logged(ctx, some, have, marks)
 		if err != nil {
 			return nil, err
 		}
@@ -150,13 +154,9 @@ func (u *Undecided) Error() string {
 	return fmt.Sprintf("table %s: which keys differ cannot be told: %s", u.Table, u.Reason)
 }
 
-// logged is what the log says of keys; Why is set if it is not to be gone by. It goes up
-// to what the sink has taken in.
-func (t *Table) logged(ctx context.Context, keys []change.Key, have []verify.Row) (map[change.Key]replay.State, error) {
-	marks, err := t.Ledger.Watermarks(ctx)
-	if err != nil {
-		return nil, err
-	}
+// logged is what the log says of keys up to the sink's watermarks; Why is set if it is
+// not to be gone by.
+func (t *Table) logged(ctx context.Context, keys []change.Key, have []verify.Row, marks []sink.Watermark) (map[change.Key]replay.State, error) {
 	r := replay.Request{Table: t.ID, Partitions: t.info.Partitions, Keys: keys, To: make([]sink.Watermark, t.info.Partitions), Load: replay.Load{Epoch: t.Epoch, To: t.info.LoadedTo}}
 	for _, m := range marks {
 		if m.Table == t.ID && m.N < len(r.To) {

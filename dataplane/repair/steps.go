@@ -157,7 +157,7 @@ func (t *Table) replay(ctx context.Context, ks []sink.RepairKey) (int, error) {
 	}
 	logged := map[change.Key]replay.State{}
 	if len(fold) > 0 {
-		if logged, err = t.logged(ctx, fold, have); err != nil {
+		if logged, err = t.logged(ctx, fold, have, marks); err != nil {
 			return 0, err
 		}
 	}
@@ -286,9 +286,9 @@ func (t *Table) reverify(ctx context.Context, ks []sink.RepairKey, last bool) (v
 		mended[ks[i].Key] = &ks[i]
 	}
 	for _, d := range letters {
-		c := new(change.Change)
-		if err := change.Decode(d.Payload, c); err != nil {
-			return 0, fault.Permanent(fault.CodeOf(err), err, "resync the table", "table %s: a change that was set aside is damaged", t.ID)
+		c, err := d.Change()
+		if err != nil {
+			return 0, err
 		}
 		k := mended[d.Key]
 		if h := (sink.Hold{At: k.At, Snapshot: k.Snapshot}); !h.Contains(c) {

@@ -85,6 +85,15 @@ func (h *Hold) Contains(c *change.Change) bool {
 	return h.Snapshot.XMax > 0 && c.Pos.Epoch <= h.At.Epoch && h.Snapshot.Sees(c.XID)
 }
 
+// Change decodes what was set aside.
+func (d *DeadLetter) Change() (*change.Change, error) {
+	c := new(change.Change)
+	if err := change.Decode(d.Payload, c); err != nil {
+		return nil, fault.Permanent(fault.CodeOf(err), err, "resync the table", "table %s: a change that was set aside is damaged", d.Table)
+	}
+	return c, nil
+}
+
 // Repairs is what the ledger keeps of repairs, and how a repair takes keys out of
 // delivery, writes their rows, and gives them back.
 //

@@ -1,7 +1,6 @@
 package verify
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -161,7 +160,7 @@ func (w *walk) round(ctx context.Context, keys []change.Key, seen map[change.Key
 	var again []change.Key
 	for _, k := range keys {
 		b, a := before[k], after[k]
-		if len(b) != len(a) || len(b) > 0 && (b[0].Version != a[0].Version || !w.same(b[0].Values, a[0].Values)) {
+		if len(b) != len(a) || len(b) > 0 && (b[0].Version != a[0].Version || !Same(nil, b[0].Values, a[0].Values)) {
 			delete(seen, k) // it was written to
 			again = append(again, k)
 			continue
@@ -224,7 +223,7 @@ func (w *walk) compare(k change.Key, want, have []Row) (f sink.Finding, differs 
 	default:
 		f.Kind = Changed
 		for i := range w.t.Schema.Columns {
-			if w.t.Forms[i] != digest.Apart && !sameValue(want[0].Values[i], have[0].Values[i]) {
+			if w.t.Forms[i] != digest.Apart && !want[0].Values[i].Equal(have[0].Values[i]) {
 				f.Columns = append(f.Columns, w.t.Schema.Columns[i].Name)
 			}
 		}
@@ -232,7 +231,3 @@ func (w *walk) compare(k change.Key, want, have []Row) (f sink.Finding, differs 
 	}
 	return f, true
 }
-
-func (w *walk) same(a, b change.Row) bool { return slices.EqualFunc(a, b, sameValue) }
-
-func sameValue(a, b change.Value) bool { return a.Kind == b.Kind && bytes.Equal(a.Data, b.Data) }

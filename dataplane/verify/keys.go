@@ -26,7 +26,7 @@ func Same(forms []digest.Form, a, b change.Row) bool {
 		return false
 	}
 	for i := range a {
-		if (i >= len(forms) || forms[i] != digest.Apart) && !sameValue(a[i], b[i]) {
+		if (i >= len(forms) || forms[i] != digest.Apart) && !a[i].Equal(b[i]) {
 			return false
 		}
 	}
