@@ -166,6 +166,11 @@ func (r *rig) underLoad(ctx context.Context, srv *source.Server, spec *pipeline.
 	if err := os.WriteFile(file, []byte(script.String()), 0o600); err != nil {
 		return nil, err
 	}
+	const updated = "SELECT n_tup_upd FROM pg_stat_user_tables WHERE relname = 'pgbench_accounts'"
+	var before, after int64
+	if err := r.value(ctx, r.source, updated, &before); err != nil {
+		return nil, err
+	}
 	took := time.Duration(r.b.seconds*2) * time.Second
 	load := make(chan error, 1)
 	go func() {
@@ -201,7 +206,13 @@ func (r *rig) underLoad(ctx context.Context, srv *source.Server, spec *pipeline.
 			}
 		}
 		if time.Now().After(end) {
-			return out, <-load
+			if err := <-load; err != nil {
+				return out, err
+			}
+			if err := r.value(ctx, r.source, updated, &after); err != nil {
+				return out, err
+			}
+			return append(out, figure{"changes while it was verified", perSecond(int(after-before), took), fmt.Sprintf("%d in %s", after-before, took)}), nil
 		}
 	}
 }
