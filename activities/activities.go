@@ -43,6 +43,7 @@ type Activities struct {
 	SpillDir       string
 	Worker         string        // identity of the process
 	Tracer         *trace.Tracer // nil: nothing is traced
+	Wires          *Wires        // nil: what connections carry is not counted
 }
 
 // ByRole returns the activities that a worker of the role registers, by name.
@@ -128,7 +129,7 @@ func (a *Activities) source(ctx context.Context, name string, s pipeline.Source)
 	if err != nil {
 		return nil, err
 	}
-	return source.NewServer(source.ServerOptions{DSN: dsn, Pipeline: name})
+	return source.NewServer(source.ServerOptions{DSN: dsn, Pipeline: name, Dial: a.Wires.dial(ctx, name, sourceEnd)})
 }
 
 func (a *Activities) sink(ctx context.Context, name string, s pipeline.Sink) (sink.Sink, error) {
@@ -136,11 +137,12 @@ func (a *Activities) sink(ctx context.Context, name string, s pipeline.Sink) (si
 	if err != nil {
 		return nil, err
 	}
+	dial := a.Wires.dial(ctx, name, sinkEnd(s.Name))
 	switch s.Type {
 	case pipeline.SinkPostgres:
-		return pgsink.Open(pgsink.Config{DSN: dsn, Pipeline: name})
+		return pgsink.Open(pgsink.Config{DSN: dsn, Pipeline: name, Dial: dial})
 	case pipeline.SinkClickHouse:
-		c := chsink.Config{DSN: dsn, Pipeline: name, Options: chsink.Options{Database: s.Schema}}
+		c := chsink.Config{DSN: dsn, Pipeline: name, Dial: dial, Options: chsink.Options{Database: s.Schema}}
 		if s.TLS != nil {
 			if c.TLS, err = a.tls(ctx, s.TLS); err != nil {
 				return nil, err
@@ -153,7 +155,7 @@ func (a *Activities) sink(ctx context.Context, name string, s pipeline.Sink) (si
 
 func (a *Activities) kafkaOptions(ctx context.Context, spec *pipeline.Spec) (kafka.Options, error) {
 	k := spec.Kafka
-	o := kafka.Options{Brokers: k.Brokers, Prefix: k.TopicPrefix, Pipeline: spec.Name}
+	o := kafka.Options{Brokers: k.Brokers, Prefix: k.TopicPrefix, Pipeline: spec.Name, Dial: a.Wires.dial(ctx, spec.Name, kafkaEnd)}
 	if k.Format != pipeline.FormatSyncline {
 		o.Debezium = &debezium.Options{WithSchema: k.Format == pipeline.FormatDebeziumSchema}
 	}

@@ -234,6 +234,18 @@ type AuditTrail struct {
 	Run      string    `ch:"run"`
 }
 
+// Wire is what connections carried, with TLS and without the headers of TCP and IP, by
+// kind of activity and the end that they lead to: source, kafka, or sink: and its name.
+type Wire struct {
+	Time        time.Time `ch:"ts"`
+	Pipeline    string    `ch:"pipeline"`
+	Component   string    `ch:"component"`
+	End         string    `ch:"peer"`
+	Sent        uint64    `ch:"sent"`
+	Received    uint64    `ch:"received"`
+	Connections uint64    `ch:"connections"` // that were opened
+}
+
 // CostLedger has the column names of FinOps' FOCUS specification where they fit.
 type CostLedger struct {
 	Start    time.Time         `ch:"ChargePeriodStart"`
@@ -299,6 +311,7 @@ func (*AuditTrail) Table() string     { return "audit_trail" }
 func (*CostLedger) Table() string     { return "cost_ledger" }
 func (*SecurityEvents) Table() string { return "security_events" }
 func (*Objectives) Table() string     { return "objectives" }
+func (*Wire) Table() string           { return "wire" }
 
 // kinds makes an empty row of each table, to decode into.
 var kinds = func() map[string]func() Row {
@@ -310,6 +323,7 @@ var kinds = func() map[string]func() Row {
 		func() Row { return new(SchemaVersions) }, func() Row { return new(Verifications) }, func() Row { return new(Repairs) },
 		func() Row { return new(Conflicts) }, func() Row { return new(Rotations) }, func() Row { return new(AuditTrail) },
 		func() Row { return new(CostLedger) }, func() Row { return new(SecurityEvents) }, func() Row { return new(Objectives) },
+		func() Row { return new(Wire) },
 	} {
 		m[f().Table()] = f
 	}

@@ -30,12 +30,15 @@ const (
 	sum  = "sum"
 )
 
-// counted are the tables with one row per window, which are rolled up by hour.
-// The first columns, up to the first with a merge, are the key.
-var counted = []struct {
+// counting is a table with one row per window, which is rolled up by hour. The first
+// columns, up to the first with a merge, are the key.
+type counting struct {
 	name    string
 	columns []column
-}{
+}
+
+// counted are those of the first release.
+var counted = []counting{
 	{"applies", []column{{"pipeline", word, ""}, {"sink", word, ""}, {"tab", word, ""}, {"lane", "UInt32", "-"}, {"worker", word, "-"},
 		{"inserts", "UInt64", sum}, {"updates", "UInt64", sum}, {"deletes", "UInt64", sum}, {"truncates", "UInt64", sum}}},
 	{"lag", []column{{"pipeline", word, ""}, {"sink", word, ""}, {"tab", word, ""},
@@ -68,10 +71,10 @@ func codec(kind string) string {
 	return " CODEC(ZSTD(1))"
 }
 
-// countedDDL makes a counting table, its rollup, and the view that feeds it.
-func countedDDL() []string {
+// countedDDL makes counting tables, their rollups, and the views that feed them.
+func countedDDL(tables ...counting) []string {
 	var out []string
-	for _, t := range counted {
+	for _, t := range tables {
 		raw, hourly := []string{timeColumn}, []string{"ts DateTime('UTC') CODEC(DoubleDelta, ZSTD(1))"}
 		pick := []string{"toStartOfHour(ts) AS ts"}
 		var key, group []string
@@ -113,7 +116,7 @@ const (
 // migrations in order; never changed once released. Every statement can be
 // repeated, so two workers may do it at once.
 var migrations = [][]string{
-	append(countedDDL(),
+	append(countedDDL(counted...),
 		rare("errors", ofPipeline+", component LowCardinality(String), code LowCardinality(String), retryable Bool, message String CODEC(ZSTD(3)), worker LowCardinality(String), workflow String, run String, attempt UInt32", "pipeline, component, ts", 90),
 		rare("progress", ofTable+", part UInt32, from_offset Int64 CODEC(Delta, ZSTD(1)), to_offset Int64 CODEC(Delta, ZSTD(1)), pos String CODEC(ZSTD(1)), token Int64", "pipeline, sink, tab, part, ts", KeepWindows),
 		rare("schema_versions", ofPipeline+", tab LowCardinality(String), version String, columns UInt32, definition String CODEC(ZSTD(3))", "pipeline, tab, ts", KeepHours),
@@ -129,6 +132,8 @@ var migrations = [][]string{
 			ENGINE = MergeTree PARTITION BY toYYYYMM(ChargePeriodStart) ORDER BY (x_pipeline, x_tier, x_sink, x_table, ChargePeriodStart)
 			TTL toDateTime(ChargePeriodStart) + INTERVAL %d DAY SETTINGS non_replicated_deduplication_window = %d`, KeepHours, remembered),
 	),
+	countedDDL(counting{"wire", []column{{"pipeline", word, ""}, {"component", word, ""}, {"peer", word, ""},
+		{"sent", "UInt64", sum}, {"received", "UInt64", sum}, {"connections", "UInt64", sum}}}),
 }
 
 // Migrate makes the tables, or brings them up to this release.

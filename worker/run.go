@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"sync"
 	"time"
 
 	enumspb "go.temporal.io/api/enums/v1"
@@ -86,8 +87,16 @@ func run(ctx context.Context, c config.Config, identity string, log *zap.Logger)
 	acts := &activities.Activities{
 		Analytics: recorder,
 		Client:    tc, Secrets: resolver, Metrics: metrics, Health: health, Log: log,
-		SpillDir: c.SpillDir, Worker: identity, Tracer: traces.Tracer(),
+		SpillDir: c.SpillDir, Worker: identity, Tracer: traces.Tracer(), Wires: activities.NewWires(metrics),
 	}
+	wires, wiresEnd := context.WithCancel(context.WithoutCancel(ctx))
+	var counting sync.WaitGroup
+	counting.Go(func() { acts.Wires.Run(wires, recorder) })
+	// After the activities have ended, and before what was recorded is handed over.
+	defer func() {
+		wiresEnd()
+		counting.Wait()
+	}()
 	if !c.Analytics.IsZero() {
 		acts.AnalyticsStore = func(ctx context.Context) (*analytics.Store, error) { return openAnalytics(ctx, c, resolver) }
 	}

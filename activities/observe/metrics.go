@@ -24,6 +24,7 @@ type Metrics struct {
 
 	captured, kafkaRecords, kafkaBytes                 *prometheus.CounterVec
 	captureLag, slotRetained                           *prometheus.GaugeVec
+	wireBytes                                          *prometheus.CounterVec
 	applied, duplicates, skipped, deadLetters          *prometheus.CounterVec
 	batchSeconds, visibleSeconds                       *prometheus.HistogramVec
 	backlog                                            *prometheus.GaugeVec
@@ -70,6 +71,8 @@ func NewMetrics(buildID string) *Metrics {
 		kafkaRecords: counter("kafka_records_written_total", "Records that Kafka acknowledged with all in-sync replicas.", "pipeline"),
 		kafkaBytes:   counter("kafka_bytes_written_total", "Bytes of the values that were handed to Kafka, before compression.", "pipeline"),
 
+		wireBytes: counter("wire_bytes_total", "Bytes that connections carried, with TLS, by the end that they lead to.", "pipeline", "activity", "peer", "direction"),
+
 		applied:        counter("changes_applied_total", "Changes committed to the sink.", "pipeline", "sink", "table", "op"),
 		duplicates:     counter("duplicates_dropped_total", "Changes that the sink's watermark already covered.", "pipeline", "sink", "table"),
 		skipped:        counter("snapshot_skipped_total", "Changes that the table's snapshot already contained.", "pipeline", "sink", "table"),
@@ -115,6 +118,16 @@ func (m *Metrics) table(pipeline, table string) string {
 		return other
 	}
 	return table
+}
+
+// Wire counts what connections of a kind of activity carried to and from an end.
+func (m *Metrics) Wire(pipeline, activity, peer string, sent, received int64) {
+	p, end := m.pipelines.value(pipeline), m.sinks.value(pipeline+"\x00"+peer)
+	if end != other {
+		end = peer
+	}
+	m.wireBytes.WithLabelValues(p, activity, end, "sent").Add(float64(sent))
+	m.wireBytes.WithLabelValues(p, activity, end, "received").Add(float64(received))
 }
 
 // Retried counts a failure that is tried again; code "" is an unnamed one.

@@ -260,6 +260,17 @@ func TestAnalytics(t *testing.T) {
 			t.Errorf("%s: %d, want %d", q, have, want)
 		}
 	}
+	for where, least := range map[string]int64{
+		"component = 'Capture' AND peer = 'source'": total * 10, "component = 'Capture' AND peer = 'kafka'": total * 10, "component = 'CopyChunk' AND peer = 'source'": 500 * 5,
+		"component = 'Deliver' AND peer = 'kafka'": total * 20, "component = 'Deliver' AND peer = 'sink:pg'": total * 10, "component = 'Deliver' AND peer = 'sink:ch'": total * 10,
+	} {
+		for _, hourly := range []string{"", analytics.HourlySuffix} {
+			q := "SELECT sum(sent + received) FROM {db}.wire" + hourly + " WHERE " + where
+			if have := r.sum(q); have < least {
+				t.Errorf("%s: %d, want at least %d", q, have, least)
+			}
+		}
+	}
 	if n := r.sum("SELECT max(records) FROM {db}.backlog WHERE ts = (SELECT max(ts) FROM {db}.backlog)"); n < 0 {
 		t.Error("no backlog was recorded")
 	}

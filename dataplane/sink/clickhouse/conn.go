@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -21,6 +22,7 @@ import (
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 
 	"syncline/dataplane/fault"
+	"syncline/dataplane/wire"
 )
 
 // conn is a pool of connections to one server, over HTTP or the native protocol.
@@ -50,7 +52,7 @@ func settings(given ch.Settings) ch.Settings {
 	return s
 }
 
-func openConn(dsn string, secure *tls.Config, o *Options) (*conn, error) {
+func openConn(dsn string, secure *tls.Config, dial wire.Dial, o *Options) (*conn, error) {
 	// The client library refuses https without this, as if the scheme did not say it.
 	if u, err := url.Parse(dsn); err == nil && u.Scheme == "https" && !u.Query().Has("secure") {
 		q := u.Query()
@@ -90,9 +92,38 @@ func openConn(dsn string, secure *tls.Config, o *Options) (*conn, error) {
 	if co.MaxOpenConns == 0 {
 		co.MaxOpenConns, co.MaxIdleConns = 16, 16
 	}
+	if dial == nil {
+		dial = wire.Plain
+	}
+	co.DialContext = func(ctx context.Context, addr string) (net.Conn, error) {
+		ctx, cancel := context.WithTimeout(ctx, co.DialTimeout)
+		defer cancel()
+		c, err := dial(ctx, "tcp", addr)
+		if err != nil || co.TLS == nil || co.Protocol == ch.HTTP { // HTTP brings its own TLS
+			return c, err
+		}
+		return secured(ctx, c, addr, co.TLS)
+	}
 	co.TransportFunc = func(t *http.Transport) (http.RoundTripper, error) { return &tap{t}, nil }
 	c.pool, err = ch.Open(co)
 	return c, err
+}
+
+// secured begins TLS on a connection of the native protocol.
+func secured(ctx context.Context, c net.Conn, addr string, conf *tls.Config) (net.Conn, error) {
+	if conf.ServerName == "" {
+		host, _, err := net.SplitHostPort(addr)
+		if err != nil {
+			host = addr
+		}
+		conf = conf.Clone()
+		conf.ServerName = host
+	}
+	t := tls.Client(c, conf)
+	if err := t.HandshakeContext(ctx); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return t, nil
 }
 
 // written is what the server reports of an INSERT. Over HTTP that is said of each.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"syncline/dataplane/fault"
+	"syncline/dataplane/wire"
 )
 
 // Conditions that are ClickHouse's own.
@@ -33,6 +34,7 @@ type Config struct {
 	DSN      string
 	TLS      *tls.Config // of either protocol; nil: as the DSN says
 	Pipeline string
+	Dial     wire.Dial // opens connections; default wire.Plain
 	Options  Options
 }
 

@@ -3,7 +3,6 @@ package postgres
 import (
 	"context"
 	"errors"
-	"net"
 	"sync/atomic"
 	"time"
 
@@ -13,6 +12,7 @@ import (
 
 	"syncline/dataplane/fault"
 	"syncline/dataplane/sink"
+	"syncline/dataplane/wire"
 )
 
 // CodeConfig: the sink's settings cannot be used.
@@ -22,6 +22,7 @@ const CodeConfig fault.Code = "SinkConfig"
 type Config struct {
 	DSN      string
 	Pipeline string
+	Dial     wire.Dial // opens connections; default wire.Plain
 	Options  Options
 }
 
@@ -79,6 +80,9 @@ func Open(c Config) (*Sink, error) {
 	pc.MinConns = 0
 	pc.MaxConnIdleTime = time.Minute
 	sessionDefaults(pc.ConnConfig, c.Pipeline)
+	if pc.ConnConfig.DialFunc = pgconn.DialFunc(c.Dial); c.Dial == nil {
+		pc.ConnConfig.DialFunc = wire.Plain
+	}
 	pc.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error { return s.setReplicaRole(ctx, conn) }
 	s.lane = pc.ConnConfig.Copy()
 	laneDefaults(s.lane)
@@ -109,8 +113,6 @@ func sessionDefaults(c *pgx.ConnConfig, pipeline string) {
 	if c.ConnectTimeout == 0 {
 		c.ConnectTimeout = 10 * time.Second
 	}
-	// A server that vanished without a word is missed within a minute, not an hour.
-	c.DialFunc = (&net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 6}}).DialContext
 }
 
 // laneDefaults pins the plans of a lane's statements: each joins an array to a

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"strings"
 	"time"
 
@@ -16,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"syncline/dataplane/change"
+	"syncline/dataplane/wire"
 )
 
 // ServerOptions says which database to read, and as which pipeline.
@@ -24,6 +24,7 @@ type ServerOptions struct {
 	Pipeline       string        // names connections: syncline/<pipeline>/<role>
 	MaxConns       int32         // ordinary connections besides slot and snapshot; default 6
 	ConnectTimeout time.Duration // default 10 s
+	Dial           wire.Dial     // opens connections; default wire.Plain
 }
 
 // Server is one source database. It connects when it is used. Safe for
@@ -87,9 +88,9 @@ func appName(pipeline, role string) string {
 // that snapshot, stream and catalog agree whatever the role's defaults are.
 func prepareConfig(c *pgconn.Config, o ServerOptions, role string) {
 	c.ConnectTimeout = o.ConnectTimeout
-	// A server that vanished without a word is missed within a minute: a copy that
-	// waits for its next byte has no other bound, and the driver's own is an hour.
-	c.DialFunc = (&net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 6}}).DialContext
+	if c.DialFunc = pgconn.DialFunc(o.Dial); o.Dial == nil {
+		c.DialFunc = wire.Plain
+	}
 	for k, v := range map[string]string{
 		"application_name":                    appName(o.Pipeline, role),
 		"client_encoding":                     "UTF8",

@@ -96,7 +96,7 @@ func TestConnectionsBreak(t *testing.T) {
 	ensure(t, o, TopicOptions{Partitions: 3}, orders)
 	var n network
 	cut := o
-	cut.dial = n.dial
+	cut.Dial = n.dial
 	w := openWriter(t, cut, WriterOptions{Compression: CompressZstd, BatchBytes: 2048, Linger: time.Millisecond})
 	l := openLog(t, cut, LogOptions{PartitionBytes: 4096})
 	// A storm ends: on a busy machine no answer at all might come through an endless one.
@@ -141,7 +141,7 @@ func TestOutage(t *testing.T) {
 	ensure(t, o, TopicOptions{Partitions: 1}, orders)
 	var n network
 	cut := o
-	cut.dial, cut.RetryFor = n.dial, 300*time.Millisecond
+	cut.Dial, cut.RetryFor = n.dial, 300*time.Millisecond
 	w := openWriter(t, cut, WriterOptions{})
 	l := openLog(t, cut, LogOptions{})
 	r, err := l.Open(t.Context(), sink.Partition{Table: orders}, -1)

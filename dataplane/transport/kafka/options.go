@@ -1,11 +1,9 @@
 package kafka
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"net"
 	"strings"
 	"time"
 
@@ -15,6 +13,7 @@ import (
 	"github.com/segmentio/kafka-go/sasl/scram"
 
 	"syncline/dataplane/transport/debezium"
+	"syncline/dataplane/wire"
 )
 
 // Options say how to reach the cluster and which topics are the pipeline's.
@@ -35,7 +34,7 @@ type Options struct {
 	RequestTimeout time.Duration // of one request, default 10s
 	RetryFor       time.Duration // how long to repeat what may pass, default 5s; negative: not at all
 
-	dial func(ctx context.Context, network, addr string) (net.Conn, error) // of tests
+	Dial wire.Dial // opens connections; default wire.Plain
 }
 
 // SASL credentials; none if Mechanism is empty.
@@ -99,6 +98,9 @@ func (o *Options) validate() error {
 	if o.ClientID == "" {
 		o.ClientID = "syncline"
 	}
+	if o.Dial == nil {
+		o.Dial = wire.Plain
+	}
 	setDefault(&o.DialTimeout, 5*time.Second)
 	setDefault(&o.RequestTimeout, 10*time.Second)
 	setDefault(&o.RetryFor, 5*time.Second)
@@ -117,7 +119,7 @@ func (o *Options) transport() (*kgo.Transport, error) {
 		return nil, err
 	}
 	return &kgo.Transport{
-		Dial:        o.dial,
+		Dial:        o.Dial,
 		DialTimeout: o.DialTimeout,
 		IdleTimeout: time.Minute,
 		MetadataTTL: 10 * time.Second,
