@@ -110,8 +110,8 @@ func (s *Sink) heldQuery(l *layout) string {
 		}
 	}
 	with := fmt.Sprintf("(SELECT %s, since, repair, state, reason FROM (%s))", strings.Join(inner, ", "), held)
-	return fmt.Sprintf("SELECT %s, %s FROM %s AS h LEFT JOIN (SELECT DISTINCT %s, 1 AS found FROM %s WHERE %s IN (SELECT k FROM %s)) AS r ON %s",
-		strings.Join(shown, ", "), service, with, strings.Join(rows, ", "), l.at, colKey, with, strings.Join(on, " AND "))
+	return fmt.Sprintf("SELECT %s, %s FROM %s AS h LEFT JOIN (SELECT DISTINCT %s, 1 AS found FROM %s WHERE %s = 0 AND %s IN (SELECT k FROM %s)) AS r ON %s",
+		strings.Join(shown, ", "), service, with, strings.Join(rows, ", "), l.at, colDeleted, colKey, with, strings.Join(on, " AND "))
 }
 
 // heldViews are those of the pipeline that exist, with their comments.

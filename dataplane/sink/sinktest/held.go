@@ -1,9 +1,12 @@
 package sinktest
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"syncline/dataplane/change"
@@ -86,7 +89,8 @@ func testHeldViews(e *env) {
 	e.ok(e.sink.PutRepair(e.ctx, "r1", t.ID, []sink.RepairKey{{Key: k("1"), State: sink.Verified, At: Pos(11)}}))
 	e.wantShown(t, "1: r1 verified", "2: r1 replayed")
 	// A repair that nobody goes on with: the key is held until its lane lets it go.
-	e.hold("r2", t, 400*time.Millisecond, k("3"))
+	e.hold("r2", t, long, k("3"))
+	e.ok(e.sink.Hold(e.ctx, "r2", t.ID, []change.Key{k("3")}, time.Millisecond))
 	Await(e.T, "the lease lapses", func() bool {
 		hs, err := e.sink.Holds(e.ctx, t.ID)
 		e.ok(err)
@@ -195,94 +199,178 @@ func heldKeys(schema string) []Sample {
 	return append(out, UserTypes(schema)[:4]...)
 }
 
-// testHeldKeyTypes: whatever the type of a key, a reader leaves out just the rows whose
-// keys are held.
-func testHeldKeyTypes(e *env) {
-	for n, sample := range heldKeys(e.schema) {
-		if e.caps.Unsupported != nil && e.caps.Unsupported(&sample.Type) != "" {
-			continue
-		}
-		e.heldKeys(fmt.Sprintf("keys_%d", n), sample)
-	}
-	text := Sample{TextT, []string{`a","b`, `1","a`, "", "b"}}
-	for n, sample := range []Sample{{Int8, []string{"1", "2"}}, {Citext, []string{"A", "b"}}, {Builtin("date", "date", 1082, -1), []string{"2024-02-29", "1970-01-01"}}} {
-		e.heldKeys(fmt.Sprintf("pairs_%d", n), sample, text)
-	}
+// heldTable is a table of each of whose rows the name is "v" and its number.
+type heldTable struct {
+	sink.Table
+	kind string
+	keys [][]string
+	ids  []change.Key
+	rows []sink.Row
 }
 
-// heldKeys holds each key of a table in turn, also one that has no row.
-func (e *env) heldKeys(name string, samples ...Sample) {
+// vague reports whether the sink may show the key as another's.
+func (h *heldTable) vague(n int) bool {
+	return slices.ContainsFunc(h.keys[n], func(v string) bool { return strings.HasPrefix(v, "~") })
+}
+
+// heldTable adds a table whose key has a column of each type, with each combination of values.
+func (e *env) heldTable(name string, samples ...Sample) *heldTable {
 	e.Helper()
+	h := &heldTable{kind: samples[0].Type.Name, keys: [][]string{{}}}
 	var cols []change.Column
-	keys := [][]string{{}}
 	for n, x := range samples {
 		cols = append(cols, Col(fmt.Sprintf("k%d", n), x.Type))
 		var longer [][]string
-		for _, k := range keys {
+		for _, k := range h.keys {
 			for _, v := range x.Values {
 				longer = append(longer, append(slices.Clone(k), v))
 			}
 		}
-		keys = longer
+		h.keys = longer
 	}
 	s := Schema(name, len(cols), append(cols, Col("v", TextT))...)
-	t := e.add(s, 1, sink.TableOptions{})
-	x := e.claim(0, 1)
-	var rows []sink.Row
-	var ids []change.Key
-	vague := func(k []string) bool {
-		return slices.ContainsFunc(k, func(v string) bool { return strings.HasPrefix(v, "~") })
-	}
-	for n, k := range keys {
-		plain := slices.Clone(k)
-		for i := range plain {
-			plain[i] = strings.TrimPrefix(plain[i], "~")
+	h.Table = e.add(s, 1, sink.TableOptions{})
+	for n, k := range h.keys {
+		var texts []string
+		for _, v := range k {
+			texts = append(texts, strings.TrimPrefix(v, "~"))
 		}
-		rows = append(rows, Put(s, n, append(plain, fmt.Sprint("v", n))...))
-		ids = append(ids, rows[n].Key)
+		h.rows = append(h.rows, Put(s, n, append(texts, fmt.Sprint("v", n))...))
+		h.ids = append(h.ids, h.rows[n].Key)
 	}
-	if a := e.apply(x, e.planned(x, t, 1, rows...)); len(a.Dead) > 0 {
-		e.Fatalf("%s: set aside: %s", cols[0].Type.Name, a.Dead[0].Reason)
-	}
-	e.ok(e.sink.ShowHeld(e.ctx, true))
-	for n := range ids {
-		repair := fmt.Sprint("r", n)
-		e.hold(repair, t, long, ids[n])
-		free := e.probe.Free(e.T, s, t.Options, "v")
-		for m := range ids {
-			is := slices.Contains(free, fmt.Sprint("v", m))
-			if is == (m == n) && (m == n || !vague(keys[n]) || !vague(keys[m])) {
-				e.Errorf("%s: while the key %q is held, that of %q is free: %v", cols[0].Type.Name, keys[n], keys[m], is)
-			}
-		}
-		held, ok := e.probe.Held(e.T, s, t.Options)
-		if !ok || len(held) != 1 || *held[0][len(cols)] != repair {
-			e.Fatalf("%s: the key %q is shown as %v", cols[0].Type.Name, keys[n], held)
-		}
-		if b := samples[0].Type.Base; b == "text" || b == "int8" || b == "uuid" {
-			for i := range cols {
-				if samples[i].Type.Base == b && *held[0][i] != keys[n][i] {
-					e.Errorf("the key %q is shown as %q", keys[n], *held[0][i])
-				}
-			}
-		}
-		e.release(x, t, repair, ids[n])
-	}
-	// The first has no row, and is held all the same.
-	e.apply(x, e.planned(x, t, 2, sink.Row{Op: change.Delete, Pos: Pos(1000), Commit: rows[0].Commit, Key: ids[0], Old: rows[0].New}))
-	e.hold("last", t, long, ids[0])
-	if held, ok := e.probe.Held(e.T, s, t.Options); !ok || len(held) != 1 {
-		e.Fatalf("%s: a key without a row is shown as %v", cols[0].Type.Name, held)
-	}
-	e.ok(e.sink.RemoveTable(e.ctx, t.ID, true))
+	return h
 }
 
-// release lets a key go, by its lane.
-func (e *env) release(x sink.Session, t sink.Table, repair string, key change.Key) {
+// testHeldKeyTypes: whatever the type of a key, a reader leaves out just the rows whose
+// keys are held.
+func testHeldKeyTypes(e *env) {
+	ctx, cancel := context.WithTimeout(e.T.Context(), 5*time.Minute) // there are many tables
+	defer cancel()
+	e.ctx = ctx
+	var tables []*heldTable
+	for n, sample := range heldKeys(e.schema) {
+		if e.caps.Unsupported == nil || e.caps.Unsupported(&sample.Type) == "" {
+			tables = append(tables, e.heldTable(fmt.Sprintf("keys_%d", n), sample))
+		}
+	}
+	text := Sample{TextT, []string{`a","b`, `1","a`, "", "b"}}
+	for n, sample := range []Sample{{Int8, []string{"1", "2"}}, {Citext, []string{"A", "b"}}, {Builtin("date", "date", 1082, -1), []string{"2024-02-29", "1970-01-01"}}} {
+		tables = append(tables, e.heldTable(fmt.Sprintf("pairs_%d", n), sample, text))
+	}
+	x := e.claim(0, 1)
+	apply := func(offset int64, rows func(*heldTable) []sink.Row) {
+		e.Helper()
+		b := &sink.Batch{}
+		ts, err := x.Tables(e.ctx)
+		e.ok(err)
+		for _, h := range tables {
+			one := Batch(h.Table, offset, rows(h)...)
+			one.Tables[0].Holds = ts[slices.IndexFunc(ts, func(t sink.Table) bool { return t.ID == h.ID })].Holds
+			b.Tables, b.Marks = append(b.Tables, one.Tables...), append(b.Marks, one.Marks...)
+		}
+		b.Encode = func(table, row int) sink.DeadLetter {
+			e.Errorf("table %s does not take row %d", tables[table].kind, row)
+			return sink.DeadLetter{Partition: b.Marks[table].Partition, Key: b.Tables[table].Rows[row].Key, Pos: b.Tables[table].Rows[row].Pos}
+		}
+		e.apply(x, b)
+	}
+	apply(1, func(h *heldTable) []sink.Row { return h.rows })
+	e.ok(e.sink.ShowHeld(e.ctx, true))
+
+	// At once, since holding and letting go take their time.
+	all := func(f func(*heldTable) error) {
+		e.Helper()
+		errs := make([]error, len(tables))
+		var g sync.WaitGroup
+		for i, h := range tables {
+			g.Go(func() { errs[i] = f(h) })
+		}
+		g.Wait()
+		e.ok(errors.Join(errs...))
+	}
+	hold := func(repair string, which func(n int) bool) {
+		e.Helper()
+		all(func(h *heldTable) error {
+			var ks []sink.RepairKey
+			for n, id := range h.ids {
+				if which(n) {
+					ks = append(ks, sink.RepairKey{Key: id, State: sink.Suspected, Kind: "missing"})
+				}
+			}
+			return errors.Join(e.sink.PutRepair(e.ctx, repair, h.ID, ks), e.sink.Hold(e.ctx, repair, h.ID, heldIDs(h, which), long))
+		})
+	}
+	for half := range 2 {
+		repair := fmt.Sprint("r", half)
+		which := func(n int) bool { return n%2 == half }
+		hold(repair, which)
+		for _, h := range tables {
+			e.wantHalf(h, which)
+		}
+		all(func(h *heldTable) error { return e.sink.LetGo(e.ctx, repair, h.ID, nil, heldIDs(h, which)) })
+		b := &sink.Batch{}
+		for _, h := range tables {
+			for _, id := range heldIDs(h, which) {
+				b.Released = append(b.Released, sink.Release{Table: h.ID, Key: id, Repair: repair})
+			}
+		}
+		e.apply(x, b)
+	}
+	// A key that has no row is held all the same.
+	apply(2, func(h *heldTable) []sink.Row {
+		return []sink.Row{{Op: change.Delete, Pos: Pos(1000), Commit: h.rows[0].Commit, Key: h.ids[0], Old: h.rows[0].New}}
+	})
+	hold("last", func(n int) bool { return n == 0 })
+	for _, h := range tables {
+		if held, ok := e.probe.Held(e.T, h.Schema, h.Options); !ok || len(held) != 1 || *held[0][len(h.Schema.Key)] != "last" {
+			e.Errorf("%s: a key without a row is shown as %v", h.kind, held)
+		}
+	}
+}
+
+func heldIDs(h *heldTable, which func(n int) bool) (out []change.Key) {
+	for n, id := range h.ids {
+		if which(n) {
+			out = append(out, id)
+		}
+	}
+	return out
+}
+
+// wantHalf: just these keys of a table are held, and just the rows of the others free.
+func (e *env) wantHalf(h *heldTable, which func(n int) bool) {
 	e.Helper()
-	e.ok(e.sink.LetGo(e.ctx, repair, t.ID, nil, []change.Key{key}))
-	b := e.planned(x, t, 0)
-	b.Marks, b.Tables = nil, nil
-	b.Released = []sink.Release{{Table: t.ID, Key: key, Repair: repair}}
-	e.apply(x, b)
+	free := e.probe.Free(e.T, h.Schema, h.Options, "v")
+	for n := range h.ids {
+		if is := slices.Contains(free, fmt.Sprint("v", n)); is == which(n) && (is || !h.vague(n)) {
+			e.Errorf("%s: the row of %q is free: %v", h.kind, h.keys[n], is)
+		}
+	}
+	shown, ok := e.probe.Held(e.T, h.Schema, h.Options)
+	if !ok || len(shown) != len(heldIDs(h, which)) {
+		e.Fatalf("%s: %d keys are shown, of %d", h.kind, len(shown), len(heldIDs(h, which)))
+	}
+	// Of these types the text is what Postgres prints, at every sink.
+	exact := []string{"text", "int2", "int4", "int8", "uuid", "inet"}
+	if slices.ContainsFunc(h.Schema.Key, func(k int) bool { return !slices.Contains(exact, h.Schema.Columns[k].Type.Base) }) {
+		return
+	}
+	var have, want []string
+	for _, r := range shown {
+		var texts []string
+		for _, v := range r[:len(h.Schema.Key)] {
+			texts = append(texts, *v)
+		}
+		have = append(have, fmt.Sprintf("%q", texts))
+	}
+	for n, k := range h.keys {
+		if which(n) {
+			want = append(want, fmt.Sprintf("%q", k))
+		}
+	}
+	slices.Sort(have)
+	slices.Sort(want)
+	if !slices.Equal(have, want) {
+		e.Errorf("%s: shown are %q, want %q", h.kind, have, want)
+	}
 }
