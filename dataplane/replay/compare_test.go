@@ -21,7 +21,7 @@ func (r rowsOf) Sum(_ context.Context, t *verify.Subject, p digest.Scope) (s dig
 	for k, d := range r[t.Options.Name] {
 		if p.Slices == 0 || k%p.Slices == p.Slice {
 			s.Rows++
-			a += k*1000 + d
+			a += 1 << (2*k + d) // no two tables are alike by it
 		}
 	}
 	s.A = fmt.Sprint(a)
