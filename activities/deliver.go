@@ -89,6 +89,9 @@ func (a *Activities) Deliver(ctx context.Context, in contract.DeliverInput) (err
 			return err
 		}
 		defer sk.Close()
+		if err := sk.Init(ctx); err != nil { // it may be that of an older release
+			return err
+		}
 		srv, err := a.source(ctx, in.Spec.Name, in.Spec.Source)
 		if err != nil {
 			return err
@@ -108,6 +111,7 @@ func (a *Activities) Deliver(ctx context.Context, in contract.DeliverInput) (err
 		var watching sync.WaitGroup
 		watching.Go(func() { clock.watch(watch, srv, log) })
 		if in.Lane == 0 { // one for all lanes of the sink
+			watching.Go(func() { showHeld(watch, sk, conf.QuarantineViews, log) })
 			watching.Go(func() { watchGates(watch, sk, metrics) })
 		}
 		defer func() { // before the connection goes
@@ -175,6 +179,23 @@ func watchGates(ctx context.Context, sk sink.Sink, m *observe.Deliver) {
 		case <-ctx.Done():
 			return
 		case <-time.After(5 * time.Second):
+		}
+	}
+}
+
+// showHeld makes or drops the views of held keys, as the declaration has it now. That
+// something is in the way of a view is no reason to hold changes up; a repair does not
+// begin then.
+func showHeld(ctx context.Context, sk sink.Sink, show bool, log *zap.Logger) {
+	for wait := time.Second; ; wait = min(2*wait, time.Minute) {
+		err := sk.ShowHeld(ctx, show)
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		log.Warn("views of held keys are not as declared", zap.Bool("quarantine_views", show), zap.Duration("in", wait), zap.Error(err))
+		select {
+		case <-ctx.Done():
+		case <-time.After(wait):
 		}
 	}
 }

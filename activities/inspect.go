@@ -222,6 +222,18 @@ func (a *Activities) inspectSink(ctx context.Context, spec *pipeline.Spec, s *pi
 		if c.Rows && target(spec, &sel.tables[j], s).Existing == sink.Refuse && !r.Running {
 			r.Tables[i].Problems = append(r.Tables[i].Problems, s.Name+": TableNotEmpty: the table has rows; empty it, or set on_existing to truncate or append")
 		}
+		if s.QuarantineViews {
+			name, problem, err := sk.HeldView(ctx, d, target(spec, &sel.tables[j], s))
+			if err != nil {
+				problem = failed("", err).Detail
+			}
+			if problem != "" {
+				r.Tables[i].Problems = append(r.Tables[i].Problems, s.Name+": "+problem)
+			}
+			if name != "" {
+				c.Notes = append(c.Notes, fmt.Sprintf("view %s shows the keys that a repair holds", name))
+			}
+		}
 		r.Tables[i].Sinks[s.Name] = c
 	}
 	rep.Checks = append(rep.Checks, contract.Check{Name: "connection", OK: true, Detail: "reachable"})

@@ -67,7 +67,7 @@ func (a *Activities) repairOf(ctx context.Context, in contract.RepairTask, progr
 		stop()
 		return nil, nil, err
 	}
-	return &repair.Table{Source: srv, Rows: side, Ledger: sk, Log: records, Epoch: in.Epoch, Repair: in.Repair, ID: in.Table, Where: in.Where, Progress: progress}, stop, nil
+	return &repair.Table{Source: srv, Rows: side, Ledger: sk, Log: records, Epoch: in.Epoch, Repair: in.Repair, ID: in.Table, Where: in.Where, Views: in.Sink.QuarantineViews, Progress: progress}, stop, nil
 }
 
 // ledgerOf opens only the ledger of a table's sink: keys can be let go although the

@@ -348,6 +348,9 @@ func (a *Activities) PrepareSink(ctx context.Context, in contract.SinkInput) (er
 	if !in.Topics {
 		return nil
 	}
+	if err := sk.ShowHeld(ctx, conf.QuarantineViews); err != nil {
+		return err
+	}
 	admin, err := a.admin(ctx, &in.Spec)
 	if err != nil {
 		return err

@@ -131,6 +131,8 @@ var sinksField = &field{
 				doc: "What to do with rows that a target table holds before its load."},
 			{name: "max_batch_rows", kind: kindInteger, derived: "`stream.max_batch_rows`", min: 1, max: 1e6, effect: RestartStream, doc: "Largest batch in changes."},
 			{name: "max_batch_bytes", kind: kindSize, derived: "`stream.max_batch_bytes`", min: kib, max: gib, effect: RestartStream, doc: "Largest batch in bytes."},
+			{name: "quarantine_views", kind: kindBoolean, derived: "false", also: []string{"mark_quarantined", "quarantined_views"}, effect: RestartStream, effectNote: "the views are made, or dropped, when delivery begins",
+				doc: "Beside each table, a view `<table>_quarantined` of the keys that a repair holds, for readers that are to leave them out."},
 		},
 	},
 }

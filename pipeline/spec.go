@@ -98,6 +98,8 @@ type Sink struct {
 	OnExisting    string      `json:"on_existing"` // refuse, truncate or append: sink.Existing
 	MaxBatchRows  int         `json:"max_batch_rows"`
 	MaxBatchBytes Size        `json:"max_batch_bytes"`
+	// QuarantineViews: beside each table, a view of the keys that repairs hold.
+	QuarantineViews bool `json:"quarantine_views,omitempty"`
 }
 
 // Tables chooses the source's tables.

@@ -103,7 +103,10 @@ and 5 if it could not be told, mostly because the live table was written to mean
 func drawCompared(w io.Writer, c *contract.Compared) {
 	fmt.Fprintf(w, "%s: %s alike, %d different, %d only in the live table, %d only in the new one\n",
 		c.Verdict, view.Plural(int(c.Both), "row"), c.Different, c.OnlyLive, c.OnlyReplayed)
-	if c.OnlyLive > 0 && c.Loaded > 0 {
+	if c.Deleted > 0 {
+		fmt.Fprintf(w, "%s of those only in the live table are deleted by what the log says\n", view.Plural(int(c.Deleted), "row"))
+	}
+	if c.OnlyLive > c.Deleted && c.Loaded > 0 {
 		fmt.Fprintf(w, "the live table's load brought %s, which the log never held\n", view.Plural(int(c.Loaded), "row"))
 	}
 	if c.Reason != "" {

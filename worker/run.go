@@ -112,6 +112,9 @@ func run(ctx context.Context, c config.Config, identity string, log *zap.Logger)
 	if acts.AnalyticsStore != nil && c.Has(contract.Control) {
 		go watchStanding(ctx, acts.AnalyticsStore, metrics, log)
 	}
+	if c.Has(contract.Control) {
+		go watchRuns(ctx, tc, metrics, log)
+	}
 	go watchTemporal(ctx, tc, health, 10*time.Second, 45*time.Second)
 	health.Ready()
 	log.Info("worker runs", zap.Any("roles", c.Roles), zap.String("temporal", c.Temporal.Address), zap.String("metrics", "http://"+server.Addr()+"/metrics"))

@@ -93,8 +93,19 @@ func (r *repairing) beyond() string {
 	return ""
 }
 
+// phase shows in the list of workflows, and so to alerts, where the repair is.
+func (r *repairing) phase(ctx workflow.Context, phase string) {
+	if workflow.GetVersion(ctx, "repair-phase", workflow.DefaultVersion, 1) < 1 {
+		return
+	}
+	if err := workflow.UpsertTypedSearchAttributes(ctx, temporal.NewSearchAttributeKeyKeyword(contract.PhaseAttribute).ValueSet(phase)); err != nil {
+		workflow.GetLogger(ctx).Warn("search attributes not set", "error", err)
+	}
+}
+
 func (r *repairing) run(ctx workflow.Context) error {
 	if r.result.Awaits = r.beyond(); r.result.Awaits != "" {
+		r.phase(ctx, contract.RepairAwaitsApproval)
 		r.show(ctx)
 		ok, err := workflow.AwaitWithTimeout(ctx, approvalBound, func() bool { return r.result.Approved != nil })
 		if err != nil {
@@ -104,6 +115,7 @@ func (r *repairing) run(ctx workflow.Context) error {
 			return temporal.NewNonRetryableApplicationError(fmt.Sprintf("nobody approved the repair within %s: %s", approvalBound, r.result.Awaits), contract.RepairNotApprovedError, nil)
 		}
 	}
+	r.phase(ctx, contract.RepairGoesOn)
 	began := map[string]any{"keys": r.plan.Keys(), "hash": r.plan.Hash, "why": r.in.Why, "audit": r.in.Audit}
 	if a := r.result.Approved; a != nil {
 		began["approved_by"], began["approved_why"] = a.Who, a.Why
@@ -120,6 +132,11 @@ func (r *repairing) run(ctx workflow.Context) error {
 	}
 	clean, _ := workflow.NewDisconnectedContext(ctx)
 	failed := r.result.Failed()
+	if failed > 0 {
+		r.phase(clean, contract.RepairLeftKeys)
+	} else {
+		r.phase(clean, contract.RepairDone)
+	}
 	if err := r.note(clean, "ended", map[string]any{"failed": failed, "cancelled": ctx.Err() != nil}); err != nil {
 		return err
 	}

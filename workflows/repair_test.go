@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/mock"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/testsuite"
 
@@ -283,5 +284,41 @@ func TestCheckTrail(t *testing.T) {
 	env.ExecuteWorkflow(CheckTrail, contract.TrailTask{Pipeline: "shop"})
 	if err := env.GetWorkflowError(); err == nil || w.count("CheckTrail 0") != auditPlanTries {
 		t.Errorf("%v after %v", err, w.names())
+	}
+}
+
+// The list of workflows tells, and so alerts, which repairs wait for an approval and which
+// left keys failed; of a plan it tells nothing.
+func TestRepairPhases(t *testing.T) {
+	for name, c := range map[string]struct {
+		edit func(*world, *contract.RepairInput)
+		want []string
+	}{
+		"plan":     {func(_ *world, in *contract.RepairInput) { in.Plan = "" }, nil},
+		"repaired": {func(*world, *contract.RepairInput) {}, []string{contract.RepairGoesOn, contract.RepairDone}},
+		"failed": {func(w *world, _ *contract.RepairInput) {
+			w.once[contract.QuarantineKeysActivity] = []error{permanent("KeyHeld")}
+		}, []string{contract.RepairGoesOn, contract.RepairLeftKeys}},
+		"approved":   {func(_ *world, in *contract.RepairInput) { in.MaxKeys = 7 }, []string{contract.RepairAwaitsApproval, contract.RepairGoesOn, contract.RepairDone}},
+		"unapproved": {func(_ *world, in *contract.RepairInput) { in.MaxKeys = 6 }, []string{contract.RepairAwaitsApproval}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, in := newWorld(), repairInput
+			c.edit(w, &in)
+			env := repairEnv(t, w)
+			var phases []string
+			env.OnUpsertTypedSearchAttributes(mock.Anything).Run(func(args mock.Arguments) {
+				if ph, ok := args.Get(0).(temporal.SearchAttributes).GetKeyword(temporal.NewSearchAttributeKeyKeyword(contract.PhaseAttribute)); ok {
+					phases = append(phases, ph)
+				}
+			}).Return(nil)
+			if name == "approved" {
+				ask(env, 2*time.Hour, contract.ApproveUpdate, contract.Approval{Hash: "h1", Who: "bob"})
+			}
+			env.ExecuteWorkflow(Repair, in)
+			if !slices.Equal(phases, c.want) {
+				t.Errorf("phases %q, want %q", phases, c.want)
+			}
+		})
 	}
 }

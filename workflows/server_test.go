@@ -199,7 +199,7 @@ func (s *server) repairs(ctx context.Context, w *world, name string) {
 	if !res.Applied || res.Failed() != w.keys {
 		s.t.Errorf("%+v", res)
 	}
-	s.check(ctx, id, "", "repair")
+	s.check(ctx, id, "", "repair-phases")
 	trail := s.start(ctx, "audit-trail/"+name, contract.CheckTrailWorkflow, contract.TrailTask{Pipeline: name, Known: res.Trails})
 	s.must(trail.Get(ctx, nil))
 	s.check(ctx, trail.GetID(), "", "check-trail")

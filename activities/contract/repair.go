@@ -36,6 +36,14 @@ const (
 	RepairNotApprovedError = "RepairNotApproved"
 )
 
+// What the search attribute SynclinePhase says of a repair that carries out a plan.
+const (
+	RepairAwaitsApproval = "awaits-approval"
+	RepairGoesOn         = "repairing"
+	RepairDone           = "repaired"
+	RepairLeftKeys       = "left-keys-failed"
+)
+
 // Limits of a repair that nobody has to approve.
 const (
 	DefaultRepairKeys    = 1000

@@ -89,6 +89,7 @@ type Compared struct {
 	Both         int64          `json:"both"`
 	Different    int64          `json:"different"`
 	OnlyLive     int64          `json:"only_live"`
+	Deleted      int64          `json:"deleted,omitempty"` // of those: rows that the log says were deleted, so that no load brought them
 	OnlyReplayed int64          `json:"only_replayed"`
 	Loaded       int64          `json:"loaded"` // rows that the live table's load brought, which the log never held
 }

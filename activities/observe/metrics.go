@@ -33,6 +33,7 @@ type Metrics struct {
 	fenced, retries                                    *prometheus.CounterVec
 	gated, capacity                                    *prometheus.GaugeVec
 	sloTarget, verified                                *prometheus.GaugeVec
+	paused, repairsWaiting, repairsFailed              *prometheus.GaugeVec
 	sloEvents, security                                *prometheus.CounterVec
 	analyticsRows                                      *prometheus.CounterVec
 	analyticsSpill, analyticsUp, rotationsFailed       prometheus.Gauge
@@ -40,6 +41,7 @@ type Metrics struct {
 
 	mu      sync.Mutex
 	lanesOf map[sinkKey]int
+	runs    map[*prometheus.GaugeVec]map[string]bool // pipelines that are shown
 }
 
 // NewMetrics makes the registry, with the process's and Go's own metrics, and
@@ -91,15 +93,18 @@ func NewMetrics(buildID string) *Metrics {
 		gated:    gauge("tables_gated", "Tables that the sink does not take any more until somebody acts.", "pipeline", "sink"),
 		capacity: gauge("backlog_capacity_records", "Records that the backlog of the sink may reach by the pipeline's declaration.", "pipeline", "sink"),
 
-		sloTarget:     gauge("slo_target_ratio", "Part of the events that should meet the objective.", "pipeline", "objective"),
-		sloEvents:     counter("slo_events_total", "Events that met the objective or missed it.", "pipeline", "objective", "result"),
-		verified:      gauge("verification_tables", "Tables by their newest verdict; a different one holds until one is equal.", "pipeline", "sink", "verdict"),
-		security:      counter("security_failures_total", "Refused credentials, missing rights, secrets and certificates that fail.", "kind"),
-		analyticsRows: counter("analytics_rows_total", "Rows for analytics by what became of them.", "outcome"),
+		sloTarget:      gauge("slo_target_ratio", "Part of the events that should meet the objective.", "pipeline", "objective"),
+		sloEvents:      counter("slo_events_total", "Events that met the objective or missed it.", "pipeline", "objective", "result"),
+		verified:       gauge("verification_tables", "Tables by their newest verdict; a different one holds until one is equal.", "pipeline", "sink", "verdict"),
+		paused:         gauge("pipeline_paused", "1 while an operator has the pipeline paused.", "pipeline"),
+		repairsWaiting: gauge("repair_awaits_approval", "1 while a repair of the pipeline waits for an approval.", "pipeline"),
+		repairsFailed:  gauge("repair_failed", "1 if the newest repair of the pipeline within a day failed, or left keys failed.", "pipeline"),
+		security:       counter("security_failures_total", "Refused credentials, missing rights, secrets and certificates that fail.", "kind"),
+		analyticsRows:  counter("analytics_rows_total", "Rows for analytics by what became of them.", "outcome"),
 
 		pipelines: newBounded(maxPipelines), sinks: newBounded(maxSinks), tables: newBounded(maxTables),
 		operations: newBounded(8), codes: newBounded(maxCodes), lanes: newBounded(maxLanes),
-		lanesOf: map[sinkKey]int{},
+		lanesOf: map[sinkKey]int{}, runs: map[*prometheus.GaugeVec]map[string]bool{},
 	}
 	m.analyticsSpill = prometheus.NewGauge(prometheus.GaugeOpts{Name: "syncline_analytics_spill_bytes", Help: "Bytes on the disk that wait for analytics to answer."})
 	m.analyticsUp = prometheus.NewGauge(prometheus.GaugeOpts{Name: "syncline_analytics_up", Help: "Whether the database of analytics takes rows; 1 where none is configured."})
@@ -264,7 +269,7 @@ func (m *Metrics) Forget(pipeline string) {
 	}{
 		m.captured, m.captureLag, m.slotRetained, m.kafkaRecords, m.kafkaBytes, m.applied, m.duplicates, m.skipped,
 		m.deadLetters, m.batchSeconds, m.visibleSeconds, m.backlog, m.snapshotRows, m.snapshotBytes, m.chunkSeconds, m.fenced, m.retries,
-		m.gated, m.capacity, m.sloTarget, m.sloEvents, m.verified,
+		m.gated, m.capacity, m.sloTarget, m.sloEvents, m.verified, m.paused, m.repairsWaiting, m.repairsFailed,
 	} {
 		v.DeletePartialMatch(l)
 	}

@@ -1,6 +1,10 @@
 package observe
 
-import "syncline/analytics"
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"syncline/analytics"
+)
 
 // DefaultCapacity is how many records a sink's backlog may reach if the pipeline
 // does not say.
@@ -48,6 +52,27 @@ func (m *Metrics) Verified(pipeline, sink string, equal, different, inconclusive
 	p, s := m.pipelines.value(pipeline), m.sinks.value(sink)
 	for verdict, n := range map[string]int{analytics.Equal: equal, analytics.Different: different, analytics.Inconclusive: inconclusive} {
 		m.verified.WithLabelValues(p, s, verdict).Set(float64(n))
+	}
+}
+
+// Runs shows which pipelines are paused, which have a repair that waits for an approval,
+// and of which the newest repair failed; of all others it takes back what it showed.
+func (m *Metrics) Runs(paused, waiting, failed []string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for v, names := range map[*prometheus.GaugeVec][]string{m.paused: paused, m.repairsWaiting: waiting, m.repairsFailed: failed} {
+		now := map[string]bool{}
+		for _, name := range names {
+			p := m.pipelines.value(name)
+			now[p] = true
+			v.WithLabelValues(p).Set(1)
+		}
+		for p := range m.runs[v] {
+			if !now[p] {
+				v.DeleteLabelValues(p)
+			}
+		}
+		m.runs[v] = now
 	}
 }
 

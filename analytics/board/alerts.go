@@ -16,6 +16,8 @@ const (
 	Lag        = "lag"
 	Divergence = "divergence"
 	Audit      = "audit"
+	Repair     = "repair"
+	Pause      = "pause"
 	Objective  = "objective"
 	Rotation   = "rotation"
 	Security   = "security"
@@ -260,6 +262,36 @@ func Alerts(l Limits) []Alert {
 				Series: [][2]string{{"syncline_verification_tables" + at + `, pipeline="shop", sink="warehouse", verdict="inconclusive"}`, "0+0x8 3+0x20 0+0x20"}}, Fires: "4m", Clears: "10m",
 				Labels:  warehouse,
 				Summary: "3 tables of shop at warehouse could not be verified.",
+			},
+		},
+		{
+			Name: "SynclineRepairWaits", Cause: Repair, Severity: Ticket, For: "1h",
+			Expr:    "max by (pipeline) (syncline_repair_awaits_approval) > 0",
+			Summary: "A repair of {{ $labels.pipeline }} waits for an approval. Without one it ends after a day, and the rows stay wrong.",
+			Example: Example{
+				Series: [][2]string{{"syncline_repair_awaits_approval" + at + `, pipeline="shop"}`, "_x8 1+0x300 _x60"}}, Fires: "70m", Clears: "85m",
+				Labels:  shop,
+				Summary: "A repair of shop waits for an approval. Without one it ends after a day, and the rows stay wrong.",
+			},
+		},
+		{
+			Name: "SynclineRepairFailed", Cause: Repair, Severity: Ticket,
+			Expr:    "max by (pipeline) (syncline_repair_failed) > 0",
+			Summary: "The newest repair of {{ $labels.pipeline }} failed, or left keys that it could not repair.",
+			Example: Example{
+				Series: [][2]string{{"syncline_repair_failed" + at + `, pipeline="shop"}`, "_x8 1+0x20 _x60"}}, Fires: "4m", Clears: "14m",
+				Labels:  shop,
+				Summary: "The newest repair of shop failed, or left keys that it could not repair.",
+			},
+		},
+		{
+			Name: "SynclinePipelinePaused", Cause: Pause, Severity: Ticket, For: "1h",
+			Expr:    "max by (pipeline) (syncline_pipeline_paused) > 0",
+			Summary: "{{ $labels.pipeline }} is paused: its sinks stand still, and its source keeps the log of all that changes.",
+			Example: Example{
+				Series: [][2]string{{"syncline_pipeline_paused" + at + `, pipeline="shop"}`, "_x8 1+0x300 _x60"}}, Fires: "70m", Clears: "85m",
+				Labels:  shop,
+				Summary: "shop is paused: its sinks stand still, and its source keeps the log of all that changes.",
 			},
 		},
 		{

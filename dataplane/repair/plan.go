@@ -28,6 +28,7 @@ type Source interface {
 type Ledger interface {
 	verify.Ledger
 	sink.Repairs
+	ShowHeld(ctx context.Context, show bool) error // of sink.HeldViews
 }
 
 // Table is a table at a sink under one repair.
@@ -40,6 +41,7 @@ type Table struct {
 	Where  string // the table's row filter at the source
 	Log    replay.Log
 	Epoch  uint32 // of what is captured now
+	Views  bool   // whether readers see in views which keys are held
 
 	Fence time.Duration // that the ledger may take to pass a position; default 5 min
 	Lease time.Duration // for which keys stay held without being asked for; default 10 min

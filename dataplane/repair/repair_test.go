@@ -44,6 +44,7 @@ type world struct {
 	sink    map[change.Key]change.Row
 	keys    map[change.Key]*sink.RepairKey // of the one repair
 	lease   time.Time
+	shown   bool // the view of held keys is there
 	letters []sink.DeadLetter
 	refuses change.Key // whose row the sink does not take
 	faults  int        // so many calls fail yet
@@ -243,17 +244,28 @@ func (t target) PutRepair(_ context.Context, _ string, _ change.TableID, ks []si
 	return errors.Join(bad, err)
 }
 
-func (t target) Hold(_ context.Context, _ string, _ change.TableID, keys []change.Key, lease time.Duration) error {
+func (t target) ShowHeld(_ context.Context, show bool) error {
 	_, err := do(t.world, func() bool {
+		t.shown = show
+		return true
+	})
+	return err
+}
+
+func (t target) Hold(_ context.Context, _ string, _ change.TableID, keys []change.Key, lease time.Duration) error {
+	bad, err := do(t.world, func() error {
+		if !t.shown {
+			return fault.Permanent(sink.CodeViewName, nil, "", "keys are held that no reader is shown")
+		}
 		for _, k := range keys {
 			if r := t.keys[k]; r != nil && r.State == sink.Suspected {
 				r.State = sink.Quarantined
 			}
 		}
 		t.lease = time.Now().Add(lease)
-		return true
+		return nil
 	})
-	return err
+	return errors.Join(bad, err)
 }
 
 func (t target) LetGo(_ context.Context, _ string, _ change.TableID, failed map[change.Key]string, keys []change.Key) error {
@@ -390,7 +402,7 @@ func TestRepairedWhateverHappens(t *testing.T) {
 					w.refuses = k
 				}
 			}
-			tab := &Table{Source: source{side{w, func() map[change.Key]change.Row { return w.now }}}, Log: history{w, min(cut, len(w.log))}, Epoch: 1, Repair: "r", ID: schema.Table, Lease: time.Minute}
+			tab := &Table{Source: source{side{w, func() map[change.Key]change.Row { return w.now }}}, Log: history{w, min(cut, len(w.log))}, Epoch: 1, Repair: "r", ID: schema.Table, Views: true, Lease: time.Minute}
 			tg := target{side: side{w, func() map[change.Key]change.Row { return w.sink }}}
 			tab.Rows, tab.Ledger = tg, tg
 			w.busy, w.faults = busy, faults

@@ -48,6 +48,10 @@ func (t *Table) Quarantine(ctx context.Context) (int, error) {
 	if err := t.open(ctx); err != nil {
 		return 0, err
 	}
+	// Readers are to see every key, also of a table that has changed since its view was made.
+	if err := t.Ledger.ShowHeld(ctx, t.Views); err != nil {
+		return 0, err
+	}
 	return len(ks), t.hold(ctx, keysOf(ks))
 }
 

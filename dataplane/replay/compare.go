@@ -17,6 +17,7 @@ type Compared struct {
 	Both         int64  // rows that are alike
 	Different    int64  // keys that are in both, with other values
 	OnlyLive     int64
+	Deleted      int64 // of those: the log says that they are deleted, so no load brought them
 	OnlyReplayed int64
 }
 
@@ -30,9 +31,10 @@ type Digests interface {
 const compareRows = 20_000
 
 // Compare compares a table that was rebuilt up to end with the live one. Only of a
-// live table that nobody writes to meanwhile can it be told that they differ. loaded
-// says that the live table's load brought rows: those the log never held.
-func Compare(ctx context.Context, s Digests, marks func(context.Context) ([]sink.Watermark, error), live, copied verify.Subject, end []int64, loaded bool) (out Compared, err error) {
+// live table that nobody writes to meanwhile can it be told that they differ. If the live
+// table's load brought rows, which the log never held, deleted tells of which keys the
+// log says that they have no row; nil: it brought none.
+func Compare(ctx context.Context, s Digests, marks func(context.Context) ([]sink.Watermark, error), live, copied verify.Subject, end []int64, deleted func(change.Key) bool) (out Compared, err error) {
 	if len(copied.Schema.Key) == 0 {
 		return Compared{Verdict: verify.Inconclusive, Reason: "no key tells its rows apart"}, nil
 	}
@@ -52,7 +54,7 @@ func Compare(ctx context.Context, s Digests, marks func(context.Context) ([]sink
 	}
 	parts := int(all.Rows/compareRows) + 1
 	for n := range parts {
-		if err := part(ctx, s, &live, &copied, digest.Scope{Slice: n, Slices: parts}, &out); err != nil {
+		if err := part(ctx, s, &live, &copied, digest.Scope{Slice: n, Slices: parts}, deleted, &out); err != nil {
 			return out, err
 		}
 	}
@@ -60,7 +62,7 @@ func Compare(ctx context.Context, s Digests, marks func(context.Context) ([]sink
 	switch {
 	case err != nil:
 		return out, err
-	case out.Different == 0 && out.OnlyReplayed == 0 && (out.OnlyLive == 0 || loaded && !before && !after):
+	case out.Different == 0 && out.OnlyReplayed == 0 && (out.OnlyLive == 0 || deleted != nil && out.Deleted == 0 && !before && !after):
 		out.Verdict = verify.Equal
 	case before || after:
 		out.Verdict, out.Reason = verify.Inconclusive, "the live table went on: what came later is among the differences"
@@ -70,7 +72,7 @@ func Compare(ctx context.Context, s Digests, marks func(context.Context) ([]sink
 	return out, nil
 }
 
-func part(ctx context.Context, s Digests, live, copied *verify.Subject, p digest.Scope, out *Compared) error {
+func part(ctx context.Context, s Digests, live, copied *verify.Subject, p digest.Scope, deleted func(change.Key) bool, out *Compared) error {
 	want, err := s.Sum(ctx, live, p)
 	if err != nil {
 		return err
@@ -97,6 +99,9 @@ func part(ctx context.Context, s Digests, live, copied *verify.Subject, p digest
 		switch {
 		case !ok:
 			out.OnlyLive++
+			if deleted != nil && deleted(k) {
+				out.Deleted++
+			}
 		case got == d:
 			out.Both++
 		default:

@@ -206,6 +206,75 @@ func (b *Rebuild) peek(ctx context.Context, log Log, p sink.Partition, at int64)
 	}
 }
 
+// maxDeleted is how many deleted keys are in memory.
+const maxDeleted = 1 << 20
+
+// Deleted reads the window once more and tells of which keys it says that they have no
+// row: those whose last change is a deletion and, in a partition that was truncated, all
+// that nothing came of since. ok is false if there are too many to tell.
+func (b *Rebuild) Deleted(ctx context.Context, log Log) (deleted func(change.Key) bool, ok bool, err error) {
+	w := &window{log: log, since: b.Since, until: b.Until, ends: b.End, wait: b.Wait, tails: map[sink.Partition]int64{}}
+	if w.wait <= 0 {
+		w.wait = time.Second
+	}
+	gone := make([]map[change.Key]struct{}, b.Table.Partitions)
+	truncated := make([]bool, b.Table.Partitions)
+	count := 0
+	read := func(n int) error {
+		gone[n] = map[change.Key]struct{}{}
+		p := sink.Partition{Table: b.Table.ID, N: n}
+		at, _, err := log.Range(ctx, p)
+		if err != nil {
+			return err
+		}
+		if b.From != nil {
+			at = max(at, b.From[n])
+		}
+		r, err := w.Open(ctx, p, at)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = r.Close() }()
+		var last change.Position // what is not beyond it is a repetition
+		for {
+			recs, err := r.(*windowReader).some(ctx, 1024)
+			if err != nil || len(recs) == 0 {
+				return err
+			}
+			for _, rec := range recs {
+				c := rec.Change
+				if !last.Before(c.Pos) {
+					continue
+				}
+				last = c.Pos
+				switch c.Op {
+				case change.Truncate:
+					truncated[n] = true
+					gone[n] = map[change.Key]struct{}{}
+				case change.Delete:
+					gone[n][c.Key] = struct{}{}
+					count++
+				default:
+					delete(gone[n], c.Key)
+				}
+			}
+			if count > maxDeleted {
+				return nil
+			}
+		}
+	}
+	for n := range gone {
+		if err := read(n); err != nil || count > maxDeleted {
+			return nil, false, err
+		}
+	}
+	return func(k change.Key) bool {
+		n := k.Partition(len(gone))
+		_, is := gone[n][k]
+		return is || truncated[n]
+	}, true, nil
+}
+
 // watch ends delivery when all watermarks are at the end, or the table is gated.
 func (b *Rebuild) watch(ctx context.Context, s sink.Sink, end change.Position, stop context.CancelCauseFunc) {
 	ticker := time.NewTicker(100 * time.Millisecond)

@@ -110,3 +110,57 @@ type noTables struct{ sink.Sink }
 
 func (noTables) Init(context.Context) error                   { return nil }
 func (noTables) Tables(context.Context) ([]sink.Table, error) { return nil, nil }
+
+// Deleted tells of each key what its last change in the window was, however often a
+// writer has repeated itself.
+func TestDeleted(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		const n = 2
+		log := &memLog{parts: make([][]*change.Change, n), first: make([]int64, n)}
+		since, until := rapid.IntRange(0, 10).Draw(t, "since"), rapid.IntRange(20, 50).Draw(t, "until")
+		dead, cut := map[change.Key]bool{}, false
+		var all []*change.Change
+		for i := 1; i <= rapid.IntRange(0, 40).Draw(t, "changes"); i++ {
+			k := keyOf(rapid.IntRange(0, 5).Draw(t, "key"))
+			c := &change.Change{Op: rapid.SampledFrom([]change.Op{change.Insert, change.Update, change.Delete, change.Delete}).Draw(t, "op"), Key: k, Pos: change.Position{Epoch: 1, Commit: change.LSN(i)}}
+			if rapid.IntRange(0, 30).Draw(t, "truncate") == 0 {
+				c.Op, c.Key = change.Truncate, ""
+			}
+			all = append(all, c)
+			if i <= since || i > until {
+				continue
+			}
+			if c.Op == change.Truncate {
+				cut, dead = true, map[change.Key]bool{}
+			} else {
+				dead[k] = c.Op == change.Delete
+			}
+		}
+		for p := range n {
+			var mine []*change.Change
+			for _, c := range all {
+				if c.Op == change.Truncate || c.Key.Partition(n) == p {
+					mine = append(mine, c)
+				}
+			}
+			again := rapid.IntRange(0, len(mine)).Draw(t, "repeated from")
+			log.parts[p] = append(append([]*change.Change{}, mine...), mine[again:max(again, len(mine)-rapid.IntRange(0, 3).Draw(t, "cut"))]...)
+		}
+		b := Rebuild{Table: sink.Table{ID: table, Partitions: n}, Since: change.Position{Epoch: 1, Commit: change.LSN(since)}, Until: change.Position{Epoch: 1, Commit: change.LSN(until)},
+			End: []int64{int64(len(log.parts[0])), int64(len(log.parts[1]))}, Wait: time.Millisecond}
+		deleted, ok, err := b.Deleted(t.Context(), log)
+		if err != nil || !ok {
+			t.Fatal(ok, err)
+		}
+		for i := range 7 {
+			k := keyOf(i)
+			is, touched := dead[k]
+			if touched && !is {
+				continue // the copy has its row
+			}
+			if got := deleted(k); got != (is || cut) {
+				t.Fatalf("key %d: deleted %v, want %v", i, got, is || cut)
+			}
+		}
+	})
+}

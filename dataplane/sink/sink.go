@@ -278,6 +278,7 @@ type Loaded struct {
 type Sink interface {
 	Findings
 	Repairs
+	HeldViews
 	Walks
 	// Init creates or migrates the ledger.
 	Init(ctx context.Context) error
@@ -326,7 +327,7 @@ type Sink interface {
 	// Claim takes a lane of lanes under a new, higher fencing token; every older
 	// session of the lane, and of a different number of lanes, is fenced off.
 	Claim(ctx context.Context, lane, lanes int) (Session, error)
-	// Forget removes the pipeline from the ledger; rows stay.
+	// Forget removes the pipeline from the ledger, and its views of held keys; rows stay.
 	Forget(ctx context.Context) error
 	Close() error
 }

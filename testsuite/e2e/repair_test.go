@@ -146,6 +146,9 @@ func TestRepair(t *testing.T) {
 	r.seedShop(0.002)
 	r.fleet()
 	p := r.pipe(fewTables)
+	for i := range p.spec.Sinks {
+		p.spec.Sinks[i].QuarantineViews = true
+	}
 	p.mustApply()
 	p.awaitPhase(bound, contract.Streaming)
 	keys := p.ruin()
@@ -194,6 +197,7 @@ func TestRepair(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	shown := p.watchHeld()
 	// The keys themselves are written to meanwhile, all along.
 	stop := r.keep(20*time.Millisecond, func(int) string {
 		return fmt.Sprintf("UPDATE shop.transfers SET amount = amount + 1 WHERE id BETWEEN %d AND %d", untouched+1, untouched+6)
@@ -209,6 +213,9 @@ func TestRepair(t *testing.T) {
 		}
 	}
 	p.free()
+	if pg, ch := shown(); pg != keys || ch != keys {
+		t.Errorf("readers were shown %d and %d keys, of %d that were held", pg, ch, keys)
+	}
 	if after := p.verdicts(p.startAudit(contract.AuditInput{}), fewTablesIs-1); after.Convergence != 1 {
 		t.Errorf("after the repair: %+v", after)
 	}
@@ -251,6 +258,73 @@ func TestRepair(t *testing.T) {
 		t.Errorf("trails after a cut %v", got)
 	}
 	p.keyless(run)
+
+	// Without the option the views are gone, and the pipeline goes on.
+	for i := range p.spec.Sinks {
+		p.spec.Sinks[i].QuarantineViews = false
+	}
+	p.mustApply()
+	until(t, bound, "the views are gone", func(ctx context.Context) error {
+		n, err := scalar(ctx, r.sinkDSN, "SELECT count(*)::text FROM pg_views WHERE viewname LIKE '%\\_quarantined'")
+		if ch := strings.TrimSpace(r.click("SELECT count() FROM system.tables WHERE database = '" + r.clickDB + "' AND name LIKE '%\\_quarantined'")); err == nil && (n != "0" || ch != "0") {
+			err = fmt.Errorf("%s and %s are there", n, ch)
+		}
+		return err
+	})
+	p.converged()
+}
+
+// watchHeld looks at the views of held keys until the function that it returns is called,
+// which tells how many keys each sink has shown. What Postgres shows is at every moment
+// what its ledger holds; in the end neither shows any.
+func (p *pipe) watchHeld() (stop func() (pg, ch int)) {
+	t := p.r.t
+	t.Helper()
+	const inView = "SELECT coalesce(string_agg(id::text, ' ' ORDER BY id), '') FROM shop.transfers_quarantined"
+	both := "SELECT (" + inView + ") || '|' || (SELECT coalesce(string_agg(btrim(key, '(\")'), ' ' ORDER BY btrim(key, '(\")')::bigint), '') FROM syncline.repairs WHERE pipeline = '" + p.name + "' AND source_table = 'shop.transfers' AND held)"
+	click := "SELECT arrayStringConcat(arrayMap(i -> toString(i), groupArray(id)), ' ') FROM " + p.r.clickDB + ".transfers_quarantined"
+	if pg, ch := p.r.one(p.r.sinkDSN, both), strings.TrimSpace(p.r.click(click)); pg != "|" || ch != "" {
+		t.Fatalf("before the repair readers are shown %q and %q", pg, ch)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var watching sync.WaitGroup
+	seen := [2]map[string]bool{{}, {}}
+	note := func(n int, ids string) {
+		for id := range strings.FieldsSeq(ids) {
+			seen[n][id] = true
+		}
+	}
+	watching.Go(func() {
+		for ctx.Err() == nil {
+			so, err := scalar(context.WithoutCancel(ctx), p.r.sinkDSN, both)
+			view, ledger, _ := strings.Cut(so, "|")
+			if err != nil || view != ledger {
+				t.Errorf("readers are shown %q while %q are held: %v", view, ledger, err)
+				return
+			}
+			note(0, view)
+		}
+	})
+	watching.Go(func() {
+		for ctx.Err() == nil {
+			ids, err := p.r.tryClick(context.WithoutCancel(ctx), click)
+			if err != nil {
+				t.Errorf("ClickHouse: %v", err)
+				return
+			}
+			note(1, ids)
+		}
+	})
+	t.Cleanup(cancel)
+	return func() (int, int) {
+		t.Helper()
+		cancel()
+		watching.Wait()
+		if pg, ch := p.r.one(p.r.sinkDSN, both), strings.TrimSpace(p.r.click(click)); pg != "|" || ch != "" {
+			t.Errorf("after the repair readers are shown %q and %q", pg, ch)
+		}
+		return len(seen[0]), len(seen[1])
+	}
 }
 
 // TestKillDuringRepair: whoever is killed at whatever step, the repair comes to its end,

@@ -2,14 +2,19 @@ package e2e
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"go.temporal.io/sdk/client"
 
 	"syncline/activities/contract"
 	"syncline/dataplane/change"
 	"syncline/dataplane/replay"
+	"syncline/dataplane/transport/kafka"
 	"syncline/dataplane/verify"
 	"syncline/testsuite/check"
 )
@@ -140,6 +145,102 @@ func TestReplay(t *testing.T) {
 		}
 	}
 	p.equal(1) // and the live tables know nothing of it
+}
+
+// TestReplayByTime: between two times of the source's clock the log brings just what
+// happened then, whatever a load brought before and came after; the index finds the places.
+func TestReplayByTime(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.fast = true
+	r.exec("CREATE SCHEMA timed", "CREATE TABLE timed.things (id int PRIMARY KEY, a text)", "INSERT INTO timed.things SELECT i, 'loaded' FROM generate_series(1, 50) i")
+	r.start()
+	p := r.pipe("  include: [timed.*]\n" + fastStream)
+	p.mustApply()
+	p.awaitPhase(bound, contract.Streaming)
+	id := change.TableID{Schema: "timed", Name: "things"}
+	r.exec("INSERT INTO timed.things SELECT i, 'before' FROM generate_series(100, 119) i", "UPDATE timed.things SET a = 'before' WHERE id <= 10")
+	p.equal(1)
+	index, err := kafka.OpenIndex(kafka.Options{Brokers: r.brokers, Prefix: p.spec.Kafka.TopicPrefix, Pipeline: p.name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = index.Close() }()
+	clock := func() time.Time {
+		at, err := time.Parse(time.RFC3339Nano, r.one(r.source, `SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return at
+	}
+	// The index tells of a time once it has a record beyond what was before it.
+	done := p.reached("pg", id)
+	var since time.Time
+	until(t, bound, "the index has come past what was before", func(ctx context.Context) error {
+		since = clock()
+		place, err := index.BeforeTime(ctx, since)
+		if err == nil && (!place.Found || place.Pos.Before(done)) {
+			err = fmt.Errorf("it is at %s, not %s: %s", place.Pos, done, place.Why)
+		}
+		return err
+	})
+	r.exec("INSERT INTO timed.things VALUES (200, 'then'), (201, 'then'), (202, 'gone')", "UPDATE timed.things SET a = 'then' WHERE id IN (5, 20, 100)", "DELETE FROM timed.things WHERE id IN (30, 202)")
+	p.equal(1)
+	end := clock()
+	until(t, bound, "the index tells of the end", func(ctx context.Context) error {
+		place, err := index.AfterTime(ctx, end)
+		if err == nil && !place.Found {
+			err = errors.New(place.Why)
+		}
+		return err
+	})
+	r.exec("UPDATE timed.things SET a = 'after' WHERE id IN (5, 6, 200)", "INSERT INTO timed.things VALUES (300, 'after')")
+	p.equal(1)
+	for _, s := range p.spec.Sinks {
+		for to, x := range map[string]struct {
+			until string
+			want  []string
+		}{
+			"things_since": {"", []string{"100|then|", "200|after|", "201|then|", "20|then|", "300|after|", "5|after|", "6|after|"}},
+			"things_then":  {end.Format(time.RFC3339Nano), []string{"100|then|", "200|then|", "201|then|", "20|then|", "5|then|"}},
+		} {
+			res, err := p.replayed(contract.ReplayInput{Table: id, Sink: s.Name, To: to, Since: since.Format(time.RFC3339Nano), Until: x.until})
+			if err != nil || res.Dead != 0 || res.Since.Before(done) || res.Compared != nil {
+				t.Fatalf("%s: %+v, %v", s.Name, res, err)
+			}
+			rows := p.copied(s.Name, id, to, false)
+			slices.Sort(rows)
+			if !slices.Equal(rows, x.want) {
+				t.Errorf("%s: %s has %q, want %q", s.Name, to, rows, x.want)
+			}
+		}
+	}
+	// All of it, compared with the live table: what only the load brought is there alone.
+	for _, s := range p.spec.Sinks {
+		res, err := p.replayed(contract.ReplayInput{Table: id, Sink: s.Name, To: "things_all"})
+		if err != nil || res.Compared == nil || *res.Compared != (contract.Compared{Verdict: verify.Equal, Both: 34, OnlyLive: 38, Loaded: 50}) {
+			t.Errorf("%s: %+v, %v", s.Name, res.Compared, err)
+		}
+	}
+	// Rows that somebody wrote at the sinks: of one that the log says was deleted it is
+	// known that no load brought it.
+	r.one(r.sinkDSN, "INSERT INTO timed.things VALUES (202, 'gone')")
+	alive := func(deleted string) {
+		r.click("ALTER TABLE " + r.clickDB + ".things UPDATE _deleted = " + deleted + " WHERE id = 202 SETTINGS mutations_sync = 1")
+	}
+	alive("0")
+	for _, s := range p.spec.Sinks {
+		res, err := p.replayed(contract.ReplayInput{Table: id, Sink: s.Name, To: "things_more"})
+		if err != nil || res.Compared == nil || *res.Compared != (contract.Compared{Verdict: verify.Different, Both: 34, OnlyLive: 39, Deleted: 1, Loaded: 50}) {
+			t.Errorf("%s: a row too many: %+v, %v", s.Name, res.Compared, err)
+		}
+	}
+	r.one(r.sinkDSN, "DELETE FROM timed.things WHERE id = 202")
+	alive("1")
+	if _, err := p.replayed(contract.ReplayInput{Table: id, Sink: "pg", To: "things_early", Since: since.Add(-24 * time.Hour).Format(time.RFC3339)}); err == nil || !strings.Contains(err.Error(), string(replay.CodeExpired)) {
+		t.Errorf("since a time before the log's beginning: %v", err)
+	}
+	p.equal(1)
 }
 
 func longText(of string) string { return strings.ReplaceAll(long, "%s", of) }

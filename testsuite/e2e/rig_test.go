@@ -174,25 +174,33 @@ func scalar(ctx context.Context, dsn, sql string, args ...any) (string, error) {
 // click runs a query at ClickHouse and returns its answer.
 func (r *rig) click(sql string) string {
 	r.t.Helper()
-	u, err := url.Parse(r.clickURL)
+	out, err := r.tryClick(r.t.Context(), sql)
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	u.Path = "/"
-	req, err := http.NewRequestWithContext(r.t.Context(), http.MethodPost, u.String(), strings.NewReader(sql))
+	return out
+}
+
+func (r *rig) tryClick(ctx context.Context, sql string) (string, error) {
+	u, err := url.Parse(r.clickURL)
 	if err != nil {
-		r.t.Fatal(err)
+		return "", err
+	}
+	u.Path = "/"
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u.String(), strings.NewReader(sql))
+	if err != nil {
+		return "", err
 	}
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
-		r.t.Fatal(err)
+		return "", err
 	}
 	defer func() { _ = res.Body.Close() }()
 	b, err := io.ReadAll(res.Body)
-	if err != nil || res.StatusCode != http.StatusOK {
-		r.t.Fatalf("%s: %s %s %v", sql, res.Status, b, err)
+	if err == nil && res.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s %s", sql, res.Status, b)
 	}
-	return string(b)
+	return string(b), err
 }
 
 // pipe is one pipeline.

@@ -76,6 +76,8 @@ var migrations = []string{
 	// Who may write the trail: of several the one that came last.
 	`CREATE TABLE IF NOT EXISTS %s.trail_turns (pipeline String, nonce String, ver UInt64)
 		ENGINE = ReplacingMergeTree(ver) PARTITION BY pipeline ORDER BY pipeline`,
+	// When the key was quarantined; 1970 if an older release wrote the record.
+	`ALTER TABLE %s.repairs ADD COLUMN IF NOT EXISTS held_at DateTime64(6, 'UTC')`,
 }
 
 // ledgerTables are those that forget a pipeline. The audit trail is not one of them.
@@ -114,9 +116,13 @@ func (s *Sink) Init(ctx context.Context) error {
 	return nil
 }
 
-// Forget drops the pipeline's partition of each table of the ledger, but for the audit
-// trail: that rows were changed by hand is to be known for longer than the pipeline is.
+// Forget drops the views of held keys, and the pipeline's partition of each table of the
+// ledger, but for the audit trail: that rows were changed by hand is to be known for
+// longer than the pipeline is.
 func (s *Sink) Forget(ctx context.Context) error {
+	if err := s.ShowHeld(ctx, false); err != nil {
+		return err
+	}
 	for _, t := range ledgerTables {
 		q := fmt.Sprintf("ALTER TABLE %s DROP PARTITION %s", s.ledger(t), lit(s.pipeline))
 		if _, err := s.conn.exec(ctx, "forget the pipeline", q); err != nil && !fault.Is(err, CodeTableMissing) {

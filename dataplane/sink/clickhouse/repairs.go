@@ -40,6 +40,7 @@ func (s *Sink) PutRepair(ctx context.Context, repair string, table change.TableI
 	}
 	var texts, states, kinds, columns, made, whys, befores, afters, poss, snaps, reasons []string
 	var vers []uint64
+	heldAt := &plain{}
 	for _, k := range keys {
 		h := have[k.Key]
 		switch {
@@ -61,10 +62,11 @@ func (s *Sink) PutRepair(ctx context.Context, repair string, table change.TableI
 		texts, states, kinds, columns = append(texts, k.Key.String()), append(states, string(k.State)), append(kinds, k.Kind), append(columns, string(names))
 		made, whys, befores, afters = append(made, k.From), append(whys, k.Why), append(befores, string(k.Before)), append(afters, string(k.After))
 		poss, snaps, reasons, vers = append(poss, k.At.String()), append(snaps, snap), append(reasons, k.Reason), append(vers, nextVer(h.ver, k.State))
+		heldAt.data = appendWord(heldAt.data, uint64(h.heldAt), 8)
 	}
 	_, err = s.insert(ctx, s.ledger("repairs"), n, []part{same("pipeline", s.pipeline, n), same("repair", repair, n), same("tab", table.String(), n),
 		strs("key", texts...), dict("state", states...), dict("kind", kinds...), strs("columns", columns...), dict("made_of", made...), strs("why", whys...),
-		strs("before", befores...), strs("after", afters...), strs("pos", poss...), strs("snapshot", snaps...), strs("reason", reasons...), numbers("ver", 8, vers...)})
+		strs("before", befores...), strs("after", afters...), strs("pos", poss...), strs("snapshot", snaps...), strs("reason", reasons...), part{"held_at", timeType, heldAt}, numbers("ver", 8, vers...)})
 	return err
 }
 
@@ -119,8 +121,9 @@ func damagedRepair(repair string, table change.TableID) error {
 // holding is a record with its lease.
 type holding struct {
 	sink.Hold
-	ver   uint64
-	since int64 // when it was written, in microseconds by the server's clock
+	ver    uint64
+	since  int64 // when it was written, in microseconds by the server's clock
+	heldAt int64 // when it was quarantined
 }
 
 // holdings reads records of a table. where is a condition over repairs and keys, state
@@ -134,15 +137,15 @@ func (s *Sink) holdings(ctx context.Context, table change.TableID, where, state 
 		state = "1"
 	}
 	var out []holding
-	q := fmt.Sprintf(`SELECT r.key, r.repair, r.state, r.pos, r.snapshot, r.reason, toUInt8(l.until > now64(6)), r.ver, toInt64(toUnixTimestamp64Micro(r.since))
-		FROM (SELECT key, repair, state, pos, snapshot, reason, ver, at AS since FROM %s FINAL WHERE %s AND %s) AS r
+	q := fmt.Sprintf(`SELECT r.key, r.repair, r.state, r.pos, r.snapshot, r.reason, toUInt8(l.until > now64(6)), r.ver, toInt64(toUnixTimestamp64Micro(r.since)), toInt64(toUnixTimestamp64Micro(r.held_at))
+		FROM (SELECT key, repair, state, pos, snapshot, reason, ver, at AS since, held_at FROM %s FINAL WHERE %s AND %s) AS r
 		LEFT JOIN (SELECT key, repair, until FROM %s FINAL WHERE %s) AS l ON r.key = l.key AND r.repair = l.repair ORDER BY r.key, r.repair`,
 		s.ledger("repairs"), mine, state, s.ledger("repair_leases"), mine)
 	err := s.conn.query(ctx, "SELECT the holds of table "+table.String(), q, func(scan func(...any) error) error {
 		var h holding
 		var key, state, pos, snap string
 		var live uint8
-		if err := scan(&key, &h.Repair, &state, &pos, &snap, &h.Reason, &live, &h.ver, &h.since); err != nil {
+		if err := scan(&key, &h.Repair, &state, &pos, &snap, &h.Reason, &live, &h.ver, &h.since, &h.heldAt); err != nil {
 			return err
 		}
 		h.State, h.Lapsed = sink.RepairState(state), live == 0
@@ -178,10 +181,14 @@ func keyIn(keys []change.Key) string {
 // move writes records over themselves in another state, in one statement with the
 // condition that selects them. reason is an expression.
 func (s *Sink) move(ctx context.Context, what string, to sink.RepairState, reason, where string) (written, error) {
+	heldAt := "held_at"
+	if to == sink.Quarantined {
+		heldAt = "now64(6, 'UTC')"
+	}
 	return s.conn.exec(ctx, "INSERT of "+what, fmt.Sprintf(`INSERT INTO %[1]s
-		(pipeline, repair, tab, key, state, kind, columns, made_of, why, before, after, pos, snapshot, reason, ver)
-		SELECT pipeline, repair, tab, key, %[2]s, kind, columns, made_of, why, before, after, pos, snapshot, %[3]s, (intDiv(ver, 16) + 1) * 16 + %[4]d
-		FROM %[1]s FINAL WHERE %[5]s AND %[6]s`, s.ledger("repairs"), lit(string(to)), reason, rank[to], s.mine(), where))
+		(pipeline, repair, tab, key, state, kind, columns, made_of, why, before, after, pos, snapshot, reason, held_at, ver)
+		SELECT pipeline, repair, tab, key, %[2]s, kind, columns, made_of, why, before, after, pos, snapshot, %[3]s, %[7]s, (intDiv(ver, 16) + 1) * 16 + %[4]d
+		FROM %[1]s FINAL WHERE %[5]s AND %[6]s`, s.ledger("repairs"), lit(string(to)), reason, rank[to], s.mine(), where, heldAt))
 }
 
 // ForgetRepairs removes those that hold no key, but for the newest so many.

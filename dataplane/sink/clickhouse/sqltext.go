@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"syncline/dataplane/change"
+	"syncline/dataplane/sink"
 )
 
 // target is a table of the sink.
@@ -14,6 +15,9 @@ func (t target) String() string { return ident(t.db) + "." + ident(t.table) }
 
 // view is the table's view of live rows.
 func (t target) view() target { return target{t.db, t.table + "_live"} }
+
+// held is the table's view of keys that are held.
+func (t target) held() target { return target{t.db, sink.HeldName(t.table, longestName)} }
 
 // plainName reports whether a name needs no escape inside back-quotes.
 func plainName(s string) bool {

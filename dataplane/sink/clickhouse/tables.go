@@ -385,6 +385,9 @@ func (s *Sink) RemoveTable(ctx context.Context, id change.TableID, drop bool) er
 	if err := s.failHolds(ctx, tab, "the table was removed"); err != nil {
 		return err
 	}
+	if err := s.dropHeld(ctx, at.held()); err != nil {
+		return err
+	}
 	if !drop {
 		return nil
 	}

@@ -135,7 +135,7 @@ func (s *Sink) Hold(ctx context.Context, repair string, id change.TableID, keys 
 			return fault.Permanent(sink.CodeNotStreaming, nil, "wait until it streams", "table %s is %s", id, t.State)
 		}
 		args := []any{s.pipeline, repair, id.String(), texts, lease.Seconds()}
-		fresh, err := tx.Exec(ctx, `UPDATE syncline.repairs SET state = 'quarantined', updated_at = now() WHERE`+ofKeys+` AND state = 'suspected'`, args[:4]...)
+		fresh, err := tx.Exec(ctx, `UPDATE syncline.repairs SET state = 'quarantined', held_at = now(), updated_at = now() WHERE`+ofKeys+` AND state = 'suspected'`, args[:4]...)
 		if err != nil {
 			return err
 		}

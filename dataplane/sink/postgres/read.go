@@ -175,6 +175,9 @@ func (s *Sink) chunks(ctx context.Context, q querier, id change.TableID, filter 
 // Forget removes the pipeline from the ledger; rows stay, and so does the audit trail.
 func (s *Sink) Forget(ctx context.Context) error {
 	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		if err := s.dropHeld(ctx, tx, nil); err != nil {
+			return err
+		}
 		for _, t := range []string{"lanes", "barriers", "chunks", "watermarks", "dead_letters", "findings", "verifications", "repairs", "tables"} {
 			if _, err := tx.Exec(ctx, "DELETE FROM syncline."+t+" WHERE pipeline = $1", s.pipeline); err != nil {
 				return err

@@ -33,6 +33,48 @@ func (p probe) Rows(t *testing.T, s *change.Schema, o sink.TableOptions) [][]*st
 	return query(t, p.dsn, "SELECT "+strings.Join(cols, ", ")+" FROM "+pgx.Identifier{schema, table}.Sanitize())
 }
 
+func (p probe) heldView(s *change.Schema, o sink.TableOptions) (table, view pgx.Identifier, key string) {
+	table = pgx.Identifier{s.Table.Schema, s.Table.Name}
+	if o.Schema != "" {
+		table[0] = o.Schema
+	}
+	if o.Name != "" {
+		table[1] = o.Name
+	}
+	var names []string
+	for _, k := range s.Key {
+		names = append(names, pgx.Identifier{s.Columns[k].Name}.Sanitize())
+	}
+	return table, pgx.Identifier{table[0], sink.HeldName(table[1], 63)}, strings.Join(names, ", ")
+}
+
+func (p probe) Held(t *testing.T, s *change.Schema, o sink.TableOptions) ([][]*string, bool) {
+	t.Helper()
+	_, view, key := p.heldView(s, o)
+	if *query(t, p.dsn, "SELECT to_regclass('"+strings.ReplaceAll(view.Sanitize(), "'", "''")+"') IS NOT NULL")[0][0] == "f" {
+		return nil, false
+	}
+	var names []string
+	for _, k := range s.Key {
+		names = append(names, s.Columns[k].Name)
+	}
+	since, repair, state, reason := sink.HeldColumns(names)
+	return query(t, p.dsn, "SELECT "+key+", "+repair+", "+state+", "+reason+", CASE WHEN "+since+" BETWEEN now() - interval '1 hour' AND now() THEN 'recent' ELSE "+since+"::text END FROM "+view.Sanitize()), true
+}
+
+// Free asks as a role that may read the table and the view, and nothing of the ledger.
+func (p probe) Free(t *testing.T, s *change.Schema, o sink.TableOptions, column string) (out []string) {
+	t.Helper()
+	table, view, key := p.heldView(s, o)
+	role := pgx.Identifier{"reader of " + table[0]}.Sanitize()
+	rows := query(t, p.dsn, "BEGIN; CREATE ROLE "+role+"; GRANT USAGE ON SCHEMA "+table[:1].Sanitize()+" TO "+role+"; GRANT SELECT ON "+table.Sanitize()+", "+view.Sanitize()+" TO "+role+";"+
+		" SET LOCAL ROLE "+role+"; SELECT "+pgx.Identifier{column}.Sanitize()+" FROM "+table.Sanitize()+" WHERE ("+key+") NOT IN (SELECT "+key+" FROM "+view.Sanitize()+")")
+	for _, r := range rows {
+		out = append(out, *r[0])
+	}
+	return out
+}
+
 // query returns a result as the texts that Postgres prints.
 func query(t testing.TB, dsn, sql string) [][]*string {
 	t.Helper()

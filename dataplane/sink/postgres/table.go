@@ -323,6 +323,10 @@ func (s *Sink) RemoveTable(ctx context.Context, id change.TableID, drop bool) er
 		if err := s.endLoaders(ctx, tx, id); err != nil {
 			return err
 		}
+		at := heldName(id, t.Options)
+		if err := s.dropHeld(ctx, tx, &at); err != nil {
+			return err
+		}
 		if drop && t.created {
 			if _, err := tx.Exec(ctx, "DROP TABLE IF EXISTS "+quoted(name(id, t.Options))); err != nil {
 				return err

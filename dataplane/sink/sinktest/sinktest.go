@@ -16,6 +16,12 @@ type Probe interface {
 	// Rows returns the live rows of a table: each value as text in the schema's
 	// column order, in any order of rows. A nil value is NULL.
 	Rows(t *testing.T, s *change.Schema, o sink.TableOptions) [][]*string
+	// Held returns what a table's view of held keys shows, as texts: the key's columns,
+	// the repair, the state, the reason and whether the time is within the last hour. ok is
+	// false if there is no such view.
+	Held(t *testing.T, s *change.Schema, o sink.TableOptions) (rows [][]*string, ok bool)
+	// Free returns a column of the rows whose key is not in that view, as a reader asks for it.
+	Free(t *testing.T, s *change.Schema, o sink.TableOptions, column string) []string
 	// Capabilities says in what the sink differs.
 	Capabilities() Capabilities
 }
@@ -90,6 +96,9 @@ func Run(t *testing.T, open Open, probe Probe) {
 		{"RepairLetters", testLetters},
 		{"RepairRelease", testRelease},
 		{"RepairOfResetTable", testRepairOfReset},
+		{"HeldViews", testHeldViews},
+		{"HeldViewsOfTables", testHeldViewsOfTables},
+		{"HeldKeyTypes", testHeldKeyTypes},
 		{"AuditTrail", testTrail},
 		{"Forget", testForget},
 		{"RandomChanges", testRandom},
