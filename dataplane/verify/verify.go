@@ -221,5 +221,6 @@ func KeyOf(s *change.Schema, texts []string) (change.Key, error) {
 
 // NoteInGo tells, for a plan, of columns that are compared in Go.
 func NoteInGo(columns []string) string {
-	return "verification compares in Go what the two servers print each in its own way, and reads it from both for that: " + strings.Join(columns, ", ")
+	return "verification compares in Go what the two servers print each in its own way: it reads that from both, " +
+		"which takes many times as long as digests that they make themselves; columns " + strings.Join(columns, ", ")
 }

@@ -56,12 +56,9 @@ func documents(t *testing.T, protocol string, wide bool) *broken {
 	return &broken{t, s, tab, l}
 }
 
+// eachDocuments has each protocol and each layout once.
 func eachDocuments(t *testing.T, f func(t *testing.T, b *broken)) {
-	overBoth(t, func(t *testing.T, protocol string) {
-		for _, wide := range []bool{false, true} {
-			t.Run(fmt.Sprintf("wide %v", wide), func(t *testing.T) { f(t, documents(t, protocol, wide)) })
-		}
-	})
+	overBoth(t, func(t *testing.T, protocol string) { f(t, documents(t, protocol, protocol == "native")) })
 }
 
 // digests of the table at the sink, and those that its rows should have.
@@ -123,7 +120,7 @@ func TestJSONIsCompared(t *testing.T) {
 		var rows []change.Row
 		// Below so many names that no path has values of more than 32 types: beyond, the
 		// server has some as values of types that it knows.
-		below := func(n int, text string) string { return fmt.Sprintf(`{"r%d": %s}`, n%64, text) }
+		below := func(n int, text string) string { return fmt.Sprintf(`{"r%d": %s}`, n%16, text) }
 		add := func(doc, more string) {
 			rows = append(rows, sinktest.Values(fmt.Sprint(len(rows)), "eu", doc, more))
 		}
@@ -135,7 +132,7 @@ func TestJSONIsCompared(t *testing.T) {
 		add(`{"a": 1}`, sinktest.NULL)
 		spell := jsontest.Spelling{Doubles: true, Unkept: true}
 		generated := rapid.Custom(func(t *rapid.T) jsontest.Value { return jsontest.Any(t, 4) })
-		for n := range 300 {
+		for n := range 80 {
 			v := generated.Example(n)
 			text := rapid.Custom(func(t *rapid.T) string { return spell.Text(t, v) }).Example(n)
 			values[fmt.Sprint(len(rows))] = v
@@ -201,6 +198,7 @@ func TestJSONIsCompared(t *testing.T) {
 				continue
 			}
 			text := rapid.Custom(func(t *rapid.T) string {
+				rapid.Bool().Draw(t, "anything") // a generator has to draw
 				other, ok := jsontest.Change(t, v)
 				if !ok {
 					return ""
@@ -216,7 +214,7 @@ func TestJSONIsCompared(t *testing.T) {
 			ins := sinktest.Put(sch, 6000, id, "eu", string(r[2].Data), string(r[3].Data))
 			ins.Op = change.Insert
 			again = append(again, ins)
-			if len(again) == 40 {
+			if len(again) == 20 {
 				break
 			}
 		}
@@ -228,7 +226,7 @@ func TestJSONIsCompared(t *testing.T) {
 				t.Errorf("row %s was changed: %v, and differs: %v\n%s\n%s", id, changed[id], d, r[3].Data, stored[id][3].Data)
 			}
 		}
-		if len(changed) < 20 || sums[0] == sums[1] {
+		if len(changed) < 10 || sums[0] == sums[1] {
 			t.Errorf("%d rows were changed, sums %+v", len(changed), sums)
 		}
 		b.hold(again...)
