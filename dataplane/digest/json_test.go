@@ -75,6 +75,7 @@ func TestCanonicalEdges(t *testing.T) {
 		{`[[9007199254740993],[null],[],[1.0]]`, `[[9007199254740992],[null],[],[1]]`, false, true},
 		{`["",9007199254740993,1.5]`, `["",9007199254740992,1.5]`, false, false},
 		{`[[9007199254740993],1.5]`, `[[9007199254740992],1.5]`, false, false},
+		{`[9007199254740993,1.5,[]]`, `[9007199254740992,1.5,[]]`, false, false},
 		{`[{"a":9007199254740993},{"a":1.5}]`, `[{"a":9007199254740992},{"a":1.5}]`, false, false},
 		{`{"a":"b","c":"d"}`, `{"a":"b\",\"c\":\"d"}`, false, false},
 		{`[1,2]`, `[2,1]`, false, false},
@@ -129,7 +130,7 @@ func TestSummer(t *testing.T) {
 	}
 	// Rows differ by each of their texts, and by NULL.
 	texts := digest.Texts{Forms: []digest.Form{digest.JSON, digest.Paths}}
-	a, b := "1", "[]"
+	a, b := "1", "2"
 	seen := map[digest.Digest]bool{}
 	for _, row := range [][]*string{{&a, &a}, {&a, &b}, {&b, &a}, {nil, &a}, {&a, nil}, {nil, nil}} {
 		seen[texts.Row("h", row)] = true
