@@ -106,6 +106,8 @@ func (b *broken) digests(rows []change.Row) (have, should map[string]digest.Dige
 	return have, should, sums
 }
 
+func idOf(r change.Row) string { return string(r[0].Data) }
+
 func md5Hex(text string) string {
 	h := md5.Sum([]byte(text))
 	return hex.EncodeToString(h[:])
@@ -177,7 +179,7 @@ func TestJSONIsCompared(t *testing.T) {
 			have, should, sums := b.digests(rows)
 			stored := read()
 			for _, r := range rows {
-				id := string(r[0].Data)
+				id := idOf(r)
 				if have[id] != should[id] || !verify.Same(forms, r, stored[id]) {
 					t.Errorf("%s\nis at the sink\n%s", r[3].Data, stored[id][3].Data)
 				}
@@ -208,7 +210,7 @@ func TestJSONIsCompared(t *testing.T) {
 			if text == "" {
 				continue
 			}
-			id := string(r[0].Data)
+			id := idOf(r)
 			changed[id] = true
 			b.stray(sinktest.Pos(5000), false, id, "eu", string(r[2].Data), text)
 			ins := sinktest.Put(sch, 6000, id, "eu", string(r[2].Data), string(r[3].Data))
@@ -221,7 +223,7 @@ func TestJSONIsCompared(t *testing.T) {
 		have, should, sums := b.digests(rows)
 		stored := read()
 		for _, r := range rows {
-			id := string(r[0].Data)
+			id := idOf(r)
 			if d := have[id] != should[id]; d != changed[id] || verify.Same(forms, r, stored[id]) == changed[id] {
 				t.Errorf("row %s was changed: %v, and differs: %v\n%s\n%s", id, changed[id], d, r[3].Data, stored[id][3].Data)
 			}
