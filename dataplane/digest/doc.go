@@ -33,7 +33,7 @@
 //   - [Paths], where ClickHouse's type JSON holds it: these; of equal names all but the
 //     first; members that are null or objects without members, and null, [] and {}
 //     among the elements of a list; a dot in a name is as good as an object; fractions
-//     have 64 bits, and so has every number of a list of numbers with a fraction.
+//     have 64 bits, and in a list of numbers alone integers count as such fractions.
 //
 // The package is pure: it builds SQL and compares; others run it.
 package digest

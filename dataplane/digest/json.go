@@ -28,7 +28,7 @@ type canon struct {
 	in    []byte
 	at    int
 	paths bool // members of members count as members, as ClickHouse has them
-	wide  bool // integers are floating-point numbers, since others of their list are
+	wide  bool // integers may be floating-point numbers, in a list of numbers
 	err   error
 }
 
@@ -96,7 +96,7 @@ func (c *canon) word() string {
 
 func (c *canon) array(out []byte) []byte {
 	if c.paths && !c.wide {
-		c.wide = floats(c.in[c.at:])
+		c.wide = numbers(c.in[c.at:])
 		defer func() { c.wide = false }()
 	}
 	c.at++
@@ -115,9 +115,9 @@ func (c *canon) array(out []byte) []byte {
 	return append(out, ']')
 }
 
-// floats reports whether a list, or a list of such lists, has numbers alone, and one of
-// them is no integer: then ClickHouse has all of them as floating-point numbers.
-func floats(text []byte) (is bool) {
+// numbers reports whether a list, or a list of such lists, has numbers alone. ClickHouse
+// may have them as floating-point numbers: if one is, or if others of the path are.
+func numbers(text []byte) bool {
 	depth, at, deepest := 0, 0, 0 // at: where the numbers are
 	for i := 0; i < len(text); i++ {
 		switch b := text[i]; b {
@@ -126,7 +126,7 @@ func floats(text []byte) (is bool) {
 			deepest = max(deepest, depth)
 		case ']':
 			if depth--; depth == 0 {
-				return is && deepest == at
+				return deepest == at
 			}
 		case ',', ' ', '\t', '\r', '\n', 'n', 'u', 'l': // null is of any type
 		case '-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', '.', 'e', 'E', '+':
@@ -134,7 +134,6 @@ func floats(text []byte) (is bool) {
 				return false
 			}
 			at = depth
-			is = is || b == '.' || b == 'e' || b == 'E'
 		default:
 			return false
 		}

@@ -250,7 +250,7 @@ func change(v Value, at *int) Value {
 	case string:
 		return v + "x"
 	case int64:
-		return v ^ 1
+		return ^v // far away, also as a floating-point number
 	case float64:
 		return math.Nextafter(v, 0)
 	}
