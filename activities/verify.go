@@ -280,7 +280,7 @@ func verdictOf(in contract.VerifyTask, r *verify.Result, took time.Duration) con
 	v := contract.TableVerdict{
 		Sink: in.Sink.Name, Table: in.Table, Verdict: r.Verdict, Scope: in.Scope(), Reason: r.Reason, From: r.From, To: r.To,
 		Rows: r.Rows, Parts: r.Parts, Differing: r.Differing, Suspects: r.Suspects, Unsettled: r.Unsettled,
-		More: r.More, Apart: r.Apart, Took: took.Seconds(),
+		More: r.More, Took: took.Seconds(),
 	}
 	for _, f := range r.Findings {
 		switch f.Kind {

@@ -123,7 +123,6 @@ type TableVerdict struct {
 	Twice     int            `json:"twice"`
 	Columns   map[string]int `json:"columns,omitempty"` // in how many changed rows they differ
 	More      bool           `json:"more,omitempty"`    // there may be more than were counted
-	Apart     []string       `json:"apart,omitempty"`   // columns that were not compared
 	Took      float64        `json:"took_seconds"`
 }
 

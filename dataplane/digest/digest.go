@@ -13,7 +13,10 @@ const (
 	Float64  Form = "float8"   //
 	Floats32 Form = "float4[]" // of a list of one dimension: the elements' bits, or ~, with commas
 	Floats64 Form = "float8[]" //
-	Apart    Form = "apart"    // no text is equal on both sides
+
+	// Compared in Go, since no two servers print them alike: see Canonical.
+	JSON  Form = "json"       // as jsonb has it: names in any order, of equal ones the last; numbers by value
+	Paths Form = "json paths" // as ClickHouse's type JSON has it
 )
 
 // Sum is the digest of a set of rows. Sums of equal sets are equal.

@@ -18,9 +18,22 @@
 // # Which forms are used
 //
 // The sink decides, table by table, because it knows how it keeps a column: [Forms]
-// are asked of the sink and handed to the source. A column of form [Apart] has no
-// text that both could compute; it is left out of digests, and rows are compared in
-// Go where it matters.
+// are asked of the sink and handed to the source.
+//
+// # What is compared in Go
+//
+// JSON has no text that two servers print alike: [Form.InGo]. Such a column is left out
+// of the server's digest; its text is read from both sides, and [Texts] makes the row's
+// digest of the server's and of the [Form.Canonical] texts. [Summer] sums them, row by
+// row, as the server would have: no more than one row is in memory. What a canonical text
+// says twice in different ways, the sink cannot keep apart:
+//
+//   - [JSON], where jsonb holds what was json: white space, the order of names, all but
+//     the last of equal names, the spelling of numbers and of strings.
+//   - [Paths], where ClickHouse's type JSON holds it: these; of equal names all but the
+//     first; members that are null or objects without members, and null, [] and {}
+//     among the elements of a list; a dot in a name is as good as an object; fractions
+//     have 64 bits, and in a list of numbers alone integers count as such fractions.
 //
 // The package is pure: it builds SQL and compares; others run it.
 package digest

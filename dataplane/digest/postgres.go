@@ -2,6 +2,7 @@ package digest
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -91,21 +92,39 @@ func lane(h string, from int) string {
 	return fmt.Sprintf("('x' || substr(%s, %d, 15))::bit(60)::bigint", h, from)
 }
 
-// digested are the columns that are part of digests.
-func (p *Postgres) digested() (out []int) {
+// columns are those that are part of the server's digests, or those that are compared in Go.
+func (p *Postgres) columns(inGo bool) (out []int) {
 	for i := range p.Columns {
-		if p.Columns[i].Form != Apart {
+		if p.Columns[i].Form.InGo() == inGo {
 			out = append(out, i)
 		}
 	}
 	return out
 }
 
-// rows selects h, the digest, and k0, k1 and so on, the printed key, of the scope's rows.
+// InGo are the forms of the columns that are compared in Go. If there are any, Keys
+// selects their texts too, and Sum, which leaves them out, is of no use.
+func (p *Postgres) InGo() (out []Form) {
+	for _, i := range p.columns(true) {
+		out = append(out, p.Columns[i].Form)
+	}
+	return out
+}
+
+func names(letter string, cols []int) []string {
+	out := make([]string, len(cols))
+	for n, i := range cols {
+		out[n] = fmt.Sprintf("%s%d", letter, i)
+	}
+	return out
+}
+
+// rows selects h, the digest, k0, k1 and so on, the printed key, and of the columns that
+// are compared in Go the texts, of the scope's rows.
 // Subqueries with OFFSET are not merged: each value is computed once.
 func (p *Postgres) rows(s Scope) (sql string, args []any) {
 	pick := make([]string, 0, len(p.Columns)+len(p.Key))
-	for _, i := range p.digested() {
+	for i := range p.Columns {
 		pick = append(pick, fmt.Sprintf("%s AS a%d", p.Columns[i].value(), i))
 	}
 	keys := make([]string, len(p.Key))
@@ -115,7 +134,8 @@ func (p *Postgres) rows(s Scope) (sql string, args []any) {
 	}
 	where, args := p.in(s)
 	inner := fmt.Sprintf("SELECT %s FROM %s%s OFFSET 0", strings.Join(pick, ", "), p.From, where)
-	sql = fmt.Sprintf("SELECT %s AS h, %s FROM (%s) r", p.md5(p.text(p.digested())), strings.Join(keys, ", "), inner)
+	out := append(slices.Clone(keys), names("a", p.columns(true))...)
+	sql = fmt.Sprintf("SELECT %s AS h, %s FROM (%s) r", p.md5(p.text(p.columns(false))), strings.Join(out, ", "), inner)
 	if s.Slices > 1 {
 		key := make([]string, len(p.Key))
 		for n := range p.Key {
@@ -160,14 +180,19 @@ func (p *Postgres) Sum(s Scope) (sql string, args []any) {
 	return fmt.Sprintf("SELECT count(*), coalesce(sum(%s), 0)::text, coalesce(sum(%s), 0)::text FROM (%s) d", lane("h", 1), lane("h", 17), rows), args
 }
 
-// Keys selects the printed primary key, as a text[], and the digest of each row.
+// Keys selects the printed primary key, as a text[], and the digest of each row; and if
+// there are columns that are compared in Go, their texts, as a text[].
 func (p *Postgres) Keys(s Scope) (sql string, args []any) {
 	rows, args := p.rows(s)
 	keys := make([]string, len(p.Key))
 	for n := range p.Key {
 		keys[n] = fmt.Sprintf("k%d", n)
 	}
-	return fmt.Sprintf("SELECT ARRAY[%s]::text[], h FROM (%s) d", strings.Join(keys, ", "), rows), args
+	texts := ""
+	if cols := p.columns(true); len(cols) > 0 {
+		texts = fmt.Sprintf(", ARRAY[%s]::text[]", strings.Join(names("a", cols), ", "))
+	}
+	return fmt.Sprintf("SELECT ARRAY[%s]::text[], h%s FROM (%s) d", strings.Join(keys, ", "), texts, rows), args
 }
 
 // Next selects the primary key of the row that ends a part of so many rows after a

@@ -228,6 +228,27 @@ func (t *Table) image(r change.Row) (json.RawMessage, error) {
 	return json.Marshal(texts)
 }
 
+// alike reports whether two images are of the same row, as far as the sink can tell.
+func (t *Table) alike(a, b json.RawMessage) (bool, error) {
+	var rows [2]change.Row
+	for n, image := range []json.RawMessage{a, b} {
+		if len(image) == 0 {
+			continue
+		}
+		var texts map[string]*string
+		if err := json.Unmarshal(image, &texts); err != nil {
+			return false, fmt.Errorf("a row's image of table %s is damaged", t.ID)
+		}
+		rows[n] = make(change.Row, len(t.subject.Schema.Columns))
+		for i := range t.subject.Schema.Columns {
+			if text := texts[t.subject.Schema.Columns[i].Name]; text != nil {
+				rows[n][i] = change.TextValue(*text)
+			}
+		}
+	}
+	return verify.Same(t.subject.Forms, rows[0], rows[1]), nil
+}
+
 // Digest of a row's image or of a key, for those who may not see it.
 func Digest(b []byte) string {
 	if b == nil {

@@ -81,7 +81,7 @@ func (w *world) happen() error {
 		for range w.rnd.IntN(3) {
 			var v *string
 			if w.rnd.IntN(4) > 0 {
-				s := fmt.Sprint("v", len(w.log))
+				s := fmt.Sprintf(`"v%d"`, len(w.log))
 				v = &s
 			}
 			w.write(w.rnd.IntN(w.wide), v)
@@ -205,7 +205,18 @@ type target struct {
 }
 
 func (target) Forms(context.Context, *verify.Subject) ([]digest.Form, bool, error) {
-	return []digest.Form{digest.Text, digest.Text}, true, nil
+	return []digest.Form{digest.Text, digest.JSON}, true, nil
+}
+
+// Read prints JSON in another way than the source does.
+func (t target) Read(ctx context.Context, s *verify.Subject, keys []change.Key) ([]verify.Row, error) {
+	rows, err := t.side.Read(ctx, s, keys)
+	for i := range rows {
+		v := slices.Clone(rows[i].Values)
+		v[1] = change.TextValue(" " + string(v[1].Data))
+		rows[i].Values = v
+	}
+	return rows, err
 }
 
 func (t target) Table(context.Context, change.TableID) (sink.Table, error) {
@@ -381,7 +392,7 @@ func TestRepairedWhateverHappens(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w := &world{rnd: rand.New(rand.NewPCG(seed, 1)), now: map[change.Key]change.Row{}, sink: map[change.Key]change.Row{}, keys: map[change.Key]*sink.RepairKey{}, wide: wide}
 			for range before {
-				s := fmt.Sprint("v", len(w.log))
+				s := fmt.Sprintf(`"v%d"`, len(w.log))
 				if n := w.rnd.IntN(wide); w.rnd.IntN(4) > 0 {
 					w.write(n, &s)
 				} else {
@@ -395,7 +406,7 @@ func TestRepairedWhateverHappens(t *testing.T) {
 				if suspects[k] = true; i%3 == 0 {
 					delete(w.sink, k)
 				} else {
-					row[1] = change.TextValue(fmt.Sprint("wrong", i))
+					row[1] = change.TextValue(fmt.Sprintf(`"wrong %d"`, i))
 					w.sink[k] = row
 				}
 				if refuse && i == 0 {

@@ -318,7 +318,9 @@ func (t *Table) reverify(ctx context.Context, ks []sink.RepairKey, last bool) (v
 			if err != nil {
 				return verified, err
 			}
-			ok = string(image) == string(k.After)
+			if ok, err = t.alike(image, k.After); err != nil {
+				return verified, err
+			}
 		default:
 			ok = verify.Same(t.subject.Forms, a[k.Key], h[k.Key])
 		}

@@ -223,7 +223,7 @@ func (w *walk) compare(k change.Key, want, have []Row) (f sink.Finding, differs 
 	default:
 		f.Kind = Changed
 		for i := range w.t.Schema.Columns {
-			if w.t.Forms[i] != digest.Apart && !want[0].Values[i].Equal(have[0].Values[i]) {
+			if !same(w.t.Forms[i], want[0].Values[i], have[0].Values[i]) {
 				f.Columns = append(f.Columns, w.t.Schema.Columns[i].Name)
 			}
 		}

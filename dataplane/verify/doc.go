@@ -9,6 +9,10 @@
 // end it. Otherwise both give keys with digests, and keys that differ are suspects:
 // most of them were written to meanwhile.
 //
+// Columns that no two servers print alike are not in the digests that these make: their
+// texts are read beside them, and the digests of rows are finished and summed in Go, row
+// by row. Suspects and confirmations compare their canonical texts.
+//
 // The source goes on with the next parts, up to Options.Ahead of them, while others
 // wait for the sink: what a walk takes is not the sink's lag times the parts. The
 // source has one statement at a time, the sink a few, and the ledger is asked by one

@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"bytes"
 	"context"
 	"time"
 
@@ -20,17 +21,26 @@ func Keys(ctx context.Context, src Source, snk Sink, led Ledger, t Subject, keys
 	return w.result(err)
 }
 
-// Same reports whether two rows are the same as far as the forms of their columns tell.
+// Same reports whether two rows are the same as far as the forms of their columns tell;
+// without any: to the last byte.
 func Same(forms []digest.Form, a, b change.Row) bool {
 	if len(a) != len(b) {
 		return false
 	}
 	for i := range a {
-		if (i >= len(forms) || forms[i] != digest.Apart) && !a[i].Equal(b[i]) {
+		var f digest.Form
+		if i < len(forms) {
+			f = forms[i]
+		}
+		if !same(f, a[i], b[i]) {
 			return false
 		}
 	}
 	return true
+}
+
+func same(f digest.Form, a, b change.Value) bool {
+	return a.Equal(b) || f.InGo() && a.Kind == change.Text && b.Kind == change.Text && bytes.Equal(f.Canonical(a.Data), f.Canonical(b.Data))
 }
 
 // Await waits until the table's ledger has passed a position of the source. behind

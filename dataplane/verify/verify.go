@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -160,12 +161,11 @@ type Result struct {
 	To        change.LSN     `json:"to"`
 	Rows      int64          `json:"rows"` // of the source
 	Parts     int            `json:"parts"`
-	Differing int            `json:"differing"`       // parts whose sums were not equal at once
-	Suspects  int            `json:"suspects"`        // keys that were looked at one by one
-	Unsettled int            `json:"unsettled"`       // of these, keys that never stood still
-	Findings  []sink.Finding `json:"-"`               // their keys are row data
-	More      bool           `json:"more,omitempty"`  // the walk ended at MaxFindings
-	Apart     []string       `json:"apart,omitempty"` // columns that were not compared
+	Differing int            `json:"differing"`      // parts whose sums were not equal at once
+	Suspects  int            `json:"suspects"`       // keys that were looked at one by one
+	Unsettled int            `json:"unsettled"`      // of these, keys that never stood still
+	Findings  []sink.Finding `json:"-"`              // their keys are row data
+	More      bool           `json:"more,omitempty"` // the walk ended at MaxFindings
 }
 
 // add takes in what a part adds.
@@ -217,4 +217,10 @@ func KeyOf(s *change.Schema, texts []string) (change.Key, error) {
 		row[i] = change.TextValue(texts[n])
 	}
 	return change.MakeKey(s, row)
+}
+
+// NoteInGo tells, for a plan, of columns that are compared in Go.
+func NoteInGo(columns []string) string {
+	return "verification compares in Go what the two servers print each in its own way: it reads that from both, " +
+		"which takes many times as long as digests that they make themselves; columns " + strings.Join(columns, ", ")
 }

@@ -215,6 +215,10 @@ func (s side) Read(_ context.Context, _ *Subject, keys []change.Key) (out []Row,
 		}
 		k, _ := strconv.Atoi(texts[0])
 		if v, ok := rows[k]; ok {
+			v = strconv.Quote(v)
+			if s.sink { // which prints JSON in its own way
+				v = " " + v
+			}
 			r := Row{Key: key, Values: change.Row{change.TextValue(texts[0]), change.TextValue(v)}}
 			end := len(s.log)
 			if s.sink {
@@ -252,7 +256,7 @@ type sinkSide struct {
 }
 
 func (s sinkSide) Forms(context.Context, *Subject) ([]digest.Form, bool, error) {
-	return []digest.Form{digest.Text, digest.Text}, bool(s.ordered), nil
+	return []digest.Form{digest.Text, digest.JSON}, bool(s.ordered), nil
 }
 
 // plant makes some rows wrong at the sink, and returns what is wrong with them. Rows

@@ -117,15 +117,10 @@ func (w *walk) begin(ctx context.Context) (ordered bool, err error) {
 	}
 	if so := w.o.So; so != nil {
 		w.res = *so
-		w.res.Verdict, w.res.Reason, w.res.More, w.res.Apart = "", "", false, nil
+		w.res.Verdict, w.res.Reason, w.res.More = "", "", false
 		w.res.Findings = slices.Clone(so.Findings)
 		for _, f := range so.Findings {
 			w.found[f.Key] = true
-		}
-	}
-	for i, f := range w.t.Forms {
-		if f == digest.Apart {
-			w.res.Apart = append(w.res.Apart, w.t.Schema.Columns[i].Name)
 		}
 	}
 	if w.res.From == 0 {

@@ -81,9 +81,6 @@ func DrawAudit(w io.Writer, s Style, r *contract.AuditResult, sinks []pipeline.S
 		if v.Scope == contract.ScopeChanged {
 			rows = append(rows, c.under("of the keys that changed since it was last verified")...)
 		}
-		if len(v.Apart) > 0 {
-			rows = append(rows, c.under("not compared: "+strings.Join(v.Apart, ", "))...)
-		}
 	}
 	table(c, []string{"sink", "table", "verdict", "rows", "parts", "what differs"}, rows)
 	c.skipped(r.Skipped)

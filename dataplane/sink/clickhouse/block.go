@@ -216,7 +216,7 @@ func (b *block) keyText(row change.Row, key change.Key) error {
 				at = k
 			}
 		}
-		if c.clamps && c.shape == scalar && !b.exact.has(c.name) {
+		if c.clamps && c.shape == scalar && c.lossy == "" && !b.exact.has(c.name) {
 			continue
 		}
 		b.texts = append(b.texts, texts[at]...)
@@ -248,11 +248,11 @@ func (b *block) reset() {
 func (b *block) parts() []part {
 	out := make([]part, 0, len(b.cols)+6)
 	for i, c := range b.lay.cols {
-		out = append(out, part{c.name, c.wireName(c.null), b.cols[i]})
+		out = append(out, part{c.name, c.typeName(c.null), b.cols[i], c.typ == typeJSON})
 	}
 	data := map[string]encoder{colKey: b.key, colVersion: b.version, colDeleted: b.deleted, colSeq: b.seq, colExact: b.exact, colCommit: b.commit}
 	for _, c := range b.lay.service() {
-		out = append(out, part{c.name, c.typ, data[c.name]})
+		out = append(out, part{c.name, c.typ, data[c.name], false})
 	}
 	return out
 }
@@ -261,7 +261,19 @@ func (b *block) parts() []part {
 type part struct {
 	name, typ string
 	data      encoder
+	json      bool // the data are texts of JSON
 }
+
+// encode appends the part's data.
+func (p *part) encode(dst []byte) []byte {
+	if p.json {
+		dst = binary.LittleEndian.AppendUint64(dst, jsonAsText)
+	}
+	return p.data.encode(p.data.prefix(dst))
+}
+
+// jsonAsText begins a column of JSON that is sent as its text.
+const jsonAsText = 1
 
 // encodeNative appends a block in Native format, protocol revision 0.
 func encodeNative(dst []byte, rows int, parts []part) []byte {
@@ -271,7 +283,7 @@ func encodeNative(dst []byte, rows int, parts []part) []byte {
 		dst, _, _ = appendString(dst, []byte(p.name))
 		dst, _, _ = appendString(dst, []byte(p.typ))
 		if rows > 0 {
-			dst = p.data.encode(p.data.prefix(dst))
+			dst = p.encode(dst)
 		}
 	}
 	return dst

@@ -4,9 +4,9 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -43,6 +43,9 @@ func settings(given ch.Settings) ch.Settings {
 		"mutations_sync":     2,        // ALTER … DELETE returns when it is done on all replicas
 		"max_query_size":     16 << 20, // lists of keys
 		"final":              0,
+		// Of numbers in JSON, the digits and nothing else.
+		"output_format_json_quote_64bit_integers": 0,
+		"output_format_json_quote_denormals":      0,
 	}
 	for k, v := range given {
 		if _, ours := s[k]; !ours {
@@ -233,6 +236,26 @@ func (c *conn) insert(ctx context.Context, t target, rows int, parts []part, buf
 	return sent, buf, nil
 }
 
+// jsonSettings are those of an INSERT into columns of type JSON: texts stay texts, and
+// of paths that are there twice the first counts, where the server would refuse the block.
+var jsonSettings = ch.Settings{
+	"input_format_try_infer_dates":              0,
+	"input_format_try_infer_datetimes":          0,
+	"input_format_json_read_bools_as_numbers":   0,
+	"input_format_json_read_bools_as_strings":   0,
+	"input_format_json_read_numbers_as_strings": 0,
+	"type_json_skip_duplicated_paths":           1,
+}
+
+func insertSettings(parts []part) ch.Settings {
+	for _, p := range parts {
+		if p.json {
+			return maps.Clone(jsonSettings)
+		}
+	}
+	return ch.Settings{}
+}
+
 func insertQuery(t target, parts []part) string {
 	names := make([]string, len(parts))
 	for i, p := range parts {
@@ -246,16 +269,16 @@ func insertQuery(t target, parts []part) string {
 func (c *conn) insertHTTP(ctx context.Context, w *report, t target, rows int, parts []part, buf []byte) (int64, []byte, error) {
 	buf = encodeNative(buf[:0], rows, parts)
 	body := buf
-	var opts []ch.QueryOption
+	with := insertSettings(parts)
 	if c.compress == ch.CompressionLZ4 || c.compress == ch.CompressionZSTD {
 		cw := compress.NewWriter(0, compress.Method(c.compress))
 		if err := cw.Compress(buf); err != nil {
 			return 0, buf, err
 		}
 		body = cw.Data
-		opts = append(opts, ch.WithSettings(ch.Settings{"decompress": 1}))
+		with["decompress"] = 1
 	}
-	ctx, cancel := c.context(ctx, w, opts...)
+	ctx, cancel := c.context(ctx, w, ch.WithSettings(with))
 	defer cancel()
 	return int64(len(body)), buf, c.pool.InsertFormat(ctx, "Native", insertQuery(t, parts), bytes.NewReader(body))
 }
@@ -263,7 +286,7 @@ func (c *conn) insertHTTP(ctx context.Context, w *report, t target, rows int, pa
 // insertNative hands the encoded columns to the client library's, which read
 // their own wire form: no value is converted twice.
 func (c *conn) insertNative(ctx context.Context, t target, rows int, parts []part, buf []byte) (int64, []byte, error) {
-	in := follow(ctx, c.timeout)
+	in := follow(ch.Context(ctx, ch.WithSettings(insertSettings(parts))), c.timeout)
 	defer in.release()
 	batch, err := c.pool.PrepareBatch(in, insertQuery(t, parts))
 	if err != nil {
@@ -278,16 +301,11 @@ func (c *conn) insertNative(ctx context.Context, t target, rows int, parts []par
 	for _, col := range batch.Columns() {
 		p, ok := byName[col.Name()]
 		have := string(col.Type())
-		text := isJSON(p.typ, have)
-		if !ok || !text && !sameType(p.typ, have) {
+		if !ok || !sameType(p.typ, have) {
 			return 0, buf, fault.Transient(CodeConfig, nil, "column %q of %s is of another type than a moment ago, or is not one that Syncline fills; "+
 				"over HTTP the server would convert", col.Name(), t)
 		}
-		buf = buf[:0]
-		if text {
-			buf = binary.LittleEndian.AppendUint64(buf, jsonAsText)
-		}
-		buf = p.data.encode(p.data.prefix(buf))
+		buf = p.encode(buf[:0])
 		sent += int64(len(buf))
 		r := chproto.NewReader(bytes.NewReader(buf))
 		if s, ok := col.(chcolumn.CustomSerialization); ok {
@@ -300,14 +318,6 @@ func (c *conn) insertNative(ctx context.Context, t target, rows int, parts []par
 		}
 	}
 	return sent, buf, batch.Send()
-}
-
-// jsonAsText begins a column of JSON that is sent as its text.
-const jsonAsText = 1
-
-// isJSON reports whether a part with text goes to a column of JSON.
-func isJSON(text, have string) bool {
-	return text == "String" && have == "JSON" || text == "Nullable(String)" && have == "Nullable(JSON)"
 }
 
 // sameType compares types as written; the server puts a blank behind commas.

@@ -22,7 +22,9 @@
 // 1900 to 2299, a NULL array, more than one dimension). Such a value is shown as
 // the nearest that the column takes — the first or last day, NULL for a Decimal,
 // [] — and its text is in _exact, which is empty otherwise. ReadRows puts both
-// together again. JSON is kept as String unless Options.JSON asks for the type.
+// together again. JSON is kept as String unless Options.JSON asks for the type, or a
+// table that exists has a column of it. That is not exact, and of values that the type
+// does not take (no objects, integers beyond 64 bits) the text is in _exact.
 //
 // Key columns with such types stand in the sorting key beside _key, which holds
 // the exact text when the column does not; key columns whose equal values have

@@ -8,6 +8,7 @@ import (
 
 	"syncline/dataplane/change"
 	"syncline/dataplane/sink"
+	"syncline/dataplane/verify"
 )
 
 // Columns that Syncline adds to a table.
@@ -212,10 +213,10 @@ func (l *layout) mappings() []sink.ColumnMapping {
 
 // notes says of which columns some values are kept in _exact.
 func (l *layout) notes() []string {
-	var clamped, apart []string
+	var clamped, json []string
 	for _, c := range l.cols {
-		if c.typ == "JSON" {
-			apart = append(apart, c.name)
+		if c.typ == typeJSON {
+			json = append(json, c.name)
 		}
 		if c.clamps {
 			clamped = append(clamped, c.name)
@@ -223,11 +224,11 @@ func (l *layout) notes() []string {
 	}
 	var out []string
 	if len(clamped) > 0 {
-		out = append(out, fmt.Sprintf("values outside of the type's range (NaN, infinity, years outside 1900 to 2299, NULL and multi-dimensional arrays) "+
+		out = append(out, fmt.Sprintf("values outside of the type's range (NaN, infinity, years outside 1900 to 2299, NULL and multi-dimensional arrays, JSON that is no object or has integers beyond 64 bits) "+
 			"are shown as the nearest one, with the exact text kept in %s; columns %s", colExact, strings.Join(clamped, ", ")))
 	}
-	if len(apart) > 0 {
-		out = append(out, fmt.Sprintf("verification does not compare columns of type JSON, which the server prints in its own way: %s", strings.Join(apart, ", ")))
+	if len(json) > 0 {
+		out = append(out, verify.NoteInGo(json))
 	}
 	if l.appends {
 		out = append(out, "append-only: every insert and update becomes a row of its own, and deletes are passed over")

@@ -143,7 +143,7 @@ func strs(name string, values ...string) part {
 	for _, v := range values {
 		_, _ = e.text([]byte(v))
 	}
-	return part{name, "String", e}
+	return part{name, "String", e, false}
 }
 
 func same(name, value string, rows int) part {
@@ -151,7 +151,7 @@ func same(name, value string, rows int) part {
 	for range rows {
 		_, _ = e.text([]byte(value))
 	}
-	return part{name, "String", e}
+	return part{name, "String", e, false}
 }
 
 // dict is a LowCardinality(String) column.
@@ -160,7 +160,7 @@ func dict(name string, values ...string) part {
 	for _, v := range values {
 		_, _ = e.text([]byte(v))
 	}
-	return part{name, "LowCardinality(String)", e}
+	return part{name, "LowCardinality(String)", e, false}
 }
 
 // numbers is an unsigned column of 4 or 8 bytes.
@@ -169,7 +169,7 @@ func numbers(name string, size int, values ...uint64) part {
 	for _, v := range values {
 		e.data = appendWord(e.data, v, size)
 	}
-	return part{name, "UInt" + strconv.Itoa(size*8), e}
+	return part{name, "UInt" + strconv.Itoa(size*8), e, false}
 }
 
 func signed(name string, values ...int64) part {
@@ -177,7 +177,7 @@ func signed(name string, values ...int64) part {
 	for _, v := range values {
 		e.data = binary.LittleEndian.AppendUint64(e.data, uint64(v))
 	}
-	return part{name, "Int64", e}
+	return part{name, "Int64", e, false}
 }
 
 // setAspect writes an aspect of a table over what is there.

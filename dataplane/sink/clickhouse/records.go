@@ -292,7 +292,7 @@ func versions(name string, ps ...change.Position) part {
 	for _, p := range ps {
 		e.data = appendVersion(e.data, p)
 	}
-	return part{name, "UInt128", e}
+	return part{name, "UInt128", e, false}
 }
 
 // refreshView makes the view show rows from the highest floor on. It looks again

@@ -121,7 +121,7 @@ func (s *Sink) Check(ctx context.Context, sch *change.Schema, o sink.TableOption
 		check.Problem = fmt.Sprintf("table %s exists and cannot be used: %s", l.at, problem)
 		return check, nil
 	}
-	check.Columns = l.mappings()
+	check.Columns, check.Notes = l.mappings(), l.notes()
 	if len(missing) > 0 {
 		check.Problem = fmt.Sprintf("table %s exists and cannot be used: %s", l.at, l.lacks(missing))
 		return check, nil

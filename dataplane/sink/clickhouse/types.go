@@ -91,6 +91,9 @@ func mapType(t *change.Type, o *Options) mapping {
 			// Elements keep their text: dictionaries and maps may not stand in a Nullable.
 			elem = text()
 		}
+		if elem.typ == typeJSON { // which is sent as its text, and a list of texts is another type
+			elem = text()
+		}
 		elem.shape, elem.delim = listOf, ','
 		if root.Elem.Root().Base == "box" {
 			elem.delim = ';'
@@ -150,12 +153,9 @@ func mapBase(t *change.Type, o *Options) mapping {
 		m.shape, m.clamps = mapOf, true
 		return m
 	case "json", "jsonb":
-		m := text()
 		if o.JSON {
-			m.typ, m.lossy = "JSON", "white space, order, duplicate keys and digits of numbers beyond 64 bits"
-			m.zero = []byte{2, '{', '}'}
+			return mapJSON()
 		}
-		return m
 	}
 	return text()
 }
@@ -174,18 +174,6 @@ func mapNumeric(t *change.Type, o *Options) mapping {
 	m := fixed(fmt.Sprintf("Decimal(%d, %d)", precision, scale), decimalWidth(precision), decimalOf(precision, scale))
 	m.clamps, m.nullInexact = true, true
 	return m
-}
-
-// wireName is the type that a block declares; the server converts it to the
-// column's own where the two differ.
-func (m *mapping) wireName(null bool) string {
-	if m.typ == "JSON" {
-		if null {
-			return "Nullable(String)"
-		}
-		return "String"
-	}
-	return m.typeName(null)
 }
 
 // fit returns how values of the type are kept in an existing column of the type
@@ -209,6 +197,9 @@ func fit(m mapping, t *change.Type, have string) (fitted mapping, null, ok bool)
 			m.shape = dictText
 			return m, null, true
 		}
+	}
+	if root := t.Root(); inner == typeJSON && root.Kind == change.Base && (root.Base == "json" || root.Base == "jsonb") {
+		return mapJSON(), null, true
 	}
 	if inner == "String" { // holds the exact text of anything
 		folds := m.folds

@@ -16,11 +16,10 @@ import (
 var _ verify.Sink = (*Sink)(nil)
 
 // digested is a table as it is digested: its layout, with the columns that it really
-// has, the version below which its rows are gone, and the columns that are left out.
+// has, and the version below which its rows are gone.
 type digested struct {
 	*layout
 	floor change.Position
-	apart map[int]bool
 }
 
 // digesting runs f with the table as it is digested. The table is looked at once in a
@@ -35,10 +34,7 @@ func (s *Sink) digesting(ctx context.Context, t *verify.Subject, f func(*digeste
 		}
 		t.Kept.Set(l)
 	}
-	d := &digested{layout: l, apart: map[int]bool{}}
-	for i, f := range t.Forms {
-		d.apart[i] = f == digest.Apart
-	}
+	d := &digested{layout: l}
 	var err error
 	if d.floor, err = s.floor(ctx, t.Schema.Table.String()); err == nil {
 		err = f(d)
@@ -84,8 +80,8 @@ func (d *digested) text(i int, key bool) (digest.Form, string) {
 	name := ident(c.name)
 	form, expr := digest.Text, ""
 	switch {
-	case c.typ == "JSON":
-		return digest.Apart, "NULL"
+	case c.typ == typeJSON:
+		form, expr = digest.Paths, "CAST(toString("+name+"), 'Nullable(String)')"
 	case c.shape == listOf:
 		elem := t.Elem.Root()
 		if c.typ == "Float32" || c.typ == "Float64" {
@@ -194,11 +190,21 @@ func lane(hash string, from int) string {
 func (d *digested) hash() string {
 	parts := []string{"''", "''"} // concat takes two at least
 	for i := range d.cols {
-		if form, v := d.text(i, false); form != digest.Apart && !d.apart[i] {
+		if form, v := d.text(i, false); !form.InGo() {
 			parts = append(parts, fmt.Sprintf("ifNull(concat(toString(length(%s)), ':', %s), '~')", v, v))
 		}
 	}
 	return "MD5(concat(" + strings.Join(parts, ", ") + "))"
+}
+
+// inGo are the forms and the expressions of the columns that are compared in Go.
+func (d *digested) inGo() (forms []digest.Form, exprs []string) {
+	for i := range d.cols {
+		if form, v := d.text(i, false); form.InGo() {
+			forms, exprs = append(forms, form), append(exprs, v)
+		}
+	}
+	return forms, exprs
 }
 
 // Sum digests a part of a table.
@@ -206,6 +212,12 @@ func (s *Sink) Sum(ctx context.Context, t *verify.Subject, p digest.Scope) (out 
 	err = s.digesting(ctx, t, func(d *digested) error {
 		where, err := d.part(p)
 		if err != nil {
+			return err
+		}
+		if forms, _ := d.inGo(); len(forms) > 0 {
+			var sum digest.Summer
+			err := s.stream(ctx, d, where, func(_ []string, h digest.Digest) error { return sum.Add(h) })
+			out = sum.Sum()
 			return err
 		}
 		q := fmt.Sprintf("SELECT toInt64(count()), toString(sum(toUInt128(%s))), toString(sum(toUInt128(%s))) FROM (%s)", lane("h", 1), lane("h", 9), d.live(d.floor, d.hash()+" AS h", where))
@@ -221,24 +233,44 @@ func (s *Sink) Keys(ctx context.Context, t *verify.Subject, p digest.Scope, each
 		if err != nil {
 			return err
 		}
-		var texts []string
-		for _, i := range d.schema.Key {
-			_, v := d.text(i, true)
-			texts = append(texts, "assumeNotNull("+v+")")
-		}
-		q := d.live(d.floor, fmt.Sprintf("[%s], lower(hex(%s))", strings.Join(texts, ", "), d.hash()), where)
-		return s.conn.query(ctx, "digest table "+d.at.String(), q, func(scan func(...any) error) error {
-			var key []string
-			var h string
-			if err := scan(&key, &h); err != nil {
-				return err
-			}
+		return s.stream(ctx, d, where, func(key []string, h digest.Digest) error {
 			k, err := verify.KeyOf(d.schema, key)
 			if err != nil {
 				return err
 			}
-			return each(k, digest.Digest(h))
+			return each(k, h)
 		})
+	})
+}
+
+// stream gives the texts of the key and the digest of each row, which is finished here
+// where columns are compared in Go.
+func (s *Sink) stream(ctx context.Context, d *digested, where string, each func([]string, digest.Digest) error) error {
+	var key []string
+	for _, i := range d.schema.Key {
+		_, v := d.text(i, true)
+		key = append(key, "assumeNotNull("+v+")")
+	}
+	pick := fmt.Sprintf("[%s], lower(hex(%s))", strings.Join(key, ", "), d.hash())
+	forms, exprs := d.inGo()
+	if len(forms) > 0 {
+		pick += fmt.Sprintf(", [%s]", strings.Join(exprs, ", "))
+	}
+	inGo := digest.Texts{Forms: forms}
+	return s.conn.query(ctx, "digest table "+d.at.String(), d.live(d.floor, pick, where)+textSettings, func(scan func(...any) error) error {
+		var key []string
+		var h string
+		if len(forms) == 0 {
+			if err := scan(&key, &h); err != nil {
+				return err
+			}
+			return each(key, digest.Digest(h))
+		}
+		var texts []*string
+		if err := scan(&key, &h, &texts); err != nil {
+			return err
+		}
+		return each(key, inGo.Row(h, texts))
 	})
 }
 

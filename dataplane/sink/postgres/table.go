@@ -11,6 +11,7 @@ import (
 	"syncline/dataplane/change"
 	"syncline/dataplane/fault"
 	"syncline/dataplane/sink"
+	"syncline/dataplane/verify"
 )
 
 // lockTable waits for every Apply that has the table under way, and holds back
@@ -190,12 +191,16 @@ func (s *Sink) Check(ctx context.Context, schema *change.Schema, o sink.TableOpt
 		return out, s.wrap(ctx, err, "check table %s", target)
 	}
 	out.Exists = r != nil
+	var inGo []string
 	for i := range schema.Columns {
 		c := &schema.Columns[i]
 		m := sink.ColumnMapping{Column: c.Name, Source: c.Type.Name}
 		if have := r.columnOrNil(c.Name); have != nil {
 			m.Sink = have.format
 			_, m.Lossy = assignable(&c.Type, have)
+			if form(&c.Type, have).InGo() {
+				inGo = append(inGo, c.Name)
+			}
 		} else if r == nil {
 			st, err := s.resolve(ctx, s.pool, &c.Type, false)
 			if err != nil {
@@ -207,6 +212,9 @@ func (s *Sink) Check(ctx context.Context, schema *change.Schema, o sink.TableOpt
 			}
 		}
 		out.Columns = append(out.Columns, m)
+	}
+	if len(inGo) > 0 {
+		out.Notes = append(out.Notes, verify.NoteInGo(inGo))
 	}
 	if appends(schema, o) {
 		out.Notes = append(out.Notes, "append-only: rows are inserted and never updated; deletes are left out")

@@ -68,10 +68,7 @@ func (s *Sink) Forms(ctx context.Context, t *verify.Subject) (forms []digest.For
 			c := &t.Schema.Columns[i]
 			have, root := r.column(c.Name).plainType(), c.Type.Root()
 			same := root.Kind == change.Base && root.Base == have
-			forms[i] = digest.Text
-			if same && have == "bytea" {
-				forms[i] = digest.Bytes
-			}
+			forms[i] = form(&c.Type, r.column(c.Name))
 			if t.Schema.IsKey(i) && !(same && slices.Contains(ordered, have)) {
 				inOrder = false
 			}
@@ -79,6 +76,19 @@ func (s *Sink) Forms(ctx context.Context, t *verify.Subject) (forms []digest.For
 		return nil
 	})
 	return forms, inOrder, err
+}
+
+// form is how values of a type are digested that are in a column of the sink.
+func form(t *change.Type, c *column) digest.Form {
+	root, have := t.Root(), c.plainType()
+	switch {
+	case root.Kind != change.Base:
+	case root.Base == "bytea" && have == "bytea":
+		return digest.Bytes
+	case root.Base == "json" && have == "jsonb":
+		return digest.JSON
+	}
+	return digest.Text
 }
 
 // Sum digests a part of a table.

@@ -37,6 +37,11 @@ func Begin(ctx context.Context, tx pgx.Tx) (recode bool, err error) {
 
 // Sum digests a part of a table.
 func Sum(ctx context.Context, q Querier, p *digest.Postgres, s digest.Scope) (digest.Sum, error) {
+	if len(p.InGo()) > 0 {
+		var sum digest.Summer
+		err := stream(ctx, q, p, s, func(_ []string, d digest.Digest) error { return sum.Add(d) })
+		return sum.Sum(), err
+	}
 	sql, args := p.Sum(s)
 	rows, err := q.Query(ctx, sql, args...)
 	if err != nil {
@@ -49,19 +54,36 @@ func Sum(ctx context.Context, q Querier, p *digest.Postgres, s digest.Scope) (di
 
 // Keys gives the key and the digest of each row of a part.
 func Keys(ctx context.Context, q Querier, p *digest.Postgres, schema *change.Schema, s digest.Scope, each func(change.Key, digest.Digest) error) error {
+	return stream(ctx, q, p, s, func(key []string, d digest.Digest) error {
+		k, err := verify.KeyOf(schema, key)
+		if err != nil {
+			return err
+		}
+		return each(k, d)
+	})
+}
+
+// stream gives the texts of the key and the digest of each row, which is finished here
+// where columns are compared in Go.
+func stream(ctx context.Context, q Querier, p *digest.Postgres, s digest.Scope, each func([]string, digest.Digest) error) error {
 	sql, args := p.Keys(s)
 	rows, err := q.Query(ctx, sql, args...)
 	if err != nil {
 		return err
 	}
-	var texts []string
+	var key []string
+	var texts []*string
 	var d string
-	_, err = pgx.ForEachRow(rows, []any{&texts, &d}, func() error {
-		k, err := verify.KeyOf(schema, texts)
-		if err != nil {
-			return err
+	inGo := digest.Texts{Forms: p.InGo()}
+	into := []any{&key, &d}
+	if len(inGo.Forms) > 0 {
+		into = append(into, &texts)
+	}
+	_, err = pgx.ForEachRow(rows, into, func() error {
+		if len(inGo.Forms) > 0 {
+			return each(key, inGo.Row(d, texts))
 		}
-		return each(k, digest.Digest(d))
+		return each(key, digest.Digest(d))
 	})
 	return err
 }
