@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/temporal"
 	"go.uber.org/zap"
 
 	"syncline/activities/contract"
@@ -150,7 +152,8 @@ func didYouMean(name string, names []string) string {
 // the sink's ledger alone: an attempt goes on from where the one before it was then.
 func (a *Activities) VerifyTable(ctx context.Context, in contract.VerifyTask) (out contract.TableVerdict, err error) {
 	var so atomic.Pointer[contract.VerifyProgress]
-	so.Store(&contract.VerifyProgress{Sink: in.Sink.Name, Table: in.Table})
+	so.Store(&contract.VerifyProgress{Sink: in.Sink.Name, Table: in.Table, Since: cameOn(ctx)})
+	defer func() { err = stuck(err, so.Load().Since) }()
 	err = long(ctx, func() any { return so.Load() }, func(ctx context.Context) error {
 		srv, sk, err := a.ends(ctx, in.TableTask)
 		if err != nil {
@@ -177,13 +180,16 @@ func (a *Activities) VerifyTable(ctx context.Context, in contract.VerifyTask) (o
 		tell := func(r *verify.Result) {
 			next := contract.VerifyProgress{Sink: in.Sink.Name, Table: in.Table, Rows: r.Rows, Parts: r.Parts, Suspects: r.Suspects, Findings: len(r.Findings)}
 			swap(&so, func(old contract.VerifyProgress) contract.VerifyProgress {
-				next.Paused = old.Paused
+				next.Paused, next.Since = old.Paused, old.Since
+				if next.Rows > old.Rows || next.Parts > old.Parts {
+					next.Since = time.Now()
+				}
 				return next
 			})
 		}
 		gate := verify.Gate{Why: why(srv, sk, in), Waits: func(why string) {
 			swap(&so, func(p contract.VerifyProgress) contract.VerifyProgress {
-				p.Paused = why
+				p.Paused, p.Since = why, time.Now() // to wait is not to fail
 				return p
 			})
 		}}
@@ -226,6 +232,31 @@ func (a *Activities) VerifyTable(ctx context.Context, in contract.VerifyTask) (o
 		return nil
 	})
 	return out, err
+}
+
+// maxStuck is for how long the verification of a table may fail without coming on: the
+// others wait for their turn.
+const maxStuck = 6 * time.Minute
+
+// CodeVerificationStuck: a verification failed for too long. The cause is in the text.
+const CodeVerificationStuck fault.Code = "VerificationStuck"
+
+// cameOn is when the attempts before this one last came on.
+func cameOn(ctx context.Context) time.Time {
+	var p contract.VerifyProgress
+	if activity.HasHeartbeatDetails(ctx) && activity.GetHeartbeatDetails(ctx, &p) == nil && !p.Since.IsZero() {
+		return p.Since
+	}
+	return time.Now()
+}
+
+// stuck makes an error the last one if nothing has come on for too long.
+func stuck(err error, since time.Time) error {
+	var app *temporal.ApplicationError
+	if !errors.As(err, &app) || app.NonRetryable() || app.Type() == contract.WorkerStoppedError || time.Since(since) < maxStuck {
+		return err
+	}
+	return named(fault.Permanent(CodeVerificationStuck, nil, "verify it again", "%s for %s: %s", app.Type(), time.Since(since).Round(time.Second), app.Message()))
 }
 
 // swap changes what a heartbeat tells, from whatever goroutine.

@@ -3,12 +3,16 @@ package activities
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/testsuite"
 
 	"syncline/activities/contract"
 	"syncline/dataplane/change"
@@ -182,4 +186,40 @@ func TestWhyItPauses(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A verification may fail as often as it likes while it comes on, and ends when it has
+// not for too long, over all its attempts.
+func TestVerificationIsStuck(t *testing.T) {
+	long := time.Now().Add(-maxStuck - time.Second)
+	away := named(fault.Transient(sink.CodeUnreachable, nil, "away"))
+	var app *temporal.ApplicationError
+	if err := stuck(away, long); !errors.As(err, &app) || !app.NonRetryable() || app.Type() != string(CodeVerificationStuck) || !strings.Contains(err.Error(), "away") {
+		t.Errorf("%v", err)
+	}
+	if err := stuck(away, time.Now()); err != away {
+		t.Errorf("soon: %v", err)
+	}
+	for _, err := range []error{nil, context.Canceled, named(fault.Permanent("SinkType", nil, "", "no")), temporal.NewApplicationError("stops", contract.WorkerStoppedError)} {
+		if got := stuck(err, long); got != err {
+			t.Errorf("%v became %v", err, got)
+		}
+	}
+	for _, before := range []any{nil, contract.VerifyProgress{Rows: 7}, contract.VerifyProgress{Since: long}} {
+		var suite testsuite.WorkflowTestSuite
+		env := suite.NewTestActivityEnvironment()
+		if before != nil {
+			env.SetHeartbeatDetails(before)
+		}
+		var at time.Time
+		look := func(ctx context.Context) error { at = cameOn(ctx); return nil }
+		env.RegisterActivity(look)
+		if _, err := env.ExecuteActivity(look); err != nil {
+			t.Fatal(err)
+		}
+		p, _ := before.(contract.VerifyProgress)
+		if old := !p.Since.IsZero(); old != at.Equal(long) || !old && time.Since(at) > time.Minute {
+			t.Errorf("after %+v: %s", before, at)
+		}
+	}
 }

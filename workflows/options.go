@@ -106,7 +106,8 @@ func verifying(ctx workflow.Context, summary string) workflow.Context {
 		InitialInterval:    time.Second,
 		BackoffCoefficient: 2,
 		MaximumInterval:    time.Minute,
-		MaximumAttempts:    12, // over six minutes
+		// The activity says when it has failed for too long; this is for one that kills its worker.
+		MaximumAttempts: 100,
 	}
 	return workflow.WithActivityOptions(ctx, o)
 }

@@ -100,6 +100,8 @@ type VerifyProgress struct {
 	Suspects int            `json:"suspects"`
 	Findings int            `json:"findings"`
 	Paused   string         `json:"paused,omitempty"` // why it waits; "" if it does not
+	// Since is when it last came on; attempts that fail carry it over to the next.
+	Since time.Time `json:"since,omitzero"`
 }
 
 // TableVerdict answers VerifyTable. The keys that differ are in the sink's ledger,

@@ -66,7 +66,7 @@ func (s *Sink) PutRepair(ctx context.Context, repair string, table change.TableI
 	}
 	_, err = s.insert(ctx, s.ledger("repairs"), n, []part{same("pipeline", s.pipeline, n), same("repair", repair, n), same("tab", table.String(), n),
 		strs("key", texts...), dict("state", states...), dict("kind", kinds...), strs("columns", columns...), dict("made_of", made...), strs("why", whys...),
-		strs("before", befores...), strs("after", afters...), strs("pos", poss...), strs("snapshot", snaps...), strs("reason", reasons...), part{"held_at", timeType, heldAt}, numbers("ver", 8, vers...)})
+		strs("before", befores...), strs("after", afters...), strs("pos", poss...), strs("snapshot", snaps...), strs("reason", reasons...), part{name: "held_at", typ: timeType, data: heldAt}, numbers("ver", 8, vers...)})
 	return err
 }
 
