@@ -159,7 +159,9 @@ func (a *Activities) planTable(ctx context.Context, run string, task contract.Re
 	for i := range found {
 		keys[i] = found[i].Key
 	}
-	err = t.Plan(ctx, keys, func(ctx context.Context, ks []sink.RepairKey) error { return led.PutRepair(ctx, task.Repair, task.Table, ks) })
+	err = t.Plan(ctx, keys, func(ctx context.Context, ks []sink.RepairKey) error {
+		return led.PutRepair(ctx, task.Repair, task.Table, ks)
+	})
 	var undecided *repair.Undecided
 	if errors.As(err, &undecided) {
 		return nil, fault.Transient("RepairUndecided", nil, "%s", undecided)
@@ -170,7 +172,7 @@ func (a *Activities) planTable(ctx context.Context, run string, task contract.Re
 	// What counts is what the ledger says: an attempt before this one may have recorded
 	// keys that do not differ any more.
 	out, _, err := countRepair(ctx, led, task.Repair, task.Sink.Name, task.Table)
-	out.Where, out.Settled = task.Where, max(0, len(keys)-out.Keys)
+	out.Where, out.Settled, out.More = task.Where, max(0, len(keys)-out.Keys), len(keys) >= maxFindings
 	return &out, err
 }
 

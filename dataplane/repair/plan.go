@@ -190,7 +190,9 @@ func (u *Undecided) Error() string {
 func (t *Table) logged(ctx context.Context, keys []change.Key, have []verify.Row, marks []sink.Watermark) (map[change.Key]replay.State, error) {
 	// That a read begins with what was sent again, and takes an older change for the last,
 	// shows when the row is compared with the source's: nothing need be read before it.
-	r := replay.Request{Table: t.ID, Partitions: t.info.Partitions, Keys: keys, Window: 512, Settle: -1, Most: max(recordsOfAll, recordsOfKey*int64(len(keys))), To: make([]sink.Watermark, t.info.Partitions), Load: replay.Load{Epoch: t.Epoch, To: t.info.LoadedTo}}
+	// Each read has to wait for a broker, so for many keys the first is as long as pays.
+	pays := recordsOfKey * int64(len(keys))
+	r := replay.Request{Table: t.ID, Partitions: t.info.Partitions, Keys: keys, Window: max(512, pays/int64(max(1, t.info.Partitions))), Settle: -1, Most: max(recordsOfAll, pays), To: make([]sink.Watermark, t.info.Partitions), Load: replay.Load{Epoch: t.Epoch, To: t.info.LoadedTo}}
 	for _, m := range marks {
 		if m.Table == t.ID && m.N < len(r.To) {
 			r.To[m.N] = m

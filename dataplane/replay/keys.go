@@ -103,7 +103,7 @@ func Keys(ctx context.Context, log Log, r Request) (map[change.Key]State, Stats,
 		if keys := by[n]; len(keys) > 0 {
 			reach := int64(math.MaxInt64)
 			if r.Most > 0 { // each read is of twice as much: the last is half of all
-				reach = max(r.Most*int64(len(keys))/int64(2*len(r.Keys)), r.Window+r.Settle)
+				reach = max(r.Most*int64(len(keys))/int64(2*len(r.Keys)), 1)
 			}
 			if err := partition(ctx, log, &r, n, keys, reach, out, &st); err != nil {
 				return nil, st, err

@@ -190,20 +190,34 @@ func (x *session) lookupQuery(l *layout, cols, ask []int, keys [][]string) strin
 	}
 	return fmt.Sprintf(`%s
 		SELECT keys.n%s, t.%s FROM %s AS t FINAL INNER JOIN keys ON tuple(%s) = keys.k
-		WHERE t.%s = 0 AND tuple(%s) IN (SELECT k FROM keys)`,
-		l.withKeys(ask, keys), pick.String(), colExact, l.at, l.pkTuple(), colDeleted, l.pkTuple())
+		WHERE t.%s = 0 AND %s`,
+		l.withKeys(ask, keys), pick.String(), colExact, l.at, l.pkTuple(), colDeleted, l.inKeys(""))
 }
 
-// withKeys makes the list of keys the table "keys": n, the row's index, and k.
+// inKeys is the condition of rows whose keys are in the table "keys", which with makes
+// if it is not there. An index is of use only for columns by themselves, not as a tuple in
+// one column.
+func (l *layout) inKeys(with string) string {
+	columns := make([]string, len(l.pk))
+	for i := range columns {
+		columns[i] = fmt.Sprintf("c%d", i)
+	}
+	return fmt.Sprintf("(%s) IN (%s SELECT %s FROM keys)", l.pkTuple(), with, strings.Join(columns, ", "))
+}
+
+// withKeys makes the list of keys the table "keys": n, the row's index, k, and the values
+// of k by themselves.
 func (l *layout) withKeys(ask []int, keys [][]string) string {
-	var shape, list, on strings.Builder
+	var shape, list, on, each strings.Builder
 	shape.WriteString("n UInt32")
 	for i, name := range l.pk {
 		fmt.Fprintf(&shape, ", k%d String", i)
 		if i > 0 {
 			on.WriteString(", ")
 		}
-		fmt.Fprintf(&on, "%s", l.castKey(name, fmt.Sprintf("k%d", i)))
+		value := l.castKey(name, fmt.Sprintf("k%d", i))
+		on.WriteString(value)
+		fmt.Fprintf(&each, ", %s AS c%d", value, i)
 	}
 	for i, row := range ask {
 		if i > 0 {
@@ -215,7 +229,7 @@ func (l *layout) withKeys(ask []int, keys [][]string) string {
 		}
 		list.WriteString(")")
 	}
-	return fmt.Sprintf("WITH keys AS (SELECT n, tuple(%s) AS k FROM values(%s, %s))", on.String(), lit(shape.String()), list.String())
+	return fmt.Sprintf("WITH keys AS (SELECT n, tuple(%s) AS k%s FROM values(%s, %s))", on.String(), each.String(), lit(shape.String()), list.String())
 }
 
 func (l *layout) pkTuple() string {

@@ -293,7 +293,7 @@ func (m *mending) find(ctx context.Context, rows []int) (map[int]*found, error) 
 		last = "toInt64(toUnixTimestamp64Micro(max(t." + colSynced + ")))"
 	}
 	q := fmt.Sprintf(`%s SELECT keys.n, toString(t.%s), count(), %s FROM %s AS t INNER JOIN keys ON tuple(%s) = keys.k
-		WHERE tuple(%s) IN (SELECT k FROM keys) GROUP BY keys.n, t.%s`, l.withKeys(rows, keys), colVersion, last, l.at, l.pkTuple(), l.pkTuple(), colVersion)
+		WHERE %s GROUP BY keys.n, t.%s`, l.withKeys(rows, keys), colVersion, last, l.at, l.pkTuple(), l.inKeys(""), colVersion)
 	err = m.conn.query(ctx, "SELECT versions from "+l.at.String(), q, func(scan func(...any) error) error {
 		var i uint32
 		var text string
