@@ -143,7 +143,7 @@ func (p *pipe) compacted(id change.TableID, rows int) {
 	// What the drills need: a row that is written to again and again, one that is deleted,
 	// one of which the last change is long ago, and one that only the load has brought.
 	const stale, deleted, missing = 80, 91, 100
-	loaded := rows - 1
+	loaded := rows
 	key := func(n int) change.Key {
 		k, err := change.MakeKey(&change.Schema{Table: id, Columns: []change.Column{{Name: "id"}}, Key: []int{0}}, change.Row{change.TextValue(fmt.Sprint(n))})
 		if err != nil {
@@ -188,7 +188,7 @@ func (p *pipe) compacted(id change.TableID, rows int) {
 				t.Errorf("%s at %s: %+v", name, v.Sink, v)
 			}
 		}
-		plan := p.repaired(p.startRepair("repair/"+p.name+"/"+policyID(name), contract.RepairInput{Audit: res.Run}))
+		plan := p.repaired(p.startRepair("repair/"+p.name+"/"+strings.ReplaceAll(name, " ", "-"), contract.RepairInput{Audit: res.Run}))
 		for i := range plan.Tables {
 			if got := plan.Tables[i].From; got[repair.FromLog] != from[repair.FromLog] || got[repair.FromSource] != from[repair.FromSource] {
 				t.Errorf("%s at %s: rows are made from %v, want %v", name, plan.Tables[i].Sink, got, from)
@@ -206,11 +206,8 @@ func (p *pipe) compacted(id change.TableID, rows int) {
 		return len(of(left, stale)) == 1 && len(of(left, deleted)) == 1 && len(of(left, missing)) == 1
 	})
 	mend("a compacted log", map[string]int{repair.FromLog: 3, repair.FromSource: 1})
-	p.cleaned(id, "compact,delete", "100", write, func(left []*change.Change) bool {
+	p.cleaned(id, "compact,delete", "4000", write, func(left []*change.Change) bool {
 		return len(of(left, stale))+len(of(left, deleted))+len(of(left, missing)) == 0
 	})
 	mend("a log that has lost the keys", map[string]int{repair.FromSource: 4})
 }
-
-// policyID is a name as a part of a workflow's id.
-func policyID(name string) string { return strings.ReplaceAll(name, " ", "-") }
