@@ -140,8 +140,8 @@ func (p *pipe) compacted(id change.TableID, rows int) {
 		t.Log("Kafka cannot compact a log here: the drills with a compacted log are left out (--kafka apache runs them)")
 		return
 	}
-	// What the drills need: a row that is written to again and again, one that is deleted,
-	// one of which the last change is long ago, and one that only the load has brought.
+	// What the drills need: rows that are written to again and again, of which one is then
+	// deleted, and one that only the load has brought.
 	const stale, deleted, missing = 80, 91, 100
 	loaded := rows
 	key := func(n int) change.Key {
@@ -152,7 +152,7 @@ func (p *pipe) compacted(id change.TableID, rows int) {
 		return k
 	}
 	for range 3 {
-		r.exec(fmt.Sprintf("UPDATE drill SET n = n + 1 WHERE id IN (%d, %d)", stale, deleted))
+		r.exec(fmt.Sprintf("UPDATE drill SET n = n + 1 WHERE id IN (%d, %d, %d)", stale, deleted, missing))
 	}
 	r.exec(fmt.Sprintf("DELETE FROM drill WHERE id = %d", deleted))
 	p.converged()

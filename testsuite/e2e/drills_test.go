@@ -38,6 +38,9 @@ func TestDrills(t *testing.T) {
 	const small = 8 // so many drills are of a few rows
 	r := newRig(t)
 	r.fast = true
+	if asked {
+		r.patience = time.Hour
+	}
 	r.exec("CREATE TABLE drill (id bigint PRIMARY KEY, a text NOT NULL, b text, n bigint NOT NULL)",
 		fmt.Sprintf("INSERT INTO drill SELECT i, 'row ' || i, CASE WHEN i %% 2 = 0 THEN '' END, i FROM generate_series(1, %d) AS i", rows))
 	f := r.fleet()
