@@ -135,6 +135,9 @@ func partition(ctx context.Context, log Log, r *Request, n int, keys []change.Ke
 	case first > 0:
 		none = Expired
 	}
+	// What was read holds nothing of the keys that are left from until on, and went up to
+	// the watermark: there is no need to read it again.
+	until, known := to, false
 	for window := r.Window; ; window *= 2 {
 		from := to - window - r.Settle
 		if r.From != nil && r.From[n] >= 0 {
@@ -145,18 +148,25 @@ func partition(ctx context.Context, log Log, r *Request, n int, keys []change.Ke
 		if far := from == r.To[n].Offset-reach; far && !over {
 			over, none = true, TooFar
 		}
-		whole := mark.IsZero() // what was read goes up to the watermark
-		if from < to {
+		whole := known || mark.IsZero() // what was read goes up to the watermark
+		if !known {
+			until = to
+		}
+		if from < until {
 			f := fold{log: log, load: r.Load, keys: left}
 			if from > first {
 				f.settle = r.Settle
 			}
-			to, err = f.read(ctx, p, from, to, r.Wait, st)
+			end, err := f.read(ctx, p, from, until, r.Wait, st)
+			if !known {
+				to = end
+			}
 			if err != nil {
 				if fault.Is(err, deliver.CodeOffsetGone) { // it expired meanwhile
 					if now, _, rerr := log.Range(ctx, p); rerr == nil && now > first {
 						first, none = now, Expired
 						forget(left)
+						known = false
 						continue
 					}
 				}
@@ -170,7 +180,9 @@ func partition(ctx context.Context, log Log, r *Request, n int, keys []change.Ke
 				st.From[n] = from
 			}
 		}
+		silent := r.Settle == 0 && whole
 		for k, w := range left {
+			silent = silent && (w == nil || w.state(none).Complete)
 			s := State{Why: none}
 			if whole {
 				s = w.state(none)
@@ -184,6 +196,9 @@ func partition(ctx context.Context, log Log, r *Request, n int, keys []change.Ke
 		}
 		if len(left) == 0 {
 			return nil
+		}
+		if known = silent; known {
+			until = min(until, from)
 		}
 	}
 }
