@@ -174,6 +174,10 @@ const (
 	ofKeys   = ofRepair + ` AND md5(key) IN (SELECT md5(k) FROM unnest($4::text[]) AS k)`
 )
 
+// analyzeFrom is from how many keys on the server has to know that they are there: of a
+// table that it takes for empty it compares each key with each.
+const analyzeFrom = 500
+
 // Hold takes keys of a repair out of delivery, or keeps them out for longer. The lock
 // waits for batches that are under way; the counter has later ones refused.
 func (s *Sink) Hold(ctx context.Context, repair string, id change.TableID, keys []change.Key, lease time.Duration) error {
@@ -181,6 +185,7 @@ func (s *Sink) Hold(ctx context.Context, repair string, id change.TableID, keys 
 	if keys != nil {
 		which, args = ofKeys, append(args, keyTexts(keys))
 	}
+	many := false
 	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		if err := s.lockTable(ctx, tx, id); err != nil {
 			return err
@@ -201,8 +206,12 @@ func (s *Sink) Hold(ctx context.Context, repair string, id change.TableID, keys 
 		if err != nil || fresh.RowsAffected() == 0 {
 			return err
 		}
+		many = fresh.RowsAffected() > analyzeFrom
 		return s.raiseHolds(ctx, tx, id)
 	})
+	if err == nil && many {
+		_, err = s.pool.Exec(ctx, "ANALYZE syncline.repairs")
+	}
 	var pe *pgconn.PgError
 	if errors.As(err, &pe) && pe.ConstraintName == "repairs_held" {
 		err = fault.Transient(sink.CodeHeld, nil, "another repair holds keys of table %s", id)
