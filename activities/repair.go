@@ -159,7 +159,9 @@ func (a *Activities) planTable(ctx context.Context, run string, task contract.Re
 	for i := range found {
 		keys[i] = found[i].Key
 	}
-	planned, err := t.Plan(ctx, keys)
+	err = t.Plan(ctx, keys, func(ctx context.Context, ks []sink.RepairKey) error {
+		return led.PutRepair(ctx, task.Repair, task.Table, ks)
+	})
 	var undecided *repair.Undecided
 	if errors.As(err, &undecided) {
 		return nil, fault.Transient("RepairUndecided", nil, "%s", undecided)
@@ -167,36 +169,48 @@ func (a *Activities) planTable(ctx context.Context, run string, task contract.Re
 	if err != nil {
 		return nil, err
 	}
-	if err := led.PutRepair(ctx, task.Repair, task.Table, planned); err != nil {
-		return nil, err
-	}
-	out := countRepair(task.Sink.Name, task.Table, planned)
-	out.Where, out.Settled = task.Where, len(keys)-len(planned)
-	info, err := led.Table(ctx, task.Table)
-	out.Rows = info.Rows
+	// What counts is what the ledger says: an attempt before this one may have recorded
+	// keys that do not differ any more.
+	out, _, err := countRepair(ctx, led, task.Repair, task.Sink.Name, task.Table)
+	out.Where, out.Settled, out.More = task.Where, max(0, len(keys)-out.Keys), len(keys) >= maxFindings
 	return &out, err
 }
 
-// countRepair counts keys by what is wrong with them and what they will be made of.
-func countRepair(sinkName string, id change.TableID, ks []sink.RepairKey) contract.RepairTable {
-	out := contract.RepairTable{Sink: sinkName, Table: id, Keys: len(ks), Columns: map[string]int{}, From: map[string]int{}, Hash: repair.Hash(id, ks)}
-	for i := range ks {
-		switch ks[i].Kind {
-		case verify.Missing:
-			out.Missing++
-		case verify.Extra:
-			out.Extra++
-		case verify.Twice:
-			out.Twice++
-		default:
-			out.Changed++
+// countRepair counts the keys of a plan by what is wrong with them and what they will be
+// made of. over says that every one has come to an end.
+func countRepair(ctx context.Context, led repair.Ledger, name, sinkName string, id change.TableID) (out contract.RepairTable, over bool, err error) {
+	out = contract.RepairTable{Sink: sinkName, Table: id, Columns: map[string]int{}, From: map[string]int{}}
+	over = true
+	var hash repair.Hash
+	err = repair.Pages(ctx, led, name, id, nil, func(ks []sink.RepairKey) error {
+		hash.Add(id, ks)
+		out.Keys += len(ks)
+		for i := range ks {
+			over = over && (ks[i].State == sink.Released || ks[i].State == sink.Failed)
+			switch ks[i].Kind {
+			case verify.Missing:
+				out.Missing++
+			case verify.Extra:
+				out.Extra++
+			case verify.Twice:
+				out.Twice++
+			default:
+				out.Changed++
+			}
+			for _, c := range ks[i].Columns {
+				out.Columns[c]++
+			}
+			out.From[ks[i].From]++
 		}
-		for _, c := range ks[i].Columns {
-			out.Columns[c]++
-		}
-		out.From[ks[i].From]++
+		return nil
+	})
+	if err != nil {
+		return out, over, err
 	}
-	return out
+	out.Hash = hash.Sum()
+	info, err := led.Table(ctx, id)
+	out.Rows = info.Rows
+	return out, over, err
 }
 
 // LoadRepair reads a plan back from the ledgers and refuses it if it does not say what
@@ -223,23 +237,14 @@ func (a *Activities) LoadRepair(ctx context.Context, in contract.RepairPlanTask)
 					if task.Sink != s.Name {
 						continue
 					}
-					ks, err := sk.Repair(ctx, in.Name, task.Table)
+					t, ended, err := countRepair(ctx, sk, in.Name, s.Name, task.Table)
 					if err != nil {
 						return err
 					}
-					if len(ks) == 0 {
+					if t.Keys == 0 {
 						continue
 					}
-					for i := range ks {
-						over = over && (ks[i].State == sink.Released || ks[i].State == sink.Failed)
-					}
-					t := countRepair(s.Name, task.Table, ks)
-					t.Where = task.Where
-					info, err := sk.Table(ctx, task.Table)
-					if err != nil {
-						return err
-					}
-					t.Rows = info.Rows
+					over, t.Where = over && ended, task.Where
 					out.Tables = append(out.Tables, t)
 				}
 				return nil
@@ -309,17 +314,15 @@ func (a *Activities) trace(ctx context.Context, led repair.Ledger, in contract.R
 		text, err := json.Marshal(detail)
 		return trail.Entry{ID: in.Repair + "/" + in.Table.String() + "/" + id, At: now, Repair: in.Repair, Actor: in.Who, Action: action, Table: in.Table.String(), Detail: text}, err
 	}
-	var out []trail.Entry
 	e, err := entry(state, state, map[string]any{"keys": so.Keys, "rows_read": so.Read, "released": so.Outcome.Released, "failed": so.Outcome.Failed, "reason": in.Reason})
 	if err != nil {
 		return err
 	}
-	out = append(out, e)
-	if state == string(sink.Released) || state == string(sink.Failed) {
-		ks, err := led.Repair(ctx, in.Repair, in.Table)
-		if err != nil {
-			return err
-		}
+	if err := led.AppendTrail(ctx, []trail.Entry{e}); err != nil || state != string(sink.Released) && state != string(sink.Failed) {
+		return err
+	}
+	return repair.Pages(ctx, led, in.Repair, in.Table, nil, func(ks []sink.RepairKey) error {
+		out := make([]trail.Entry, 0, len(ks))
 		for i := range ks {
 			k := &ks[i]
 			how := string(k.State)
@@ -338,8 +341,8 @@ func (a *Activities) trace(ctx context.Context, led repair.Ledger, in contract.R
 			}
 			out = append(out, e)
 		}
-	}
-	return led.AppendTrail(ctx, out)
+		return led.AppendTrail(ctx, out)
+	})
 }
 
 // QuarantineKeys takes the keys of a plan out of delivery.
@@ -382,12 +385,8 @@ func (a *Activities) AbandonKeys(ctx context.Context, in contract.RepairTask) (c
 		if err := t.Abandon(ctx, in.Reason); err != nil {
 			return out, err
 		}
-		ks, err := t.Ledger.Repair(ctx, in.Repair, in.Table)
-		for i := range ks {
-			if st := ks[i].State; st == sink.Releasing || st == sink.Failed {
-				out.Keys++
-			}
-		}
+		n, err := t.Ledger.CountRepair(ctx, in.Repair, in.Table)
+		out.Keys = n[sink.Releasing] + n[sink.Failed]
 		out.Outcome.Failed = out.Keys
 		return out, err
 	})

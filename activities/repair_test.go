@@ -3,6 +3,7 @@ package activities
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 
@@ -21,8 +22,13 @@ type trailed struct {
 	out  []trail.Entry
 }
 
-func (l *trailed) Repair(context.Context, string, change.TableID) ([]sink.RepairKey, error) {
-	return l.keys, nil
+func (l *trailed) Repair(_ context.Context, _ string, _ change.TableID, part sink.RepairPart) ([]sink.RepairKey, error) {
+	i := 1 + slices.IndexFunc(l.keys, func(k sink.RepairKey) bool { return k.Key == part.After })
+	return l.keys[i:min(len(l.keys), i+part.Most)], nil
+}
+
+func (l *trailed) Table(context.Context, change.TableID) (sink.Table, error) {
+	return sink.Table{Rows: 7}, nil
 }
 
 func (l *trailed) AppendTrail(_ context.Context, es []trail.Entry) error {
@@ -67,20 +73,31 @@ func TestTrace(t *testing.T) {
 
 // The hash of a plan is that of its keys, whatever tables are equal by now.
 func TestPlanHash(t *testing.T) {
-	one := []sink.RepairKey{{Key: "a", Kind: verify.Missing, From: repair.FromSource, Columns: nil}, {Key: "b", Kind: verify.Changed, From: repair.FromLog, Columns: []string{"v"}}}
-	w := countRepair("warehouse", shopTable("orders"), one)
+	one := []sink.RepairKey{{Key: "a", State: sink.Suspected, Kind: verify.Missing, From: repair.FromSource, Columns: nil}, {Key: "b", Kind: verify.Changed, From: repair.FromLog, Columns: []string{"v"}}}
+	count := func(sinkName string, ks []sink.RepairKey) contract.RepairTable {
+		t.Helper()
+		out, over, err := countRepair(t.Context(), &trailed{keys: ks}, "r1", sinkName, shopTable("orders"))
+		if err != nil || over != (len(ks) == 0) || out.Rows != 7 {
+			t.Errorf("%+v, %v, %v", out, over, err)
+		}
+		return out
+	}
+	w := count("warehouse", one)
 	if w.Keys != 2 || w.Missing != 1 || w.Changed != 1 || w.Columns["v"] != 1 || w.From[repair.FromLog] != 1 || w.From[repair.FromSource] != 1 {
 		t.Errorf("%+v", w)
 	}
-	empty := countRepair("analytics", shopTable("orders"), nil)
+	empty := count("analytics", nil)
 	if planHash([]contract.RepairTable{w}) != planHash([]contract.RepairTable{w, empty}) {
 		t.Error("a table without keys is in the hash")
 	}
+	if back := count("warehouse", []sink.RepairKey{one[1], one[0]}); back.Hash != w.Hash {
+		t.Error("the order of the keys is in the hash")
+	}
 	one[0].After = json.RawMessage(`{}`)
-	if again := countRepair("warehouse", shopTable("orders"), one); again.Hash == w.Hash {
+	if again := count("warehouse", one); again.Hash == w.Hash {
 		t.Error("what a row will be is not in the hash")
 	}
-	if other := countRepair("other", shopTable("orders"), one); planHash([]contract.RepairTable{other}) == planHash([]contract.RepairTable{w}) {
+	if other := count("other", one); planHash([]contract.RepairTable{other}) == planHash([]contract.RepairTable{w}) {
 		t.Error("the sink is not in the hash")
 	}
 }

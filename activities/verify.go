@@ -346,9 +346,10 @@ func (a *Activities) verified(pipeline, run string, v *contract.TableVerdict) {
 	})
 }
 
-// maxFindings ends the verification of a table: a repair of so many keys takes
-// minutes, and loading the table anew is the better answer to more.
-const maxFindings = 20_000
+// maxFindings ends the verification of a table: their keys are in memory, a few hundred
+// bytes of each, a repair of so many takes minutes, and loading the table anew is the
+// better answer to more.
+const maxFindings = 200_000
 
 // keptRuns is of how many audits, those that found something, a ledger keeps the findings.
 const keptRuns = 20

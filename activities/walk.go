@@ -105,16 +105,18 @@ func (k *keeper) save(ctx context.Context, at verify.Place, so *verify.Result, v
 	return k.ledger.SaveWalk(ctx, k.table.ID, sink.Walk{Run: k.run, Epoch: k.table.Epoch, State: b, Offsets: verified})
 }
 
+// recordAtOnce is how many findings one statement records.
+const recordAtOnce = 20_000
+
 // record adds the findings that are not in the ledger yet. They come before the walk
 // that has passed them.
 func (k *keeper) record(ctx context.Context, fs []sink.Finding) error {
-	if len(fs) <= k.recorded {
-		return nil
+	for some := range slices.Chunk(fs[min(k.recorded, len(fs)):], recordAtOnce) {
+		if err := k.ledger.RecordFindings(ctx, k.run, k.table.ID, some); err != nil {
+			return err
+		}
+		k.recorded += len(some)
 	}
-	if err := k.ledger.RecordFindings(ctx, k.run, k.table.ID, fs[k.recorded:]); err != nil {
-		return err
-	}
-	k.recorded = len(fs)
 	return nil
 }
 

@@ -91,7 +91,8 @@ type RepairTable struct {
 	Table   change.TableID `json:"table"`
 	Where   string         `json:"where,omitempty"`
 	Keys    int            `json:"keys"`
-	Settled int            `json:"settled"` // found by the audit, and equal by now
+	Settled int            `json:"settled"`        // found by the audit, and equal by now
+	More    bool           `json:"more,omitempty"` // the audit ended before the table did: other rows may differ
 	Missing int            `json:"missing"`
 	Extra   int            `json:"extra"`
 	Changed int            `json:"changed"`

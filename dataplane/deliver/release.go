@@ -13,11 +13,16 @@ import (
 // holder is what a lane asks of a sink about keys under repair.
 type holder interface {
 	Holds(ctx context.Context, table change.TableID) ([]sink.Hold, error)
+	Lapsed(ctx context.Context, table change.TableID) ([]change.Key, error)
 	Letters(ctx context.Context, table change.TableID, keys []change.Key) ([]sink.DeadLetter, error)
 }
 
-// releaseKeys is how many keys are let go in one batch.
-const releaseKeys = 500
+// How many keys are let go in one batch: of those whose changes were set aside, which
+// are then in memory, and of the others.
+const (
+	releaseKeys  = 500
+	releasePlain = 5000
+)
 
 // settleHolds learns which keys of a table are held, and lets go those of the lane
 // that are to be: what was set aside of them is applied, in order, before the lane
@@ -44,7 +49,30 @@ func (l *lane) settleHolds(ctx context.Context, t *table) error {
 			t.held[h.Key] = struct{}{}
 		}
 	}
-	for some := range slices.Chunk(due, releaseKeys) {
+	if len(due) == 0 {
+		return nil
+	}
+	keys, err := l.ses.parked(ctx, t.info.ID)
+	if err != nil {
+		return err
+	}
+	parked := keySet(keys)
+	var plain, lettered []sink.Hold
+	for _, h := range due {
+		if _, ok := parked[h.Key]; ok {
+			lettered = append(lettered, h)
+		} else {
+			plain = append(plain, h)
+		}
+	}
+	for some := range slices.Chunk(plain, releasePlain) {
+		r := &release{l: l, t: t}
+		r.let(some)
+		if err := r.flush(ctx); err != nil {
+			return err
+		}
+	}
+	for some := range slices.Chunk(lettered, releaseKeys) {
 		if err := l.letGo(ctx, t, some); err != nil {
 			return err
 		}
@@ -59,9 +87,9 @@ func (l *lane) owns(t *table, k change.Key) bool {
 // lapsed reports whether a repair has let its lease of keys of the table go by, so
 // that nobody else would let them go.
 func (l *lane) lapsed(ctx context.Context, t *table) bool {
-	holds, err := l.holds.Holds(ctx, t.info.ID)
+	keys, err := l.holds.Lapsed(ctx, t.info.ID)
 	// An error is that of a look that comes again.
-	return err == nil && slices.ContainsFunc(holds, func(h sink.Hold) bool { return h.Lapsed && l.owns(t, h.Key) })
+	return err == nil && slices.ContainsFunc(keys, func(k change.Key) bool { return l.owns(t, k) })
 }
 
 // letGo applies what was set aside of keys and ends their holds with the last of it.
@@ -89,14 +117,7 @@ func (l *lane) letGo(ctx context.Context, t *table, due []sink.Hold) error {
 		}
 		r.settled = append(r.settled, *d)
 	}
-	for i := range due {
-		h := &due[i]
-		reason := h.Reason
-		if reason == "" && h.State != sink.Releasing {
-			reason = "its repair came to no end: the lease of its keys went by"
-		}
-		r.released = append(r.released, sink.Release{Table: t.info.ID, Key: h.Key, Repair: h.Repair, Reason: reason})
-	}
+	r.let(due)
 	return r.flush(ctx)
 }
 
@@ -109,6 +130,18 @@ type release struct {
 	co       apply.Coalescer
 	settled  []sink.DeadLetter
 	released []sink.Release
+}
+
+// let adds keys whose holds end with the batch.
+func (r *release) let(due []sink.Hold) {
+	for i := range due {
+		h := &due[i]
+		reason := h.Reason
+		if reason == "" && h.State != sink.Releasing {
+			reason = "its repair came to no end: the lease of its keys went by"
+		}
+		r.released = append(r.released, sink.Release{Table: r.t.info.ID, Key: h.Key, Repair: h.Repair, Reason: reason})
+	}
 }
 
 // add takes a change; one of another schema, or one that cannot be merged with what

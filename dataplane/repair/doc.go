@@ -10,9 +10,10 @@
 //   - Quarantine holds them: from then on lanes set their changes aside, in order, and
 //     nothing else reaches their rows.
 //   - Replay takes a position P of the source and waits until the ledger has passed it.
-//     Rows that the log alone tells (package replay) are made of their changes. The
-//     others, those whose changes the log no longer has, and those whose wrong row has
-//     the version of the right one, are read in a snapshot S of the source. Everything at or before P is
+//     Rows that the log alone tells (package replay), and that it tells as the source has
+//     them, are made of their changes. The others, those whose changes the log no longer has
+//     or has too far back to look for them there, and those whose wrong row has
+//     the version of the right one, are taken from a snapshot S of the source. Everything at or before P is
 //     seen by S, so a sink that keeps versions takes P as that of the row: it is above
 //     that of every change that the row lacks. What was set aside and is in the row is
 //     told by P and S, never by a clock.
@@ -21,6 +22,10 @@
 //     set aside, behind it.
 //   - Release hands the keys back to their lanes, which apply what was set aside and let
 //     go in one commit; then every key is verified once more, as any suspect is.
+//
+// Quarantine and Release are a statement over all keys each. Everything else goes in
+// portions, whose size follows that of the rows: memory is bounded by that, and, while
+// keys are verified, by the keys themselves.
 //
 // # Failure
 //

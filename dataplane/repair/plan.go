@@ -1,6 +1,8 @@
 package repair
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -9,6 +11,7 @@ import (
 	"math/big"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"syncline/dataplane/change"
@@ -50,7 +53,7 @@ type Table struct {
 
 	subject    verify.Subject
 	info       sink.Table
-	logRecords int64
+	logRecords atomic.Int64
 }
 
 // What rows are made of.
@@ -59,11 +62,15 @@ const (
 	FromSource = "source" // it is read again
 )
 
-// atOnce is how many keys go through a step together.
-const atOnce = 500
+// Reading records of the log costs less than reading rows at the source, each by its
+// key, but there may be any number of them. So few are read for a key, or so many in all.
+const (
+	recordsOfKey = 8
+	recordsOfAll = 1 << 15
+)
 
 func (t *Table) open(ctx context.Context) (err error) {
-	t.logRecords = 0
+	t.logRecords.Store(0)
 	if t.Fence <= 0 {
 		t.Fence = 5 * time.Minute
 	}
@@ -84,65 +91,87 @@ func (t *Table) told(done, of int) {
 	}
 }
 
-// Plan finds out which of the keys still differ and records them under the repair.
-func (t *Table) Plan(ctx context.Context, keys []change.Key) ([]sink.RepairKey, error) {
+// Plan finds out which of the keys still differ, and gives them to each, in portions.
+func (t *Table) Plan(ctx context.Context, keys []change.Key, each func(context.Context, []sink.RepairKey) error) error {
 	if err := t.open(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	res, err := verify.Keys(ctx, t.Source, t.Rows, t.Ledger, verify.Subject{Schema: t.subject.Schema, Options: t.subject.Options, Where: t.Where}, keys, verify.Options{Fence: t.Fence})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if res.Reason != "" && len(res.Findings) == 0 {
-		return nil, &Undecided{t.ID, res.Reason}
+		return &Undecided{t.ID, res.Reason}
 	}
-	found := make(map[change.Key]*sink.Finding, len(res.Findings))
-	differ := make([]change.Key, 0, len(res.Findings))
-	for i := range res.Findings {
-		f := &res.Findings[i]
-		found[f.Key], differ = f, append(differ, f.Key)
+	found := res.Findings
+	slices.SortFunc(found, func(a, b sink.Finding) int { return cmp.Compare(a.Key, b.Key) })
+	size, done := portioned{}, 0
+	for len(found) > 0 {
+		n := min(len(found), size.next())
+		ks, err := t.plan(ctx, found[:n])
+		if err == nil {
+			err = each(ctx, ks)
+		}
+		if err != nil {
+			return err
+		}
+		size.took(ks)
+		found, done = found[n:], done+n
+		t.told(done, len(res.Findings))
 	}
-	slices.Sort(differ)
-	var out []sink.RepairKey
-	for some := range slices.Chunk(differ, atOnce) {
-		want, err := t.Source.Read(ctx, &t.subject, some)
-		if err != nil {
+	return nil
+}
+
+// plan says what is to be done about some findings.
+func (t *Table) plan(ctx context.Context, found []sink.Finding) ([]sink.RepairKey, error) {
+	some := make([]change.Key, len(found))
+	for i := range found {
+		some[i] = found[i].Key
+	}
+	want, err := t.Source.Read(ctx, &t.subject, some)
+	if err != nil {
+		return nil, err
+	}
+	have, err := t.Rows.Read(ctx, &t.subject, some)
+	if err != nil {
+		return nil, err
+	}
+	right, wrong := first(want), first(have)
+	marks, err := t.Ledger.Watermarks(ctx)
+	if err != nil {
+		return nil, err
+	}
+	logged, err := t.logged(ctx, some, have, marks)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]sink.RepairKey, 0, len(found))
+	for i := range found {
+		f := &found[i]
+		rk := sink.RepairKey{Key: f.Key, State: sink.Suspected, Kind: f.Kind, Columns: f.Columns}
+		rk.From, rk.Why = t.from(logged[f.Key], right[f.Key])
+		if rk.Before, err = t.image(wrong[f.Key]); err != nil {
 			return nil, err
 		}
-		have, err := t.Rows.Read(ctx, &t.subject, some)
-		if err != nil {
+		if rk.After, err = t.image(right[f.Key]); err != nil {
 			return nil, err
 		}
-		right, wrong := first(want), first(have)
-		marks, err := t.Ledger.Watermarks(ctx)
-		if err != nil {
-			return nil, err
-		}
-		logged, err := t.logged(ctx, some, have, marks)
-		if err != nil {
-			return nil, err
-		}
-		for _, k := range some {
-			f := found[k]
-			rk := sink.RepairKey{Key: k, State: sink.Suspected, Kind: f.Kind, Columns: f.Columns, From: FromLog}
-			switch st := logged[k]; {
-			case st.Why != "":
-				rk.From, rk.Why = FromSource, st.Why
-			case !verify.Same(t.subject.Forms, st.Row, right[k]):
-				// Either it was written to since, or the log is wrong.
-				rk.From, rk.Why = FromSource, "what the log says is not what the source has"
-			}
-			if rk.Before, err = t.image(wrong[k]); err != nil {
-				return nil, err
-			}
-			if rk.After, err = t.image(right[k]); err != nil {
-				return nil, err
-			}
-			out = append(out, rk)
-		}
-		t.told(len(out), len(differ))
+		out = append(out, rk)
 	}
 	return out, nil
+}
+
+// from tells what a row is to be made of: the log's word counts if the source, read
+// later, says the same.
+func (t *Table) from(st replay.State, right change.Row) (from, why string) {
+	switch {
+	case st.Why != "":
+		return FromSource, st.Why
+	case !verify.Same(t.subject.Forms, st.Row, right):
+		// Either it was written to since, or the log is wrong.
+		return FromSource, "what the log says is not what the source has"
+	}
+	return FromLog, ""
 }
 
 // Undecided is a table of which it cannot be told what differs.
@@ -159,7 +188,11 @@ func (u *Undecided) Error() string {
 // logged is what the log says of keys up to the sink's watermarks; Why is set if it is
 // not to be gone by.
 func (t *Table) logged(ctx context.Context, keys []change.Key, have []verify.Row, marks []sink.Watermark) (map[change.Key]replay.State, error) {
-	r := replay.Request{Table: t.ID, Partitions: t.info.Partitions, Keys: keys, To: make([]sink.Watermark, t.info.Partitions), Load: replay.Load{Epoch: t.Epoch, To: t.info.LoadedTo}}
+	// That a read begins with what was sent again, and takes an older change for the last,
+	// shows when the row is compared with the source's: nothing need be read before it.
+	// Each read has to wait for a broker, so for many keys the first is as long as pays.
+	pays := recordsOfKey * int64(len(keys))
+	r := replay.Request{Table: t.ID, Partitions: t.info.Partitions, Keys: keys, Window: max(512, pays/int64(max(1, t.info.Partitions))), Settle: -1, Most: max(recordsOfAll, pays), To: make([]sink.Watermark, t.info.Partitions), Load: replay.Load{Epoch: t.Epoch, To: t.info.LoadedTo}}
 	for _, m := range marks {
 		if m.Table == t.ID && m.N < len(r.To) {
 			r.To[m.N] = m
@@ -169,7 +202,7 @@ func (t *Table) logged(ctx context.Context, keys []change.Key, have []verify.Row
 	if err != nil {
 		return nil, err
 	}
-	t.logRecords += stats.Records
+	t.logRecords.Add(stats.Records)
 	version := t.subject.Schema.Version()
 	for k, st := range states {
 		switch {
@@ -258,15 +291,24 @@ func Digest(b []byte) string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// Hash of what a plan will do to a table, whatever the order of its keys.
-func Hash(id change.TableID, keys []sink.RepairKey) string {
-	lines := make([]string, len(keys))
+// Hash is that of what a plan will do to a table, whatever the order of its keys.
+type Hash struct{ lines [][sha256.Size]byte }
+
+// Add takes in keys of the table.
+func (h *Hash) Add(id change.TableID, keys []sink.RepairKey) {
 	for i := range keys {
 		k := &keys[i]
 		text, _ := json.Marshal([]any{id.String(), k.Key.String(), k.Kind, append([]string{}, k.Columns...), k.From, Digest(k.Before), Digest(k.After)}) // strings only
-		lines[i] = string(text)
+		h.lines = append(h.lines, sha256.Sum256(text))
 	}
-	slices.Sort(lines)
-	sum := sha256.Sum256([]byte(strings.Join(lines, "\n")))
-	return hex.EncodeToString(sum[:])
+}
+
+// Sum is the hash of all keys so far.
+func (h *Hash) Sum() string {
+	slices.SortFunc(h.lines, func(a, b [sha256.Size]byte) int { return bytes.Compare(a[:], b[:]) })
+	all := sha256.New()
+	for i := range h.lines {
+		all.Write(h.lines[i][:])
+	}
+	return hex.EncodeToString(all.Sum(nil))
 }

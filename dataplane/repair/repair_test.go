@@ -231,10 +231,22 @@ func (t target) Watermarks(context.Context) ([]sink.Watermark, error) {
 	})
 }
 
-func (t target) Repair(context.Context, string, change.TableID) ([]sink.RepairKey, error) {
+func (t target) Repair(_ context.Context, _ string, _ change.TableID, part sink.RepairPart) ([]sink.RepairKey, error) {
 	return do(t.world, func() (out []sink.RepairKey) {
 		for _, k := range slices.Sorted(maps.Keys(t.keys)) {
-			out = append(out, *t.keys[k])
+			if k > part.After && (part.States == nil || slices.Contains(part.States, t.keys[k].State)) && (part.Most == 0 || len(out) < part.Most) {
+				out = append(out, *t.keys[k])
+			}
+		}
+		return out
+	})
+}
+
+func (t target) CountRepair(context.Context, string, change.TableID) (map[sink.RepairState]int, error) {
+	return do(t.world, func() map[sink.RepairState]int {
+		out := map[sink.RepairState]int{}
+		for _, k := range t.keys {
+			out[k.State]++
 		}
 		return out
 	})
@@ -268,8 +280,11 @@ func (t target) Hold(_ context.Context, _ string, _ change.TableID, keys []chang
 		if !t.shown {
 			return fault.Permanent(sink.CodeViewName, nil, "", "keys are held that no reader is shown")
 		}
-		for _, k := range keys {
-			if r := t.keys[k]; r != nil && r.State == sink.Suspected {
+		if keys != nil {
+			panic("a repair holds all of its keys")
+		}
+		for _, r := range t.keys {
+			if r.State == sink.Suspected {
 				r.State = sink.Quarantined
 			}
 		}
@@ -286,6 +301,20 @@ func (t target) LetGo(_ context.Context, _ string, _ change.TableID, failed map[
 				r.State = sink.Releasing
 				if failed[k] != "" {
 					r.Reason = failed[k]
+				}
+			}
+		}
+		return true
+	})
+	return err
+}
+
+func (t target) LetGoAll(_ context.Context, _ string, _ change.TableID, reason string, states ...sink.RepairState) error {
+	_, err := do(t.world, func() bool {
+		for _, r := range t.keys {
+			if slices.Contains(states, r.State) {
+				if r.State = sink.Releasing; reason != "" {
+					r.Reason = reason
 				}
 			}
 		}
@@ -431,9 +460,12 @@ func TestRepairedWhateverHappens(t *testing.T) {
 					time.Sleep(time.Second)
 				}
 			}
-			var plan []sink.RepairKey
-			step(func() (err error) { plan, err = tab.Plan(t.Context(), slices.Sorted(maps.Keys(suspects))); return err })
-			step(func() error { return tab.Ledger.PutRepair(t.Context(), "r", schema.Table, plan) })
+			step(func() error {
+				return tab.Plan(t.Context(), slices.Sorted(maps.Keys(suspects)), func(ctx context.Context, ks []sink.RepairKey) error {
+					return tab.Ledger.PutRepair(ctx, "r", schema.Table, ks)
+				})
+			})
+			plan := len(w.keys)
 			steps := []func() error{
 				func() error { _, err := tab.Quarantine(t.Context()); return err },
 				func() error { _, _, err := tab.Replay(t.Context()); return err },
@@ -484,8 +516,8 @@ func TestRepairedWhateverHappens(t *testing.T) {
 					t.Errorf("%s is %v, want %v: made from the %s, %+v", k, w.sink[k], w.now[k], r.From, r)
 				}
 			}
-			if abandon < 0 && (failed != out.Failed || out.Released != len(plan)-failed || failed > 0 && w.refuses == "" || failed > 1) {
-				t.Errorf("%d of %d failed: %+v", failed, len(plan), out)
+			if abandon < 0 && (failed != out.Failed || out.Released != plan-failed || failed > 0 && w.refuses == "" || failed > 1) {
+				t.Errorf("%d of %d failed: %+v", failed, plan, out)
 			}
 			// Every other key was left alone.
 			for n := range 40 * wide {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"syncline/dataplane/change"
@@ -21,16 +22,6 @@ const CodeFence fault.Code = "FenceNotPassed"
 // tries is how often a row is written again that is found to differ afterwards.
 const tries = 5
 
-// keys returns those of the repair, by what is wanted of their state.
-func (t *Table) keys(ctx context.Context, want func(*sink.RepairKey) bool) ([]sink.RepairKey, error) {
-	all, err := t.Ledger.Repair(ctx, t.Repair, t.ID)
-	return slices.DeleteFunc(all, func(k sink.RepairKey) bool { return !want(&k) }), err
-}
-
-func in(states ...sink.RepairState) func(*sink.RepairKey) bool {
-	return func(k *sink.RepairKey) bool { return slices.Contains(states, k.State) }
-}
-
 func keysOf(ks []sink.RepairKey) []change.Key {
 	out := make([]change.Key, len(ks))
 	for i := range ks {
@@ -41,36 +32,28 @@ func keysOf(ks []sink.RepairKey) []change.Key {
 
 // Quarantine takes the keys of the plan out of delivery, and returns how many are held.
 func (t *Table) Quarantine(ctx context.Context) (int, error) {
-	ks, err := t.keys(ctx, func(k *sink.RepairKey) bool { return k.State == sink.Suspected || k.State.Held() })
-	if err != nil || len(ks) == 0 {
-		return 0, err
-	}
-	if err := t.open(ctx); err != nil {
-		return 0, err
-	}
 	// Readers are to see every key, also of a table that has changed since its view was made.
 	if err := t.Ledger.ShowHeld(ctx, t.Views); err != nil {
 		return 0, err
 	}
-	return len(ks), t.hold(ctx, keysOf(ks))
+	if err := t.hold(ctx); err != nil {
+		return 0, err
+	}
+	n, err := t.Ledger.CountRepair(ctx, t.Repair, t.ID)
+	return n[sink.Quarantined] + n[sink.Replayed] + n[sink.Verified] + n[sink.Releasing], err
 }
 
-// portion is how many keys one statement of a ledger names.
-const portion = 1000
-
-func (t *Table) hold(ctx context.Context, keys []change.Key) error {
-	for some := range slices.Chunk(keys, portion) {
-		if err := t.Ledger.Hold(ctx, t.Repair, t.ID, some, t.Lease); err != nil {
-			return err
-		}
+// hold takes the keys of the repair, or keeps them for longer.
+func (t *Table) hold(ctx context.Context) error {
+	if t.Lease <= 0 {
+		t.Lease = 10 * time.Minute
 	}
-	return nil
+	return t.Ledger.Hold(ctx, t.Repair, t.ID, nil, t.Lease)
 }
 
 // holding keeps the keys of the repair held while f runs.
-func (t *Table) holding(ctx context.Context, ks []sink.RepairKey, f func(context.Context) error) error {
-	keys := keysOf(ks)
-	if err := t.hold(ctx, keys); err != nil {
+func (t *Table) holding(ctx context.Context, f func(context.Context) error) error {
+	if err := t.hold(ctx); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -86,7 +69,7 @@ func (t *Table) holding(ctx context.Context, ks []sink.RepairKey, f func(context
 				return
 			}
 			// One that may pass is made good by the next round, long before the lease ends.
-			if err := t.hold(ctx, keys); err != nil && !fault.Retryable(err) {
+			if err := t.hold(ctx); err != nil && !fault.Retryable(err) {
 				cancel(err)
 				return
 			}
@@ -118,60 +101,53 @@ func (t *Table) fence(ctx context.Context) (change.LSN, error) {
 // Replay writes the rows of the keys that are quarantined, and returns how many those
 // are and how many rows and records it read for them.
 func (t *Table) Replay(ctx context.Context) (keys, read int, err error) {
-	ks, err := t.keys(ctx, in(sink.Quarantined))
-	if err != nil || len(ks) == 0 {
+	n, err := t.Ledger.CountRepair(ctx, t.Repair, t.ID)
+	if err != nil || n[sink.Quarantined] == 0 {
 		return 0, 0, err
 	}
 	if err := t.open(ctx); err != nil {
 		return 0, 0, err
 	}
-	err = t.holding(ctx, ks, func(ctx context.Context) error {
-		done := 0
-		for some := range slices.Chunk(ks, atOnce) {
-			n, err := t.replay(ctx, some)
-			if read += n; err != nil {
-				return err
-			}
-			done += len(some)
-			t.told(done, len(ks))
+	done := tally{t: t, of: n[sink.Quarantined]}
+	var rows atomic.Int64
+	err = t.holding(ctx, func(ctx context.Context) error {
+		// The keys are held: whatever the log brings of them from here on is set aside, so
+		// one position is good for all of them.
+		at, err := t.fence(ctx)
+		if err != nil {
+			return err
 		}
-		return nil
+		return t.each(ctx, func(ctx context.Context, ks []sink.RepairKey) error {
+			n, err := t.replay(ctx, ks, at)
+			rows.Add(int64(n))
+			if err == nil {
+				done.add(len(ks))
+			}
+			return err
+		}, sink.Quarantined)
 	})
-	return len(ks), read + int(t.logRecords), err
+	return done.of, int(rows.Load() + t.logRecords.Load()), err
 }
 
-func (t *Table) replay(ctx context.Context, ks []sink.RepairKey) (int, error) {
-	at, err := t.fence(ctx)
-	if err != nil {
-		return 0, err
-	}
+func (t *Table) replay(ctx context.Context, ks []sink.RepairKey, at change.LSN) (int, error) {
 	marks, err := t.Ledger.Watermarks(ctx)
 	if err != nil {
 		return 0, err
 	}
-	have, err := t.Rows.Read(ctx, &t.subject, keysOf(ks))
-	if err != nil {
-		return 0, err
-	}
-	var ask, fold []change.Key
+	logged := map[change.Key]replay.State{}
+	var fold []change.Key
 	for i := range ks {
 		if ks[i].From == FromLog {
 			fold = append(fold, ks[i].Key)
 		}
 	}
-	logged := map[change.Key]replay.State{}
 	if len(fold) > 0 {
-		if logged, err = t.logged(ctx, fold, have, marks); err != nil {
+		have, err := t.Rows.Read(ctx, &t.subject, fold)
+		if err != nil {
 			return 0, err
 		}
-	}
-	for i := range ks {
-		k := &ks[i]
-		if st := logged[k.Key]; k.From == FromLog && st.Why != "" {
-			k.From, k.Why = FromSource, st.Why
-		}
-		if k.From != FromLog {
-			ask = append(ask, k.Key)
+		if logged, err = t.logged(ctx, fold, have, marks); err != nil {
+			return 0, err
 		}
 	}
 	// Every commit below at, which the log has brought, is seen by the snapshot that
@@ -182,24 +158,23 @@ func (t *Table) replay(ctx context.Context, ks []sink.RepairKey) (int, error) {
 			pos.Epoch = max(pos.Epoch, m.Pos.Epoch)
 		}
 	}
-	var rows []verify.Row
-	var seen change.Snapshot
-	if len(ask) > 0 {
-		if rows, seen, err = t.Source.ReadAt(ctx, &t.subject, ask); err != nil {
-			return 0, err
-		}
+	rows, seen, err := t.Source.ReadAt(ctx, &t.subject, keysOf(ks))
+	if err != nil {
+		return 0, err
 	}
 	right := first(rows)
 	b := sink.TableBatch{Schema: t.subject.Schema, Options: t.subject.Options, Epoch: t.info.Epoch, Holds: t.info.Holds}
 	for i := range ks {
 		k := &ks[i]
-		r := sink.Row{Op: change.Delete, Pos: pos, Commit: time.Now().UTC(), Key: k.Key}
 		row := right[k.Key]
+		r := sink.Row{Op: change.Delete, Pos: pos, Commit: time.Now().UTC(), Key: k.Key}
 		k.At, k.Snapshot = pos, seen
 		if k.From == FromLog {
 			st := logged[k.Key]
-			row, r.Pos, r.Commit = st.Row, st.Pos, st.Commit
-			k.At, k.Snapshot = st.Pos, change.Snapshot{}
+			if k.From, k.Why = t.from(st, row); k.From == FromLog {
+				row, r.Pos, r.Commit = st.Row, st.Pos, st.Commit
+				k.At, k.Snapshot = st.Pos, change.Snapshot{}
+			}
 		}
 		if row != nil {
 			r.Op, r.New = change.Insert, row
@@ -233,32 +208,32 @@ func (t *Table) replay(ctx context.Context, ks []sink.RepairKey) (int, error) {
 // Reverify compares the rows that were written with the source's, and writes those
 // anew that differ. What differs to the end is let go as failed.
 func (t *Table) Reverify(ctx context.Context) (verified int, err error) {
+	var all atomic.Int64
 	for try := 0; ; try++ {
 		// Those that were found to differ, also by an attempt that came no farther.
 		if _, _, err := t.Replay(ctx); err != nil {
-			return verified, err
+			return int(all.Load()), err
 		}
-		ks, err := t.keys(ctx, in(sink.Replayed))
-		if err != nil || len(ks) == 0 {
-			return verified, err
+		n, err := t.Ledger.CountRepair(ctx, t.Repair, t.ID)
+		if err != nil || n[sink.Replayed] == 0 {
+			return int(all.Load()), err
 		}
 		if try == 0 {
 			if err := t.open(ctx); err != nil {
 				return 0, err
 			}
 		}
-		err = t.holding(ctx, ks, func(ctx context.Context) error {
-			for some := range slices.Chunk(ks, atOnce) {
-				n, err := t.reverify(ctx, some, try+1 == tries)
-				if verified += n; err != nil {
-					return err
-				}
-				t.told(verified, len(ks))
-			}
-			return nil
+		done := tally{t: t, of: n[sink.Replayed]}
+		err = t.holding(ctx, func(ctx context.Context) error {
+			return t.each(ctx, func(ctx context.Context, ks []sink.RepairKey) error {
+				n, err := t.reverify(ctx, ks, try+1 == tries)
+				all.Add(int64(n))
+				done.add(n)
+				return err
+			}, sink.Replayed)
 		})
 		if err != nil {
-			return verified, err
+			return int(all.Load()), err
 		}
 	}
 }
@@ -357,73 +332,71 @@ type Outcome struct {
 // Release lets the keys go, waits until their lanes have done so, and verifies each
 // once more. A key that differs then is recorded as failed.
 func (t *Table) Release(ctx context.Context) (out Outcome, err error) {
-	if err := t.letGo(ctx, "it was not verified", sink.Quarantined, sink.Replayed); err != nil {
+	if err := t.Ledger.LetGoAll(ctx, t.Repair, t.ID, "it was not verified", sink.Quarantined, sink.Replayed); err != nil {
 		return out, err
 	}
-	if err := t.letGo(ctx, "", sink.Verified); err != nil {
+	if err := t.Ledger.LetGoAll(ctx, t.Repair, t.ID, "", sink.Verified); err != nil {
 		return out, err
 	}
 	if err := t.gone(ctx); err != nil {
 		return out, err
 	}
-	ks, err := t.keys(ctx, in(sink.Released, sink.Failed))
+	n, err := t.Ledger.CountRepair(ctx, t.Repair, t.ID)
 	if err != nil {
 		return out, err
+	}
+	if out.Failed = n[sink.Failed]; n[sink.Released] == 0 {
+		return out, nil
 	}
 	if err := t.open(ctx); err != nil {
 		return out, err
 	}
-	released := slices.DeleteFunc(slices.Clone(ks), func(k sink.RepairKey) bool { return k.State != sink.Released })
-	out.Failed = len(ks) - len(released)
-	res, err := verify.Keys(ctx, t.Source, t.Rows, t.Ledger, verify.Subject{Schema: t.subject.Schema, Options: t.subject.Options, Where: t.Where}, keysOf(released), verify.Options{Fence: t.Fence})
+	released := []sink.RepairState{sink.Released}
+	var keys []change.Key
+	err = t.pages(ctx, released, func(ks []sink.RepairKey) error {
+		keys = append(keys, keysOf(ks)...)
+		return nil
+	})
 	if err != nil {
 		return out, err
 	}
-	var again []sink.RepairKey
-	for _, f := range res.Findings {
-		i := slices.IndexFunc(released, func(k sink.RepairKey) bool { return k.Key == f.Key })
-		k := released[i]
-		k.State, k.Reason = sink.Failed, "it differs again since it was released"
-		again = append(again, k)
+	res, err := verify.Keys(ctx, t.Source, t.Rows, t.Ledger, verify.Subject{Schema: t.subject.Schema, Options: t.subject.Options, Where: t.Where}, keys, verify.Options{Fence: t.Fence})
+	if err != nil {
+		return out, err
 	}
-	out.Released, out.Failed = len(released)-len(again), out.Failed+len(again)
-	return out, t.Ledger.PutRepair(ctx, t.Repair, t.ID, again)
+	again := make(map[change.Key]bool, len(res.Findings))
+	for i := range res.Findings {
+		again[res.Findings[i].Key] = true
+	}
+	out.Released, out.Failed = len(keys)-len(again), out.Failed+len(again)
+	if len(again) == 0 {
+		return out, nil
+	}
+	return out, t.pages(ctx, released, func(ks []sink.RepairKey) error {
+		ks = slices.DeleteFunc(ks, func(k sink.RepairKey) bool { return !again[k.Key] })
+		for i := range ks {
+			ks[i].State, ks[i].Reason = sink.Failed, "it differs again since it was released"
+		}
+		return t.Ledger.PutRepair(ctx, t.Repair, t.ID, ks)
+	})
 }
 
 // Abandon lets go whatever the repair holds, with a reason, and does not wait.
 func (t *Table) Abandon(ctx context.Context, reason string) error {
-	return t.letGo(ctx, reason, sink.Quarantined, sink.Replayed, sink.Verified)
-}
-
-func (t *Table) letGo(ctx context.Context, reason string, states ...sink.RepairState) error {
-	ks, err := t.keys(ctx, in(states...))
-	if err != nil || len(ks) == 0 {
-		return err
-	}
-	for some := range slices.Chunk(ks, portion) {
-		failed := map[change.Key]string{}
-		if reason != "" {
-			for i := range some {
-				failed[some[i].Key] = reason
-			}
-		}
-		if err := t.Ledger.LetGo(ctx, t.Repair, t.ID, failed, keysOf(some)); err != nil {
-			return err
-		}
-	}
-	return nil
+	return t.Ledger.LetGoAll(ctx, t.Repair, t.ID, reason, sink.Quarantined, sink.Replayed, sink.Verified)
 }
 
 // gone waits until no key of the repair is held.
 func (t *Table) gone(ctx context.Context) error {
-	for {
-		left, err := t.keys(ctx, func(k *sink.RepairKey) bool { return k.State.Held() })
-		if err != nil || len(left) == 0 {
+	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		n, err := t.Ledger.CountRepair(ctx, t.Repair, t.ID)
+		left := n[sink.Quarantined] + n[sink.Replayed] + n[sink.Verified] + n[sink.Releasing]
+		if err != nil || left == 0 {
 			return err
 		}
-		t.told(-len(left), 0)
+		t.told(-left, 0)
 		select {
-		case <-time.After(250 * time.Millisecond):
+		case <-time.After(pause):
 		case <-ctx.Done():
 			return ctx.Err()
 		}

@@ -29,6 +29,7 @@ type Request struct {
 
 	Window int64         // records of the first read; default 4096
 	Settle int64         // records of a read that only tell its position; default 4096, negative: none
+	Most   int64         // records that are read at most, by and large, over all partitions; 0: down to the log's first
 	Wait   time.Duration // how long an end that holds no whole change is waited for; default 1 s
 }
 
@@ -58,6 +59,7 @@ type State struct {
 const (
 	NoChange   = "no change of the key is in the log"
 	Expired    = "no change of the key is left in the log, which begins later"
+	TooFar     = "no change of the key is among the last in the log, and reading more of it costs more than reading the row"
 	Behind     = "the log ends before the offset that was asked for"
 	NeverSent  = "a value was never sent (unchanged TOAST)"
 	BeforeLoad = "its changes are before the end of the table's load, which may hold them"
@@ -99,7 +101,11 @@ func Keys(ctx context.Context, log Log, r Request) (map[change.Key]State, Stats,
 	out := make(map[change.Key]State, len(r.Keys))
 	for n := range r.Partitions { // in order, so that a run is like another
 		if keys := by[n]; len(keys) > 0 {
-			if err := partition(ctx, log, &r, n, keys, out, &st); err != nil {
+			reach := int64(math.MaxInt64)
+			if r.Most > 0 { // each read is of twice as much: the last is half of all
+				reach = max(r.Most*int64(len(keys))/int64(2*len(r.Keys)), 1)
+			}
+			if err := partition(ctx, log, &r, n, keys, reach, out, &st); err != nil {
 				return nil, st, err
 			}
 		}
@@ -107,8 +113,8 @@ func Keys(ctx context.Context, log Log, r Request) (map[change.Key]State, Stats,
 	return out, st, nil
 }
 
-// partition tells the keys of one partition.
-func partition(ctx context.Context, log Log, r *Request, n int, keys []change.Key, out map[change.Key]State, st *Stats) error {
+// partition tells the keys of one partition, by its last records at the most so far back.
+func partition(ctx context.Context, log Log, r *Request, n int, keys []change.Key, reach int64, out map[change.Key]State, st *Stats) error {
 	p := sink.Partition{Table: r.Table, N: n}
 	first, end, err := log.Range(ctx, p)
 	if err != nil {
@@ -129,24 +135,38 @@ func partition(ctx context.Context, log Log, r *Request, n int, keys []change.Ke
 	case first > 0:
 		none = Expired
 	}
+	// What was read holds nothing of the keys that are left from until on, and went up to
+	// the watermark: there is no need to read it again.
+	until, known := to, false
 	for window := r.Window; ; window *= 2 {
 		from := to - window - r.Settle
 		if r.From != nil && r.From[n] >= 0 {
 			from = min(from, r.From[n]-r.Settle-(window-r.Window))
 		}
-		from = max(from, first)
-		whole := mark.IsZero() // what was read goes up to the watermark
-		if from < to {
+		from = max(from, first, r.To[n].Offset-reach)
+		over := from <= first
+		if far := from == r.To[n].Offset-reach; far && !over {
+			over, none = true, TooFar
+		}
+		whole := known || mark.IsZero() // what was read goes up to the watermark
+		if !known {
+			until = to
+		}
+		if from < until {
 			f := fold{log: log, load: r.Load, keys: left}
 			if from > first {
 				f.settle = r.Settle
 			}
-			to, err = f.read(ctx, p, from, to, r.Wait, st)
+			end, err := f.read(ctx, p, from, until, r.Wait, st)
+			if !known {
+				to = end
+			}
 			if err != nil {
 				if fault.Is(err, deliver.CodeOffsetGone) { // it expired meanwhile
 					if now, _, rerr := log.Range(ctx, p); rerr == nil && now > first {
 						first, none = now, Expired
 						forget(left)
+						known = false
 						continue
 					}
 				}
@@ -160,12 +180,14 @@ func partition(ctx context.Context, log Log, r *Request, n int, keys []change.Ke
 				st.From[n] = from
 			}
 		}
+		silent := r.Settle == 0 && whole
 		for k, w := range left {
+			silent = silent && (w == nil || w.state(none).Complete)
 			s := State{Why: none}
 			if whole {
 				s = w.state(none)
 			}
-			if s.Complete || from <= first {
+			if s.Complete || over {
 				out[k] = s
 				delete(left, k)
 			} else {
@@ -174,6 +196,9 @@ func partition(ctx context.Context, log Log, r *Request, n int, keys []change.Ke
 		}
 		if len(left) == 0 {
 			return nil
+		}
+		if known = silent; known {
+			until = min(until, from)
 		}
 	}
 }

@@ -165,6 +165,9 @@ func TestKeysAgreeWithTheWholeHistory(t *testing.T) {
 		if r.Settle == 0 {
 			r.Settle = -1
 		}
+		if rapid.Bool().Draw(t, "bounded") {
+			r.Most = rapid.Int64Range(1, 100).Draw(t, "most")
+		}
 		for k := range keys {
 			r.Keys = append(r.Keys, keyOf(k))
 		}
@@ -225,7 +228,7 @@ func TestKeysAgreeWithTheWholeHistory(t *testing.T) {
 				}
 			}
 			s := states[key]
-			if must && reached && !s.Complete {
+			if must && reached && !s.Complete && (r.Most == 0 || s.Why != TooFar && s.Why != NeverSent && s.Why != BeforeLoad) {
 				t.Fatalf("key %d: %+v, and the log holds all of it", k, s)
 			}
 			if !s.Complete {
@@ -344,6 +347,27 @@ func TestKeysBesideALateWriter(t *testing.T) {
 	}
 	if stats.Reads != 2 || stats.From[0] != 0 {
 		t.Errorf("%+v", stats)
+	}
+}
+
+// What is farther back than reading it pays is not looked for.
+func TestKeysReach(t *testing.T) {
+	log := &memLog{first: []int64{0}, parts: [][]*change.Change{{at(1, change.Insert, 1, "old")}}}
+	for i := range 1000 {
+		c := at(10+i, change.Insert, 1)
+		c.Key = keyOf(2)
+		log.parts[0] = append(log.parts[0], c)
+	}
+	r := Request{Table: table, Partitions: 1, Keys: []change.Key{keyOf(1), keyOf(2)}, To: []sink.Watermark{{Offset: 1001, Pos: log.parts[0][1000].Pos}}, Window: 16, Settle: -1}
+	for most, want := range map[int64]string{0: "", 100: TooFar, 1000: TooFar, 4000: ""} {
+		r.Most = most
+		states, stats, err := Keys(t.Context(), log, r)
+		if s := states[keyOf(1)]; err != nil || s.Complete != (want == "") || s.Why != want || !states[keyOf(2)].Complete {
+			t.Errorf("%d records: %+v, %v", most, states, err)
+		}
+		if most > 0 && stats.Records > most {
+			t.Errorf("%d records: %+v", most, stats)
+		}
 	}
 }
 

@@ -66,6 +66,13 @@ type RepairKey struct {
 	Reason   string // why it failed, or is about to; no row values
 }
 
+// RepairPart says which of a repair's keys are asked for. The zero value is all.
+type RepairPart struct {
+	States []RepairState // those in one of them; none: whatever they are
+	After  change.Key    // those behind it, in the ledger's order
+	Most   int           // so many; 0: all
+}
+
 // Hold is a key of a table that is held.
 type Hold struct {
 	Key      change.Key
@@ -103,11 +110,15 @@ func (d *DeadLetter) Change() (*change.Change, error) {
 type Repairs interface {
 	// PutRepair records keys of a table under a repair, over what is there of them.
 	PutRepair(ctx context.Context, repair string, table change.TableID, keys []RepairKey) error
-	// Repair returns the keys of a table that a repair has, ordered by key.
-	Repair(ctx context.Context, repair string, table change.TableID) ([]RepairKey, error)
+	// Repair returns keys of a table that a repair has. Their order is the ledger's own
+	// and does not change, so that After the last key of a part the next begins.
+	Repair(ctx context.Context, repair string, table change.TableID, part RepairPart) ([]RepairKey, error)
+	// CountRepair counts a repair's keys of a table by state.
+	CountRepair(ctx context.Context, repair string, table change.TableID) (map[RepairState]int, error)
 	// Hold sets those keys of the repair which are Suspected to Quarantined, for as long
-	// as the lease; keys that the repair holds get the lease anew. As one: CodeHeld if
-	// another repair holds any of them, CodeNotStreaming if the table does not stream.
+	// as the lease; keys that the repair holds get the lease anew. Nil are all keys of the
+	// repair. As one: CodeHeld if another repair holds any of them, CodeNotStreaming if the
+	// table does not stream.
 	Hold(ctx context.Context, repair string, table change.TableID, keys []change.Key, lease time.Duration) error
 	// Mend writes rows (Insert: the whole row; Delete: none) of keys that the repair holds
 	// in place of whatever the sink has of them, be it a row of a higher version or more
@@ -121,8 +132,13 @@ type Repairs interface {
 	// LetGo sets keys that the repair holds to Releasing, with a reason if they failed
 	// (by key; others as they are). Their lanes do the rest.
 	LetGo(ctx context.Context, repair string, table change.TableID, failed map[change.Key]string, keys []change.Key) error
-	// Holds returns the keys of a table that are held, by any repair.
+	// LetGoAll does so with all keys of the repair that are in one of the states; a reason
+	// is that of each.
+	LetGoAll(ctx context.Context, repair string, table change.TableID, reason string, states ...RepairState) error
+	// Holds returns the keys of a table that are held, by any repair, and Lapsed those of
+	// them whose repair let its lease go by, which costs little if there are none.
 	Holds(ctx context.Context, table change.TableID) ([]Hold, error)
+	Lapsed(ctx context.Context, table change.TableID) ([]change.Key, error)
 	// ForgetRepairs removes those that hold no key, but for the newest so many.
 	ForgetRepairs(ctx context.Context, keep int) error
 	// AppendTrail adds entries to the pipeline's audit trail, each with the text's and

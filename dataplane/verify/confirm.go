@@ -15,8 +15,46 @@ import (
 	"syncline/dataplane/sink"
 )
 
-// confirmKeys is how many keys are confirmed at once.
-const confirmKeys = 500
+// How many keys are confirmed at once: so many that their rows are of some size, as far
+// as those before them tell.
+const (
+	confirmKeys  = 500 // of which nothing is known
+	confirmFew   = 100
+	confirmMany  = 4000
+	confirmBytes = 1 << 20
+)
+
+// portion is how many keys are confirmed at once, now.
+func (w *walk) portion() int {
+	size := w.rowSize.Load()
+	if size == 0 {
+		return confirmKeys
+	}
+	return int(min(max(confirmBytes/size, confirmFew), confirmMany))
+}
+
+// sized takes in how large rows are.
+func (w *walk) sized(rows map[change.Key][]Row) {
+	n, bytes := int64(0), int64(0)
+	for _, rs := range rows {
+		for i := range rs {
+			n++
+			bytes += rs[i].size()
+		}
+	}
+	if n > 0 {
+		w.rowSize.Store(max(1, bytes/n))
+	}
+}
+
+// size of a row in memory, more or less.
+func (r *Row) size() int64 {
+	n := len(r.Key)
+	for i := range r.Values {
+		n += len(r.Values[i].Data)
+	}
+	return int64(n)
+}
 
 // between rounds, so that keys which are written to all the time do not keep both
 // sides busy.
@@ -84,10 +122,13 @@ func (w *walk) suspects(ctx context.Context, s digest.Scope) ([]change.Key, erro
 func (w *walk) confirm(ctx context.Context, suspects []change.Key, res *Result) error {
 	var mu sync.Mutex
 	g, chunks := errgroup.WithContext(ctx)
-	for keys := range slices.Chunk(dedupe(suspects), confirmKeys) {
+	for left := dedupe(suspects); len(left) > 0; {
 		if w.confirming.take(chunks) != nil {
 			break
 		}
+		n := min(len(left), w.portion())
+		keys := left[:n:n]
+		left = left[n:]
 		g.Go(func() error {
 			defer w.confirming.give()
 			var found Result
@@ -157,6 +198,8 @@ func (w *walk) round(ctx context.Context, keys []change.Key, seen map[change.Key
 	if err := w.atSource(ctx, nil, read(w.src, &after)); err != nil {
 		return nil, err
 	}
+	w.sized(before)
+	w.sized(have)
 	var again []change.Key
 	for _, k := range keys {
 		b, a := before[k], after[k]

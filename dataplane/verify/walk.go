@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -19,7 +20,7 @@ import (
 const (
 	atSinkAtOnce     = 4
 	suspectsAtOnce   = 4 // parts whose keys are in memory
-	confirmingAtOnce = 8 // of confirmKeys keys each, whose rows are
+	confirmingAtOnce = 8 // of confirmBytes each, whose rows are
 )
 
 // turns lets so many at a time.
@@ -46,6 +47,7 @@ type walk struct {
 	fence  fence
 
 	room, source, sink, suspecting, confirming turns
+	rowSize                                    atomic.Int64 // of those that were confirmed last; 0: none was
 
 	mu    sync.Mutex
 	res   Result  // of the parts before the first of parts

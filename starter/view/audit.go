@@ -78,6 +78,9 @@ func DrawAudit(w io.Writer, s Style, r *contract.AuditResult, sinks []pipeline.S
 		rows = append(rows, []string{v.Sink, v.Table.String(), s.Paint(colors[v.Verdict], string(v.Verdict)), Count(float64(v.Rows)), fmt.Sprint(v.Parts), differs(v)})
 		rows = append(rows, c.under(columns(v))...)
 		rows = append(rows, c.under(v.Reason)...)
+		if v.More {
+			rows = append(rows, c.under(more(r.Pipeline, v.Table.String()))...)
+		}
 		if v.Scope == contract.ScopeChanged {
 			rows = append(rows, c.under("of the keys that changed since it was last verified")...)
 		}
@@ -94,6 +97,11 @@ func DrawAudit(w io.Writer, s Style, r *contract.AuditResult, sinks []pipeline.S
 			fmt.Fprintln(w, "  "+findingsSQL(r, k.Type)) // whole, however wide: it is there to be copied
 		}
 	}
+}
+
+// more says what to do about a table of which too much differs.
+func more(pipeline, table string) string {
+	return "the verification ended here, as too much differs: starter resync-table " + pipeline + " " + table + " loads it anew"
 }
 
 // differs says in a few words what is not equal.

@@ -72,7 +72,7 @@ func DrawRepair(w io.Writer, s Style, r *contract.RepairResult, sinks []pipeline
 		for _, k := range slices.Sorted(maps.Keys(t.From)) {
 			from = append(from, fmt.Sprintf("%d from the %s", t.From[k], k))
 		}
-		what := differs(&contract.TableVerdict{Missing: t.Missing, Extra: t.Extra, Changed: t.Changed, Twice: t.Twice})
+		what := differs(&contract.TableVerdict{Missing: t.Missing, Extra: t.Extra, Changed: t.Changed, Twice: t.Twice, More: t.More})
 		row := []string{t.Sink, t.Table.String(), s.Paint(repairColors[t.State], string(t.State))}
 		if r.Applied {
 			row = append(row, fmt.Sprint(t.Released), fmt.Sprint(t.Keys-t.Released), fmt.Sprint(t.Read))
@@ -80,6 +80,9 @@ func DrawRepair(w io.Writer, s Style, r *contract.RepairResult, sinks []pipeline
 		rows = append(rows, append(row, what, strings.Join(from, ", ")))
 		rows = append(rows, c.under(columns(&contract.TableVerdict{Columns: t.Columns}))...)
 		rows = append(rows, c.under(t.Reason)...)
+		if t.More {
+			rows = append(rows, c.under(more(r.Pipeline, t.Table.String()))...)
+		}
 	}
 	head := []string{"sink", "table", "state", "what differs", "rows are made"}
 	if r.Applied {

@@ -15,7 +15,7 @@ func samplePlan() *contract.RepairResult {
 	r := &contract.RepairResult{Pipeline: "shop", Name: "20260301T120000Z-1b2c3d4e", Hash: planned, At: noon}
 	for _, t := range []contract.RepairTable{
 		{Sink: "warehouse", Table: id("orders"), Keys: 12, Missing: 1, Extra: 2, Changed: 9, Columns: map[string]int{"note": 9, "total": 1}, From: map[string]int{"log": 8, "source": 4}, Settled: 2},
-		{Sink: "analytics", Table: id("orders"), Keys: 1, Twice: 1, From: map[string]int{"source": 1}},
+		{Sink: "analytics", Table: id("orders"), Keys: 1, Twice: 1, From: map[string]int{"source": 1}, More: true},
 		{Sink: "other", Table: id("orders"), Settled: 1},
 	} {
 		r.Tables = append(r.Tables, contract.RepairedTable{RepairTable: t, State: contract.RepairPlanned, Since: noon})

@@ -264,7 +264,7 @@ func (d *demo) ledger(ctx context.Context, so *found) error {
 		if t.Sink != "orders" {
 			continue
 		}
-		if so.keys["orders"][t.Table], err = sk.Repair(ctx, so.repair.Name, t.Table); err != nil {
+		if so.keys["orders"][t.Table], err = sk.Repair(ctx, so.repair.Name, t.Table, sink.RepairPart{}); err != nil {
 			return err
 		}
 	}

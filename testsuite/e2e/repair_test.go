@@ -105,7 +105,7 @@ func (p *pipe) startRepair(id string, in contract.RepairInput) client.WorkflowRu
 
 func (p *pipe) repaired(run client.WorkflowRun) (res contract.RepairResult) {
 	p.r.t.Helper()
-	ctx, cancel := context.WithTimeout(p.r.t.Context(), bound)
+	ctx, cancel := context.WithTimeout(p.r.t.Context(), max(bound, p.r.patience))
 	defer cancel()
 	if err := run.Get(ctx, &res); err != nil {
 		p.r.t.Fatalf("repair: %v", err)

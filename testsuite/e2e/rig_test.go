@@ -40,6 +40,7 @@ type rig struct {
 	// all the time would, on two cores, mostly show how long a start with it takes;
 	// races are looked for by all other tests.
 	fast                      bool
+	patience                  time.Duration // for one audit or repair; bound unless it is longer
 	temporal, queue           string
 	brokers                   []string
 	source, sinkDSN, clickURL string

@@ -41,7 +41,7 @@ func (p *pipe) startAudit(in contract.AuditInput) client.WorkflowRun {
 // verdicts waits for an audit, which must have verified so many tables at each sink.
 func (p *pipe) verdicts(run client.WorkflowRun, tables int) (res contract.AuditResult) {
 	p.r.t.Helper()
-	ctx, cancel := context.WithTimeout(p.r.t.Context(), bound)
+	ctx, cancel := context.WithTimeout(p.r.t.Context(), max(bound, p.r.patience))
 	defer cancel()
 	begun := time.Now()
 	if err := run.Get(ctx, &res); err != nil {

@@ -190,32 +190,47 @@ func (x *session) lookupQuery(l *layout, cols, ask []int, keys [][]string) strin
 	}
 	return fmt.Sprintf(`%s
 		SELECT keys.n%s, t.%s FROM %s AS t FINAL INNER JOIN keys ON tuple(%s) = keys.k
-		WHERE t.%s = 0 AND tuple(%s) IN (SELECT k FROM keys)`,
-		l.withKeys(ask, keys), pick.String(), colExact, l.at, l.pkTuple(), colDeleted, l.pkTuple())
+		WHERE t.%s = 0 AND %s`,
+		l.withKeys(ask, keys), pick.String(), colExact, l.at, l.pkTuple(), colDeleted, l.inKeys(""))
 }
 
-// withKeys makes the list of keys the table "keys": n, the row's index, and k.
+// inKeys is the condition of rows whose keys are in the table "keys", which with makes
+// if it is not there. An index is of use only for columns by themselves, not as a tuple in
+// one column.
+func (l *layout) inKeys(with string) string {
+	columns := make([]string, len(l.pk))
+	for i := range columns {
+		columns[i] = fmt.Sprintf("c%d", i)
+	}
+	return fmt.Sprintf("(%s) IN (%s SELECT %s FROM keys)", l.pkTuple(), with, strings.Join(columns, ", "))
+}
+
+// withKeys makes the list of keys the table "keys": n, the row's index, k, and the values
+// of k by themselves. They are literals of arrays: of rows the server would make out the
+// type of each value, which takes it seconds for some thousands.
 func (l *layout) withKeys(ask []int, keys [][]string) string {
-	var shape, list, on strings.Builder
-	shape.WriteString("n UInt32")
-	for i, name := range l.pk {
-		fmt.Fprintf(&shape, ", k%d String", i)
-		if i > 0 {
+	var on, each strings.Builder
+	index := make([]string, len(ask))
+	for i, row := range ask {
+		index[i] = strconv.Itoa(row)
+	}
+	lists := []string{"[" + strings.Join(index, ", ") + "] AS ns"}
+	join := []string{"ns AS i"}
+	for c, name := range l.pk {
+		if c > 0 {
 			on.WriteString(", ")
 		}
-		fmt.Fprintf(&on, "%s", l.castKey(name, fmt.Sprintf("k%d", i)))
-	}
-	for i, row := range ask {
-		if i > 0 {
-			list.WriteString(", ")
+		value := l.castKey(name, fmt.Sprintf("k%d", c))
+		on.WriteString(value)
+		fmt.Fprintf(&each, ", %s AS c%d", value, c)
+		texts := make([]string, len(ask))
+		for i := range texts {
+			texts[i] = lit(keys[i][c])
 		}
-		fmt.Fprintf(&list, "(%d", row)
-		for _, v := range keys[i] {
-			list.WriteString(", " + lit(v))
-		}
-		list.WriteString(")")
+		lists = append(lists, fmt.Sprintf("[%s] AS t%d", strings.Join(texts, ", "), c))
+		join = append(join, fmt.Sprintf("t%d AS k%[1]d", c))
 	}
-	return fmt.Sprintf("WITH keys AS (SELECT n, tuple(%s) AS k FROM values(%s, %s))", on.String(), lit(shape.String()), list.String())
+	return fmt.Sprintf("WITH keys AS (SELECT toUInt32(i) AS n, tuple(%s) AS k%s FROM (SELECT %s) ARRAY JOIN %s)", on.String(), each.String(), strings.Join(lists, ", "), strings.Join(join, ", "))
 }
 
 func (l *layout) pkTuple() string {

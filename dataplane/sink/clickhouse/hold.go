@@ -21,7 +21,7 @@ import (
 // have the versions of their changes. The older ones lose against the mended row, and
 // newer ones are applied again, at the same version, when the key is let go.
 func (s *Sink) Hold(ctx context.Context, repair string, table change.TableID, keys []change.Key, lease time.Duration) error {
-	if len(keys) == 0 {
+	if keys != nil && len(keys) == 0 {
 		return nil
 	}
 	r, err := s.record(ctx, table)
@@ -31,46 +31,57 @@ func (s *Sink) Hold(ctx context.Context, repair string, table change.TableID, ke
 	if r.state.State != sink.Streaming {
 		return notStreaming(table)
 	}
-	own := "repair = " + lit(repair) + " AND " + keyIn(keys)
-	had, err := s.holdings(ctx, table, own, "("+inHold+" OR "+stateIn(sink.Suspected)+")")
-	if err != nil || len(had) == 0 {
+	own := "repair = " + lit(repair)
+	if keys != nil {
+		own += " AND " + keyIn(keys)
+	}
+	had, err := s.tally(ctx, table, own)
+	if err != nil || had.suspected+had.held == 0 {
 		return err
 	}
-	var ours, take []change.Key
-	revived := false
-	for _, h := range had {
-		ours = append(ours, h.Key)
-		if h.State == sink.Suspected {
-			take = append(take, h.Key)
-		} else if h.Lapsed {
-			revived = true // a lane may be about to release it
-		}
-	}
-	if err := s.lease(ctx, repair, table, ours, lease); err != nil {
+	may := "(" + inHold + " OR " + stateIn(sink.Suspected) + ")"
+	if err := s.lease(ctx, table, own+" AND "+may, lease); err != nil {
 		return err
 	}
-	others, err := s.holdings(ctx, table, "repair != "+lit(repair)+" AND "+keyIn(ours), "("+inHold+" OR "+stateIn(sink.Suspected)+")")
+	others, err := s.tally(ctx, table, fmt.Sprintf("repair != %s AND key IN (SELECT key FROM %s FINAL WHERE %s AND %s AND %s)", lit(repair), s.ledger("repairs"), s.where(table.String()), own, may))
 	if err != nil {
 		return err
 	}
-	if slices.ContainsFunc(others, func(h holding) bool { return h.State.Held() || !h.Lapsed }) {
-		if err := s.lease(ctx, repair, table, take, 0); err != nil {
+	if others.held+others.leased > 0 {
+		if err := s.lease(ctx, table, own+" AND "+stateIn(sink.Suspected), 0); err != nil {
 			return err
 		}
 		return fault.Transient(sink.CodeHeld, nil, "another repair holds a key of table %s", table)
 	}
-	if len(take) > 0 {
-		if err := s.take(ctx, repair, table, take); err != nil {
+	if had.suspected > 0 {
+		if err := s.take(ctx, table, own); err != nil {
 			return err
 		}
 	}
-	return s.tell(ctx, table, own, stateIn(sink.Quarantined), revived)
+	return s.tell(ctx, table, own, stateIn(sink.Quarantined), had.lapsed > 0) // a lane may be about to release what had lapsed
+}
+
+// tallied counts keys under repair.
+type tallied struct {
+	suspected, leased uint64 // leased: of the suspected
+	held, lapsed      uint64 // lapsed: of the held
+}
+
+// tally counts those of a table that a condition over repairs and keys selects.
+func (s *Sink) tally(ctx context.Context, table change.TableID, where string) (n tallied, err error) {
+	mine := s.where(table.String()) + " AND " + where
+	q := fmt.Sprintf(`SELECT countIf(NOT h), countIf(NOT h AND l), countIf(h), countIf(h AND NOT l)
+		FROM (SELECT %s AS h, (repair, key) IN (SELECT repair, key FROM %s FINAL WHERE %s AND until > now64(6)) AS l FROM %s FINAL WHERE %s AND (%s OR %s))`,
+		inHold, s.ledger("repair_leases"), mine, s.ledger("repairs"), mine, inHold, stateIn(sink.Suspected))
+	err = s.conn.query(ctx, "SELECT the holds of table "+table.String(), q, func(scan func(...any) error) error {
+		return scan(&n.suspected, &n.leased, &n.held, &n.lapsed)
+	})
+	return n, err
 }
 
 // take sets keys with a lease from Suspected to Quarantined, if the table streams.
-func (s *Sink) take(ctx context.Context, repair string, table change.TableID, keys []change.Key) error {
+func (s *Sink) take(ctx context.Context, table change.TableID, which string) error {
 	tab := table.String()
-	which := "repair = " + lit(repair) + " AND " + keyIn(keys)
 	streams := fmt.Sprintf("(SELECT count() FROM %s FINAL WHERE %s AND aspect = '%s' AND JSONExtractString(body, 'state') = '%s') = 1",
 		s.ledger("tables"), s.where(tab), aspectState, sink.Streaming)
 	leased := fmt.Sprintf("key IN (SELECT key FROM %s FINAL WHERE %s AND %s AND until > now64(6))", s.ledger("repair_leases"), s.where(tab), which)
@@ -78,8 +89,8 @@ func (s *Sink) take(ctx context.Context, repair string, table change.TableID, ke
 	if err != nil {
 		return err
 	}
-	left, err := s.holdings(ctx, table, which, stateIn(sink.Suspected))
-	if err != nil || len(left) == 0 {
+	left, err := s.tally(ctx, table, which)
+	if err != nil || left.suspected == 0 {
 		return err
 	}
 	r, err := s.record(ctx, table)
@@ -96,33 +107,28 @@ func notStreaming(table change.TableID) error {
 	return fault.Permanent(sink.CodeNotStreaming, nil, "repair it when it streams", "table %s is not streaming", table)
 }
 
-// lease gives keys a lease from now on, by the server's clock; 0 takes it away.
-func (s *Sink) lease(ctx context.Context, repair string, table change.TableID, keys []change.Key, d time.Duration) error {
-	if len(keys) == 0 {
-		return nil
-	}
-	list := make([]string, len(keys))
-	for i, k := range keys {
-		list[i] = lit(k.String())
-	}
+// lease gives the keys that a condition over "repairs" selects a lease from now on, by
+// the server's clock; 0 takes it away.
+func (s *Sink) lease(ctx context.Context, table change.TableID, which string, d time.Duration) error {
 	_, err := s.conn.exec(ctx, "INSERT of leases", fmt.Sprintf(`INSERT INTO %s (pipeline, repair, tab, key, until, ver)
-		SELECT %s, %s, %s, arrayJoin([%s]), addMicroseconds(now64(6, 'UTC'), %d), toUInt64(toUnixTimestamp64Micro(now64(6, 'UTC')))`,
-		s.ledger("repair_leases"), lit(s.pipeline), lit(repair), lit(table.String()), strings.Join(list, ", "), d.Microseconds()))
+		SELECT pipeline, repair, tab, key, addMicroseconds(now64(6, 'UTC'), %d), toUInt64(toUnixTimestamp64Micro(now64(6, 'UTC'))) FROM %s FINAL WHERE %s AND %s`,
+		s.ledger("repair_leases"), d.Microseconds(), s.ledger("repairs"), s.where(table.String()), which))
 	return err
 }
 
 // tell raises Table.Holds and waits until no batch goes on an older look, unless that
 // was done since the records that state selects were written.
 func (s *Sink) tell(ctx context.Context, table change.TableID, where, state string, always bool) error {
-	hs, err := s.holdings(ctx, table, where, state)
-	if err != nil {
+	var since int64
+	q := fmt.Sprintf("SELECT toInt64(max(toUnixTimestamp64Micro(at))) FROM %s FINAL WHERE %s AND %s AND %s", s.ledger("repairs"), s.where(table.String()), where, state)
+	if err := s.conn.query(ctx, "SELECT the holds of table "+table.String(), q, func(scan func(...any) error) error { return scan(&since) }); err != nil {
 		return err
 	}
 	r, err := s.record(ctx, table)
 	if err != nil {
 		return err
 	}
-	if !always && !slices.ContainsFunc(hs, func(h holding) bool { return h.since > r.holds }) {
+	if !always && since <= r.holds {
 		return nil
 	}
 	// The time of raising it, so that two that do it at once do not raise it once.
@@ -162,6 +168,43 @@ func (s *Sink) LetGo(ctx context.Context, repair string, table change.TableID, f
 	return s.tell(ctx, table, own, stateIn(sink.Releasing), false)
 }
 
+// LetGoAll sets all keys that the repair holds in some states to Releasing.
+func (s *Sink) LetGoAll(ctx context.Context, repair string, table change.TableID, reason string, states ...sink.RepairState) error {
+	states = slices.DeleteFunc(slices.Clone(states), func(st sink.RepairState) bool { return !st.Held() || st == sink.Releasing })
+	if len(states) == 0 {
+		return nil
+	}
+	own, why := "repair = "+lit(repair), "reason"
+	if reason != "" {
+		why = lit(reason)
+	}
+	if _, err := s.move(ctx, "releases", sink.Releasing, why, "tab = "+lit(table.String())+" AND "+own+" AND "+stateIn(states...)); err != nil {
+		return err
+	}
+	return s.tell(ctx, table, own, stateIn(sink.Releasing), false)
+}
+
+// Lapsed returns the keys of a table that are held although their lease went by.
+func (s *Sink) Lapsed(ctx context.Context, table change.TableID) ([]change.Key, error) {
+	var out []change.Key
+	mine := s.where(table.String())
+	q := fmt.Sprintf("SELECT key FROM %s FINAL WHERE %s AND %s AND (repair, key) NOT IN (SELECT repair, key FROM %s FINAL WHERE %s AND until > now64(6))",
+		s.ledger("repairs"), mine, inHold, s.ledger("repair_leases"), mine)
+	err := s.conn.query(ctx, "SELECT the holds of table "+table.String(), q, func(scan func(...any) error) error {
+		var text string
+		if err := scan(&text); err != nil {
+			return err
+		}
+		k, err := change.ParseKey(text)
+		if err != nil {
+			return fmt.Errorf("the ledger's record of a key of table %s under repair is damaged", table)
+		}
+		out = append(out, k)
+		return nil
+	})
+	return out, err
+}
+
 // Holds returns the keys of a table that are held.
 func (s *Sink) Holds(ctx context.Context, table change.TableID) ([]sink.Hold, error) {
 	hs, err := s.holdings(ctx, table, "", inHold)
@@ -181,7 +224,7 @@ func (s *Sink) failHolds(ctx context.Context, tab, reason string) error {
 // Letters returns the open dead letters of the keys.
 func (s *Sink) Letters(ctx context.Context, table change.TableID, keys []change.Key) ([]sink.DeadLetter, error) {
 	var out []sink.DeadLetter
-	for some := range slices.Chunk(keys, lookupKeys) {
+	for some := range slices.Chunk(keys, repairKeys) {
 		list := make([]string, len(some))
 		for i, k := range some {
 			list[i] = lit(string(k))

@@ -18,6 +18,13 @@ import (
 // to a later attempt.
 const mendTries = 5
 
+// repairKeys is how many keys of a repair a statement names at most. Where it says more
+// of each than the key, it names fewer: a condition for each of eraseKeys.
+const (
+	repairKeys = 5000
+	eraseKeys  = 500
+)
+
 // Mend writes rows in place of whatever the table has of their keys. Whatever lies below
 // a row's version loses against it. The rest is removed: higher versions, other rows of
 // the very same version, and what lies elsewhere in a sorting key with more than the
@@ -94,7 +101,7 @@ func (s *Sink) Mend(ctx context.Context, repair string, b sink.TableBatch) (sink
 	if err := m.held(ctx, all); err != nil {
 		return sink.Applied{}, err
 	}
-	for some := range slices.Chunk(todo, lookupKeys) {
+	for some := range slices.Chunk(todo, repairKeys) {
 		if err := m.mend(ctx, some); err != nil {
 			return sink.Applied{}, err
 		}
@@ -247,7 +254,7 @@ func (m *mending) right(ctx context.Context, rows []int, fs map[int]*found) (map
 
 // held looks whether the repair still holds the keys.
 func (m *mending) held(ctx context.Context, rows []int) error {
-	for some := range slices.Chunk(rows, lookupKeys) {
+	for some := range slices.Chunk(rows, repairKeys) {
 		want := map[change.Key]bool{}
 		keys := make([]change.Key, len(some))
 		for n, i := range some {
@@ -286,7 +293,7 @@ func (m *mending) find(ctx context.Context, rows []int) (map[int]*found, error) 
 		last = "toInt64(toUnixTimestamp64Micro(max(t." + colSynced + ")))"
 	}
 	q := fmt.Sprintf(`%s SELECT keys.n, toString(t.%s), count(), %s FROM %s AS t INNER JOIN keys ON tuple(%s) = keys.k
-		WHERE tuple(%s) IN (SELECT k FROM keys) GROUP BY keys.n, t.%s`, l.withKeys(rows, keys), colVersion, last, l.at, l.pkTuple(), l.pkTuple(), colVersion)
+		WHERE %s GROUP BY keys.n, t.%s`, l.withKeys(rows, keys), colVersion, last, l.at, l.pkTuple(), l.inKeys(""), colVersion)
 	err = m.conn.query(ctx, "SELECT versions from "+l.at.String(), q, func(scan func(...any) error) error {
 		var i uint32
 		var text string
@@ -352,6 +359,10 @@ func (m *mending) put(ctx context.Context, rows []int) error {
 // erase removes rows with a lightweight DELETE, which marks them instead of writing the
 // table's parts anew.
 func (m *mending) erase(ctx context.Context, which []string, settings string) error {
-	_, err := m.conn.exec(ctx, "DELETE from "+m.lay.at.String(), "DELETE FROM "+m.lay.at.String()+" WHERE "+strings.Join(which, " OR ")+settings)
-	return err
+	for some := range slices.Chunk(which, eraseKeys) {
+		if _, err := m.conn.exec(ctx, "DELETE from "+m.lay.at.String(), "DELETE FROM "+m.lay.at.String()+" WHERE "+strings.Join(some, " OR ")+settings); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -3,7 +3,6 @@ package clickhouse
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 
 	"syncline/dataplane/change"
@@ -22,9 +21,9 @@ func releasesOf(list []sink.Release) releases {
 	rows := make([]string, len(list))
 	for i, v := range list {
 		r.byTable[v.Table] = append(r.byTable[v.Table], v)
-		rows[i] = fmt.Sprintf("(repair = %s AND tab = %s AND key = %s)", lit(v.Repair), lit(v.Table.String()), lit(v.Key.String()))
+		rows[i] = fmt.Sprintf("(%s, %s, %s)", lit(v.Repair), lit(v.Table.String()), lit(v.Key.String()))
 	}
-	r.where = "(" + strings.Join(rows, " OR ") + ")"
+	r.where = "(repair, tab, key) IN (" + strings.Join(rows, ", ") + ")"
 	return r
 }
 
@@ -32,16 +31,21 @@ func releasesOf(list []sink.Release) releases {
 // not the lane's to release.
 func (x *session) releasing(ctx context.Context, r releases) (lapsed, left int, err error) {
 	for id, list := range r.byTable {
-		keys := make([]change.Key, len(list))
+		type held struct {
+			repair string
+			key    change.Key
+		}
+		keys, ours := make([]change.Key, len(list)), make(map[held]bool, len(list))
 		for i := range list {
 			keys[i] = list[i].Key
+			ours[held{list[i].Repair, list[i].Key}] = true
 		}
 		hs, err := x.holdings(ctx, id, keyIn(keys), inHold)
 		if err != nil {
 			return 0, 0, err
 		}
 		for _, h := range hs {
-			if !slices.ContainsFunc(list, func(v sink.Release) bool { return v.Key == h.Key && v.Repair == h.Repair }) {
+			if !ours[held{h.Repair, h.Key}] {
 				continue
 			}
 			switch {
@@ -88,24 +92,16 @@ func (x *session) endRelease(ctx context.Context, list []sink.Release, tables []
 		return nil
 	}
 	live, want := x.streaming(tables)
-	for _, failed := range []bool{false, true} {
-		var of []sink.Release
-		var keys, reasons []string
-		for _, v := range list {
-			if (v.Reason != "") == failed {
-				of = append(of, v)
-				keys = append(keys, fmt.Sprintf("tuple(%s, %s, %s)", lit(v.Repair), lit(v.Table.String()), lit(v.Key.String())))
-				reasons = append(reasons, lit(v.Reason))
-			}
+	byReason := map[string][]sink.Release{} // which are few
+	for _, v := range list {
+		byReason[v.Reason] = append(byReason[v.Reason], v)
+	}
+	for reason, of := range byReason {
+		to := sink.Released
+		if reason != "" {
+			to = sink.Failed
 		}
-		if len(of) == 0 {
-			continue
-		}
-		to, reason := sink.Released, "''"
-		if failed {
-			to, reason = sink.Failed, fmt.Sprintf("arrayElement([%s], indexOf([%s], tuple(repair, tab, key)))", strings.Join(reasons, ", "), strings.Join(keys, ", "))
-		}
-		_, err := x.move(ctx, "releases", to, reason, fmt.Sprintf("%s AND %s AND (%s) = 0 AND (%s) = %d",
+		_, err := x.move(ctx, "releases", to, lit(reason), fmt.Sprintf("%s AND %s AND (%s) = 0 AND (%s) = %d",
 			releasesOf(of).where, stateIn(sink.Releasing), x.fencedBy(), live, want))
 		if err != nil {
 			return err

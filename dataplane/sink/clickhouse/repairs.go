@@ -74,11 +74,21 @@ func notHeld(repair string, table change.TableID) error {
 	return fault.Permanent(sink.CodeNotHeld, nil, "repair it anew", "repair %s does not hold all of the keys of table %s", repair, table)
 }
 
-// Repair returns the keys of a table that a repair has.
-func (s *Sink) Repair(ctx context.Context, repair string, table change.TableID) ([]sink.RepairKey, error) {
+// Repair returns keys of a table that a repair has, in the order of their texts.
+func (s *Sink) Repair(ctx context.Context, repair string, table change.TableID, part sink.RepairPart) ([]sink.RepairKey, error) {
 	var out []sink.RepairKey
-	q := fmt.Sprintf("SELECT key, state, kind, columns, made_of, why, before, after, pos, snapshot, reason FROM %s FINAL WHERE %s AND repair = %s ORDER BY key",
-		s.ledger("repairs"), s.where(table.String()), lit(repair))
+	which := "repair = " + lit(repair)
+	if len(part.States) > 0 {
+		which += " AND " + stateIn(part.States...)
+	}
+	if part.After != "" {
+		which += " AND key > " + lit(part.After.String())
+	}
+	q := fmt.Sprintf("SELECT key, state, kind, columns, made_of, why, before, after, pos, snapshot, reason FROM %s FINAL WHERE %s AND %s ORDER BY key",
+		s.ledger("repairs"), s.where(table.String()), which)
+	if part.Most > 0 {
+		q += fmt.Sprintf(" LIMIT %d", part.Most)
+	}
 	err := s.conn.query(ctx, "SELECT the keys of repair "+repair, q, func(scan func(...any) error) error {
 		var k sink.RepairKey
 		var key, state, columns, before, after, pos, snap string
@@ -92,6 +102,20 @@ func (s *Sink) Repair(ctx context.Context, repair string, table change.TableID) 
 		}
 		out = append(out, k)
 		return nil
+	})
+	return out, err
+}
+
+// CountRepair counts a repair's keys of a table by state.
+func (s *Sink) CountRepair(ctx context.Context, repair string, table change.TableID) (map[sink.RepairState]int, error) {
+	out := map[sink.RepairState]int{}
+	q := fmt.Sprintf("SELECT state, count() FROM %s FINAL WHERE %s AND repair = %s GROUP BY state", s.ledger("repairs"), s.where(table.String()), lit(repair))
+	err := s.conn.query(ctx, "SELECT the keys of repair "+repair, q, func(scan func(...any) error) error {
+		var state string
+		var n uint64
+		err := scan(&state, &n)
+		out[sink.RepairState(state)] = int(n)
+		return err
 	})
 	return out, err
 }

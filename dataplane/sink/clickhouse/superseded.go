@@ -38,7 +38,7 @@ func (x *session) superseded(ctx context.Context, l *layout, t *sink.TableBatch,
 			return nil, err
 		}
 		q := fmt.Sprintf(`%s SELECT keys.n, toString(max(t.%s)) FROM %s AS t INNER JOIN keys ON tuple(%s) = keys.k
-			WHERE tuple(%s) IN (SELECT k FROM keys) GROUP BY keys.n`, l.withKeys(some, keys), colVersion, l.at, l.pkTuple(), l.pkTuple())
+			WHERE %s GROUP BY keys.n`, l.withKeys(some, keys), colVersion, l.at, l.pkTuple(), l.inKeys(""))
 		err = x.conn.query(ctx, "SELECT versions from "+l.at.String(), q, func(scan func(...any) error) error {
 			var row uint32
 			var text string

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -45,7 +46,7 @@ func (s *Sink) AppendTrail(ctx context.Context, entries []trail.Entry) error {
 		return err
 	}
 	first := last + 1
-	rows := make([]string, len(add))
+	var values [10][]string
 	hashes := make([]string, len(add))
 	for i := range add {
 		e := &add[i]
@@ -53,13 +54,19 @@ func (s *Sink) AppendTrail(ctx context.Context, entries []trail.Entry) error {
 			return fault.Permanent(CodeConfig, err, "give it a detail in JSON", "an entry cannot be added to the audit trail")
 		}
 		last, hash, hashes[i] = e.N, e.Hash, e.Hash
-		rows[i] = fmt.Sprintf("(%d, %s, %d, %s, %s, %s, %s, %s, %s, %s)", e.N, lit(e.ID), e.At.UnixMicro(), lit(e.Repair), lit(e.Actor), lit(e.Action),
-			lit(e.Table), lit(string(e.Detail)), lit(e.Prev), lit(e.Hash))
+		for c, v := range []string{strconv.FormatInt(e.N, 10), lit(e.ID), strconv.FormatInt(e.At.UnixMicro(), 10), lit(e.Repair), lit(e.Actor), lit(e.Action),
+			lit(e.Table), lit(string(e.Detail)), lit(e.Prev), lit(e.Hash)} {
+			values[c] = append(values[c], v)
+		}
+	}
+	names := []string{"n", "id", "us", "repair", "actor", "action", "tab", "detail", "prev", "hash"}
+	lists, join := make([]string, len(names)), make([]string, len(names))
+	for c, name := range names {
+		lists[c], join[c] = fmt.Sprintf("[%s] AS %ss", strings.Join(values[c], ", "), name), fmt.Sprintf("%[1]ss AS %[1]s", name)
 	}
 	_, err = s.conn.exec(ctx, what, fmt.Sprintf(`INSERT INTO %s (pipeline, n, id, us, repair, actor, action, tab, detail, prev, hash)
-		SELECT %s, n, id, us, repair, actor, action, tab, detail, prev, hash
-		FROM values('n Int64, id String, us Int64, repair String, actor String, action String, tab String, detail String, prev String, hash String', %s)
-		WHERE (SELECT any(nonce) FROM %s FINAL WHERE %s) = %s`, s.ledger("audit_trail"), lit(s.pipeline), strings.Join(rows, ", "), turns, s.mine(), lit(nonce)))
+		SELECT %s, n, id, us, repair, actor, action, tab, detail, prev, hash FROM (SELECT %s) ARRAY JOIN %s
+		WHERE (SELECT any(nonce) FROM %s FINAL WHERE %s) = %s`, s.ledger("audit_trail"), lit(s.pipeline), strings.Join(lists, ", "), strings.Join(join, ", "), turns, s.mine(), lit(nonce)))
 	if err != nil {
 		return err
 	}

@@ -288,7 +288,7 @@ func (s *Sink) Read(ctx context.Context, t *verify.Subject, keys []change.Key) (
 		if err != nil {
 			return err
 		}
-		in := fmt.Sprintf("tuple(%s) IN (%s SELECT k FROM keys)", d.pkTuple(), d.withKeys(ask, texts))
+		in := d.inKeys(d.withKeys(ask, texts))
 		q := d.live(d.floor, "toString("+colVersion+"), "+d.pickTexts()+", "+colExact, in) + textSettings
 		return s.conn.query(ctx, "SELECT from "+d.at.String(), q, func(scan func(...any) error) error {
 			var version string

@@ -2,7 +2,9 @@ package postgres
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 
 	"github.com/jackc/pgx/v5"
 
@@ -15,14 +17,22 @@ func (s *Sink) RecordFindings(ctx context.Context, run string, table change.Tabl
 	if len(fs) == 0 {
 		return nil
 	}
-	b := &pgx.Batch{}
-	for _, f := range fs {
-		columns := append([]string{}, f.Columns...) // none is not NULL
-		b.Queue(`INSERT INTO syncline.findings (pipeline, run, source_table, key, kind, columns, lsn)
-			VALUES ($1, $2, $3, $4, $5, $6, $7::text::pg_lsn) ON CONFLICT DO NOTHING`,
-			s.pipeline, run, table.String(), f.Key.String(), f.Kind, columns, f.At.String())
+	var text [4][]string
+	for i := range fs {
+		f := &fs[i]
+		columns, err := json.Marshal(append([]string{}, f.Columns...)) // none is not NULL
+		if err != nil {
+			return fmt.Errorf("encode a finding of table %s: %w", table, err)
+		}
+		for c, v := range []string{f.Key.String(), f.Kind, string(columns), f.At.String()} {
+			text[c] = append(text[c], v)
+		}
 	}
-	return s.wrap(ctx, s.pool.SendBatch(ctx, b).Close(), "record findings of table %s", table)
+	_, err := s.pool.Exec(ctx, `INSERT INTO syncline.findings (pipeline, run, source_table, key, kind, columns, lsn)
+		SELECT $1, $2, $3, u.key, u.kind, ARRAY(SELECT json_array_elements_text(u.columns::json)), u.lsn::pg_lsn
+		FROM unnest($4::text[], $5::text[], $6::text[], $7::text[]) AS u (key, kind, columns, lsn) ON CONFLICT DO NOTHING`,
+		s.pipeline, run, table.String(), text[0], text[1], text[2], text[3])
+	return s.wrap(ctx, err, "record findings of table %s", table)
 }
 
 // Findings returns what a verification has confirmed of a table.

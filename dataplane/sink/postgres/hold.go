@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"time"
@@ -23,43 +24,64 @@ func notHeld(id change.TableID, repair string) error {
 	return fault.Permanent(sink.CodeNotHeld, nil, "plan the repair anew", "repair %s does not hold all of its keys of table %s", repair, id)
 }
 
-// PutRepair records keys of a table under a repair, as one.
+// putSQL records keys; one that is not held gets there by Hold only. Their columns are
+// a JSON array, since arrays of arrays have to be of one length.
+const putSQL = `INSERT INTO syncline.repairs AS r (pipeline, repair, source_table, key, state, kind, columns, made_from, why, before, after, epoch, lsn, ordinal, snapshot, reason)
+SELECT $1, $2, $3, u.key, u.state, u.kind, ARRAY(SELECT json_array_elements_text(u.columns::json)), u.made_from, u.why, u.before::json, u.after::json, u.epoch, u.lsn::pg_lsn, u.ordinal, u.snapshot, u.reason
+FROM unnest($4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[], $11::text[], $12::bigint[], $13::text[], $14::bigint[], $15::text[], $16::text[], $17::boolean[])
+	AS u (key, state, kind, columns, made_from, why, before, after, epoch, lsn, ordinal, snapshot, reason, held)
+WHERE NOT u.held OR EXISTS (SELECT FROM syncline.repairs o WHERE o.pipeline = $1 AND o.repair = $2 AND o.source_table = $3 AND md5(o.key) = md5(u.key) AND o.held)
+ON CONFLICT (pipeline, repair, source_table, md5(key)) DO UPDATE SET state = EXCLUDED.state, kind = EXCLUDED.kind, columns = EXCLUDED.columns,
+	made_from = EXCLUDED.made_from, why = EXCLUDED.why, before = EXCLUDED.before, after = EXCLUDED.after, epoch = EXCLUDED.epoch, lsn = EXCLUDED.lsn,
+	ordinal = EXCLUDED.ordinal, snapshot = EXCLUDED.snapshot, reason = EXCLUDED.reason, updated_at = now()
+WHERE EXCLUDED.state IN ('suspected', 'released', 'failed') OR r.held`
+
+// PutRepair records keys of a table under a repair, as one. The lock keeps it from
+// meeting, in another order, a Hold of the same keys.
 func (s *Sink) PutRepair(ctx context.Context, repair string, id change.TableID, keys []sink.RepairKey) error {
-	if len(keys) == 0 {
+	n := len(keys)
+	if n == 0 {
 		return nil
 	}
-	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		b := &pgx.Batch{}
-		var written int64
-		for i := range keys {
-			k := &keys[i]
-			snapshot := ""
-			if k.Snapshot.XMax > 0 {
-				snapshot = k.Snapshot.String()
-			}
-			// A key that is not held gets there by Hold only.
-			b.Queue(`INSERT INTO syncline.repairs AS r (pipeline, repair, source_table, key, state, kind, columns, made_from, why, before, after, epoch, lsn, ordinal, snapshot, reason)
-				SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::json, $11::text::json, $12, $13::text::pg_lsn, $14, $15, $16
-				WHERE NOT $17 OR EXISTS (SELECT FROM syncline.repairs o WHERE o.pipeline = $1 AND o.repair = $2 AND o.source_table = $3 AND md5(o.key) = md5($4) AND o.held)
-				ON CONFLICT (pipeline, repair, source_table, md5(key)) DO UPDATE SET state = EXCLUDED.state, kind = EXCLUDED.kind, columns = EXCLUDED.columns,
-					made_from = EXCLUDED.made_from, why = EXCLUDED.why, before = EXCLUDED.before, after = EXCLUDED.after, epoch = EXCLUDED.epoch, lsn = EXCLUDED.lsn,
-					ordinal = EXCLUDED.ordinal, snapshot = EXCLUDED.snapshot, reason = EXCLUDED.reason, updated_at = now()
-				WHERE NOT $17 OR r.held`,
-				s.pipeline, repair, id.String(), k.Key.String(), string(k.State), k.Kind, append([]string{}, k.Columns...), k.From, k.Why, orNull(k.Before), orNull(k.After),
-				int64(k.At.Epoch), k.At.Commit.String(), int64(k.At.Ordinal), snapshot, k.Reason, k.State.Held()).Exec(func(tag pgconn.CommandTag) error {
-				written += tag.RowsAffected()
-				return nil
-			})
+	var text [9][]string
+	for i := range text {
+		text[i] = make([]string, 0, n)
+	}
+	before, after, held := make([]*string, n), make([]*string, n), make([]bool, n)
+	epochs, ordinals := make([]int64, n), make([]int64, n)
+	for i := range keys {
+		k := &keys[i]
+		columns, err := json.Marshal(append([]string{}, k.Columns...))
+		if err != nil {
+			return fmt.Errorf("encode a key of repair %s: %w", repair, err)
 		}
-		if err := tx.SendBatch(ctx, b).Close(); err != nil {
+		snapshot := ""
+		if k.Snapshot.XMax > 0 {
+			snapshot = k.Snapshot.String()
+		}
+		for c, v := range []string{k.Key.String(), string(k.State), k.Kind, string(columns), k.From, k.Why, k.At.Commit.String(), snapshot, k.Reason} {
+			text[c] = append(text[c], v)
+		}
+		before[i], after[i], held[i] = orNull(k.Before), orNull(k.After), k.State.Held()
+		epochs[i], ordinals[i] = int64(k.At.Epoch), int64(k.At.Ordinal)
+	}
+	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		if err := s.shareTable(ctx, tx, id); err != nil {
 			return err
 		}
-		if written < int64(len(keys)) {
-			return notHeld(id, repair)
+		tag, err := tx.Exec(ctx, putSQL, s.pipeline, repair, id.String(), text[0], text[1], text[2], text[3], text[4], text[5], before, after, epochs, text[6], ordinals, text[7], text[8], held)
+		if err == nil && tag.RowsAffected() < int64(n) {
+			err = notHeld(id, repair)
 		}
-		return nil
+		return err
 	})
 	return s.wrap(ctx, err, "record a repair of table %s", id)
+}
+
+// shareTable keeps a table's holds, and the table, as they are until the end of tx.
+func (s *Sink) shareTable(ctx context.Context, tx pgx.Tx, id change.TableID) error {
+	_, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock_shared(syncline.table_lock($1, $2))", s.pipeline, id.String())
+	return err
 }
 
 func orNull(j json.RawMessage) *string {
@@ -70,10 +92,25 @@ func orNull(j json.RawMessage) *string {
 	return &text
 }
 
-// Repair returns the keys of a table that a repair has.
-func (s *Sink) Repair(ctx context.Context, repair string, id change.TableID) ([]sink.RepairKey, error) {
-	rows, err := s.pool.Query(ctx, `SELECT key, state, kind, columns, made_from, why, before::text, after::text, epoch, lsn::text, ordinal, snapshot, reason
-		FROM syncline.repairs WHERE pipeline = $1 AND repair = $2 AND source_table = $3 ORDER BY key COLLATE "C"`, s.pipeline, repair, id.String())
+// Repair returns keys of a table that a repair has, in the order of the index.
+func (s *Sink) Repair(ctx context.Context, repair string, id change.TableID, part sink.RepairPart) ([]sink.RepairKey, error) {
+	q, args := `SELECT key, state, kind, columns, made_from, why, before::text, after::text, epoch, lsn::text, ordinal, snapshot, reason
+		FROM syncline.repairs WHERE`+ofRepair, []any{s.pipeline, repair, id.String()}
+	add := func(condition string, arg any) {
+		args = append(args, arg)
+		q += fmt.Sprintf(condition, len(args))
+	}
+	if len(part.States) > 0 {
+		add(" AND state = ANY ($%d::text[])", part.States)
+	}
+	if part.After != "" {
+		add(" AND md5(key) > md5($%d::text)", part.After.String())
+	}
+	q += " ORDER BY md5(key)"
+	if part.Most > 0 {
+		add(" LIMIT $%d", part.Most)
+	}
+	rows, err := s.pool.Query(ctx, q, args...)
 	if err != nil {
 		return nil, s.wrap(ctx, err, "read the repair of table %s", id)
 	}
@@ -97,6 +134,21 @@ func (s *Sink) Repair(ctx context.Context, repair string, id change.TableID) ([]
 	return ks, s.wrap(ctx, err, "read the repair of table %s", id)
 }
 
+// CountRepair counts a repair's keys of a table by state.
+func (s *Sink) CountRepair(ctx context.Context, repair string, id change.TableID) (map[sink.RepairState]int, error) {
+	out := map[sink.RepairState]int{}
+	rows, err := s.pool.Query(ctx, "SELECT state, count(*) FROM syncline.repairs WHERE"+ofRepair+" GROUP BY state", s.pipeline, repair, id.String())
+	if err == nil {
+		var state string
+		var n int
+		_, err = pgx.ForEachRow(rows, []any{&state, &n}, func() error {
+			out[sink.RepairState(state)] = n
+			return nil
+		})
+	}
+	return out, s.wrap(ctx, err, "count the repair of table %s", id)
+}
+
 func heldAt(key string, epoch int64, lsn string, ordinal int64, snapshot string) (k change.Key, at change.Position, seen change.Snapshot, err error) {
 	if k, err = change.ParseKey(key); err != nil {
 		return k, at, seen, errDamagedKey
@@ -116,13 +168,24 @@ func keyTexts(keys []change.Key) []string {
 	return out
 }
 
-// ofKeys selects a repair's rows of a table by $1 to $4.
-const ofKeys = ` pipeline = $1 AND repair = $2 AND source_table = $3 AND md5(key) IN (SELECT md5(k) FROM unnest($4::text[]) AS k)`
+// What a repair has of a table, by $1 to $3, and of that some keys, by $4.
+const (
+	ofRepair = ` pipeline = $1 AND repair = $2 AND source_table = $3`
+	ofKeys   = ofRepair + ` AND md5(key) IN (SELECT md5(k) FROM unnest($4::text[]) AS k)`
+)
+
+// analyzeFrom is from how many keys on the server has to know that they are there: of a
+// table that it takes for empty it compares each key with each.
+const analyzeFrom = 500
 
 // Hold takes keys of a repair out of delivery, or keeps them out for longer. The lock
 // waits for batches that are under way; the counter has later ones refused.
 func (s *Sink) Hold(ctx context.Context, repair string, id change.TableID, keys []change.Key, lease time.Duration) error {
-	texts := keyTexts(keys)
+	which, args := ofRepair, []any{s.pipeline, repair, id.String()}
+	if keys != nil {
+		which, args = ofKeys, append(args, keyTexts(keys))
+	}
+	many := false
 	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		if err := s.lockTable(ctx, tx, id); err != nil {
 			return err
@@ -134,17 +197,21 @@ func (s *Sink) Hold(ctx context.Context, repair string, id change.TableID, keys 
 		if t.State != sink.Streaming {
 			return fault.Permanent(sink.CodeNotStreaming, nil, "wait until it streams", "table %s is %s", id, t.State)
 		}
-		args := []any{s.pipeline, repair, id.String(), texts, lease.Seconds()}
-		fresh, err := tx.Exec(ctx, `UPDATE syncline.repairs SET state = 'quarantined', held_at = now(), updated_at = now() WHERE`+ofKeys+` AND state = 'suspected'`, args[:4]...)
-		if err != nil {
+		until := fmt.Sprintf("lease_until = now() + make_interval(secs => $%d)", len(args)+1)
+		timed := append(slices.Clone(args), lease.Seconds())
+		if _, err := tx.Exec(ctx, "UPDATE syncline.repairs SET "+until+" WHERE"+which+" AND held", timed...); err != nil {
 			return err
 		}
-		_, err = tx.Exec(ctx, `UPDATE syncline.repairs SET lease_until = now() + make_interval(secs => $5) WHERE`+ofKeys+` AND held`, args...)
+		fresh, err := tx.Exec(ctx, "UPDATE syncline.repairs SET state = 'quarantined', held_at = now(), updated_at = now(), "+until+" WHERE"+which+" AND state = 'suspected'", timed...)
 		if err != nil || fresh.RowsAffected() == 0 {
 			return err
 		}
+		many = fresh.RowsAffected() > analyzeFrom
 		return s.raiseHolds(ctx, tx, id)
 	})
+	if err == nil && many {
+		_, err = s.pool.Exec(ctx, "ANALYZE syncline.repairs")
+	}
 	var pe *pgconn.PgError
 	if errors.As(err, &pe) && pe.ConstraintName == "repairs_held" {
 		err = fault.Transient(sink.CodeHeld, nil, "another repair holds keys of table %s", id)
@@ -163,8 +230,12 @@ func (s *Sink) LetGo(ctx context.Context, repair string, id change.TableID, fail
 	for i, k := range keys {
 		reasons[i] = failed[k]
 	}
+	named := make(map[change.Key]bool, len(keys))
+	for _, k := range keys {
+		named[k] = true
+	}
 	for k, why := range failed {
-		if !slices.Contains(keys, k) {
+		if !named[k] {
 			texts, reasons = append(texts, k.String()), append(reasons, why)
 		}
 	}
@@ -182,6 +253,42 @@ func (s *Sink) LetGo(ctx context.Context, repair string, id change.TableID, fail
 		return s.raiseHolds(ctx, tx, id)
 	})
 	return s.wrap(ctx, err, "let go keys of table %s", id)
+}
+
+// LetGoAll sets all keys that the repair holds in some states to Releasing.
+func (s *Sink) LetGoAll(ctx context.Context, repair string, id change.TableID, reason string, states ...sink.RepairState) error {
+	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		if err := s.lockTable(ctx, tx, id); err != nil {
+			return err
+		}
+		tag, err := tx.Exec(ctx, `UPDATE syncline.repairs SET state = 'releasing', reason = CASE WHEN $4 = '' THEN reason ELSE $4 END, updated_at = now()
+			WHERE`+ofRepair+` AND held AND state <> 'releasing' AND state = ANY ($5::text[])`, s.pipeline, repair, id.String(), reason, states)
+		if err != nil || tag.RowsAffected() == 0 {
+			return err
+		}
+		return s.raiseHolds(ctx, tx, id)
+	})
+	return s.wrap(ctx, err, "let go keys of table %s", id)
+}
+
+// Lapsed returns the keys of a table that are held although their lease went by.
+func (s *Sink) Lapsed(ctx context.Context, id change.TableID) ([]change.Key, error) {
+	rows, err := s.pool.Query(ctx, "SELECT key FROM syncline.repairs WHERE pipeline = $1 AND source_table = $2 AND held AND lease_until <= now()", s.pipeline, id.String())
+	if err != nil {
+		return nil, s.wrap(ctx, err, "read the held keys of table %s", id)
+	}
+	ks, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (change.Key, error) {
+		var text string
+		if err := row.Scan(&text); err != nil {
+			return "", err
+		}
+		k, err := change.ParseKey(text)
+		if err != nil {
+			err = errDamagedKey
+		}
+		return k, err
+	})
+	return ks, s.wrap(ctx, err, "read the held keys of table %s", id)
 }
 
 // Holds returns the keys of a table that are held.

@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"errors"
+	"time"
 
 	"syncline/dataplane/change"
 	"syncline/dataplane/fault"
@@ -37,7 +38,7 @@ func (x *session) mend(ctx context.Context, repair string, b sink.TableBatch) (o
 		return out, err
 	}
 	err = pgx.BeginFunc(ctx, x.conn, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock_shared(syncline.table_lock($1, $2))", x.s.pipeline, id.String()); err != nil {
+		if err := x.s.shareTable(ctx, tx, id); err != nil {
 			return err
 		}
 		keys := make([]change.Key, len(b.Rows))
@@ -86,28 +87,63 @@ func (s *Sink) AppendTrail(ctx context.Context, entries []trail.Entry) error {
 		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 			return err
 		}
-		for i := range entries {
-			e := entries[i]
+		add, err := s.untold(ctx, tx, entries)
+		if err != nil || len(add) == 0 {
+			return err
+		}
+		var text [7][]string
+		ns, at, detail := make([]int64, len(add)), make([]time.Time, len(add)), make([]*string, len(add))
+		for i := range add {
+			e := &add[i]
 			if err := e.Seal(n, hash); err != nil {
 				return err
 			}
-			tag, err := tx.Exec(ctx, `INSERT INTO syncline.audit_trail (pipeline, n, id, at, repair, actor, action, source_table, detail, prev, hash)
-				VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9::text::json, $10, $11) ON CONFLICT (pipeline, id) DO NOTHING`,
-				s.pipeline, e.N, e.ID, e.At, e.Repair, e.Actor, e.Action, e.Table, orNull(e.Detail), e.Prev, e.Hash)
-			if err != nil {
-				return err
-			}
-			if tag.RowsAffected() > 0 {
-				n, hash = e.N, e.Hash
+			n, hash = e.N, e.Hash
+			ns[i], at[i], detail[i] = e.N, e.At, orNull(e.Detail)
+			for c, v := range []string{e.ID, e.Repair, e.Actor, e.Action, e.Table, e.Prev, e.Hash} {
+				text[c] = append(text[c], v)
 			}
 		}
-		return nil
+		_, err = tx.Exec(ctx, `INSERT INTO syncline.audit_trail (pipeline, n, id, at, repair, actor, action, source_table, detail, prev, hash)
+			SELECT $1, u.n, u.id, u.at, u.repair, u.actor, u.action, u.source_table, u.detail::json, u.prev, u.hash
+			FROM unnest($2::bigint[], $3::text[], $4::timestamptz[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[], $11::text[])
+				AS u (n, id, at, repair, actor, action, source_table, detail, prev, hash)`,
+			s.pipeline, ns, text[0], at, text[1], text[2], text[3], text[4], detail, text[5], text[6])
+		return err
 	})
 	var pe *pgconn.PgError
 	if errors.As(err, &pe) && pe.ConstraintName == "audit_trail_pkey" {
 		err = fault.Transient(CodeConflict, err, "the audit trail grew meanwhile")
 	}
 	return s.wrap(ctx, err, "append to the audit trail")
+}
+
+// untold returns the entries that are not in the trail, each once.
+func (s *Sink) untold(ctx context.Context, tx pgx.Tx, entries []trail.Entry) ([]trail.Entry, error) {
+	ids := make([]string, len(entries))
+	for i := range entries {
+		ids[i] = entries[i].ID
+	}
+	rows, err := tx.Query(ctx, "SELECT id FROM syncline.audit_trail WHERE pipeline = $1 AND id = ANY ($2::text[])", s.pipeline, ids)
+	if err != nil {
+		return nil, err
+	}
+	there, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, err
+	}
+	told := make(map[string]bool, len(entries))
+	for _, id := range there {
+		told[id] = true
+	}
+	var out []trail.Entry
+	for _, e := range entries {
+		if !told[e.ID] {
+			told[e.ID] = true
+			out = append(out, e)
+		}
+	}
+	return out, nil
 }
 
 // Trail gives the pipeline's entries in order.

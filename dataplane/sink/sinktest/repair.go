@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -71,13 +72,53 @@ func (e *env) planned(x sink.Session, t sink.Table, offset int64, rows ...sink.R
 	return b
 }
 
+// repairOf returns what a sink has of a repair, by the texts of the keys. Read in parts
+// of any size it is the same, in the ledger's order, each key once.
+func (e *env) repairOf(s sink.Sink, repair string, id change.TableID) []sink.RepairKey {
+	e.Helper()
+	all, err := s.Repair(e.ctx, repair, id, sink.RepairPart{})
+	e.ok(err)
+	n := map[sink.RepairState]int{}
+	for _, k := range all {
+		n[k.State]++
+	}
+	if have, err := s.CountRepair(e.ctx, repair, id); err != nil || !maps.Equal(have, n) {
+		e.Fatalf("counted %v, %v, want %v", have, err, n)
+	}
+	names := func(ks []sink.RepairKey) (out []change.Key) {
+		for _, k := range ks {
+			out = append(out, k.Key)
+		}
+		return out
+	}
+	for _, states := range [][]sink.RepairState{nil, {sink.Suspected, sink.Released}} {
+		for most := 1; most <= 3; most++ {
+			var have []change.Key
+			for part := (sink.RepairPart{States: states, Most: most}); ; part.After = have[len(have)-1] {
+				ks, err := s.Repair(e.ctx, repair, id, part)
+				e.ok(err)
+				if have = append(have, names(ks)...); len(ks) > most || len(have) > len(all) {
+					e.Fatalf("parts of %d: %v", most, have)
+				}
+				if len(ks) < most {
+					break
+				}
+			}
+			want := slices.DeleteFunc(slices.Clone(all), func(k sink.RepairKey) bool { return states != nil && !slices.Contains(states, k.State) })
+			if !slices.Equal(have, names(want)) {
+				e.Fatalf("%v in parts of %d are %v, want %v", states, most, have, names(want))
+			}
+		}
+	}
+	slices.SortFunc(all, func(a, b sink.RepairKey) int { return cmp.Compare(a.Key.String(), b.Key.String()) })
+	return all
+}
+
 // wantStates compares the states of a repair's keys, "state" or "state: reason".
 func (e *env) wantStates(repair string, t sink.Table, want map[change.Key]string) {
 	e.Helper()
-	ks, err := e.sink.Repair(e.ctx, repair, t.ID)
-	e.ok(err)
 	have := map[change.Key]string{}
-	for _, k := range ks {
+	for _, k := range e.repairOf(e.sink, repair, t.ID) {
 		have[k.Key] = string(k.State)
 		if k.Reason != "" {
 			have[k.Key] += ": " + k.Reason
@@ -94,14 +135,22 @@ func (e *env) wantHeld(t sink.Table, want map[change.Key]string) {
 	hs, err := e.sink.Holds(e.ctx, t.ID)
 	e.ok(err)
 	have := map[change.Key]string{}
+	var lapsed []change.Key
 	for _, h := range hs {
 		have[h.Key] = fmt.Sprint(h.Repair, " ", h.State)
 		if h.Lapsed {
 			have[h.Key] += " lapsed"
+			lapsed = append(lapsed, h.Key)
 		}
 		if h.Reason != "" {
 			have[h.Key] += ": " + h.Reason
 		}
+	}
+	late, err := e.sink.Lapsed(e.ctx, t.ID)
+	e.ok(err)
+	slices.Sort(lapsed)
+	if slices.Sort(late); !slices.Equal(late, lapsed) {
+		e.Fatalf("lapsed are %v, want %v", late, lapsed)
 	}
 	if len(have) != len(hs) || len(have)+len(want) > 0 && !reflect.DeepEqual(have, want) {
 		e.Fatalf("held are %v (%d), want %v", have, len(hs), want)
@@ -134,8 +183,7 @@ func testRepairRecords(e *env) {
 	}
 	want := func(s sink.Sink, repair string, table change.TableID, ks ...sink.RepairKey) {
 		e.Helper()
-		have, err := s.Repair(e.ctx, repair, table)
-		e.ok(err)
+		have := e.repairOf(s, repair, table)
 		ks = slices.SortedFunc(slices.Values(ks), func(a, b sink.RepairKey) int { return cmp.Compare(a.Key.String(), b.Key.String()) })
 		if !slices.EqualFunc(have, ks, func(a, b sink.RepairKey) bool {
 			return a.Key == b.Key && a.State == b.State && a.Kind == b.Kind && slices.Equal(a.Columns, b.Columns) && a.From == b.From && a.Why == b.Why && a.Reason == b.Reason &&
@@ -281,6 +329,47 @@ func testHold(e *env) {
 	e.ok(e.sink.Forget(e.ctx))
 	e.wantHeld(t, nil)
 	o.wantHeld(t, map[change.Key]string{k("1"): "r1 quarantined"})
+}
+
+// testWholeRepair: all keys of a repair are held, and let go by their states, at once.
+func testWholeRepair(e *env) {
+	s := people()
+	t := e.add(s, 1, sink.TableOptions{})
+	x := e.claim(0, 1)
+	k := func(id string) change.Key { return e.keyOf(s, id, "", "") }
+	e.ok(e.sink.Hold(e.ctx, "r1", t.ID, nil, long))
+	e.suspect("r1", t, k("1"), k("2"), k("3"), k("4"))
+	e.suspect("r2", t, k("4"), k("5"))
+	was := e.holdsOf(x, t)
+	e.ok(e.sink.Hold(e.ctx, "r1", t.ID, nil, 300*time.Millisecond))
+	if e.holdsOf(x, t) <= was {
+		e.Fatal("holding all keys does not raise holds")
+	}
+	Await(e.T, "the leases lapse", func() bool {
+		ks, err := e.sink.Lapsed(e.ctx, t.ID)
+		e.ok(err)
+		return len(ks) == 4
+	})
+	e.ok(e.sink.Hold(e.ctx, "r1", t.ID, nil, long)) // anew
+	held := map[change.Key]string{k("1"): "r1 quarantined", k("2"): "r1 quarantined", k("3"): "r1 quarantined", k("4"): "r1 quarantined"}
+	e.wantHeld(t, held)
+	e.wantCode(e.sink.Hold(e.ctx, "r2", t.ID, nil, long), sink.CodeHeld)
+	e.wantStates("r2", t, map[change.Key]string{k("4"): "suspected", k("5"): "suspected"})
+	e.wantHeld(t, held)
+	e.ok(e.sink.PutRepair(e.ctx, "r1", t.ID, []sink.RepairKey{{Key: k("1"), State: sink.Replayed, At: Pos(11)}, {Key: k("2"), State: sink.Verified, At: Pos(12), From: "log"}}))
+	was = e.holdsOf(x, t)
+	e.ok(e.sink.LetGoAll(e.ctx, "r2", t.ID, "it is another's", sink.Quarantined, sink.Replayed, sink.Verified))
+	e.ok(e.sink.LetGoAll(e.ctx, "r1", t.ID, "none is in it", sink.Suspected, sink.Released))
+	if e.wantHeld(t, map[change.Key]string{k("1"): "r1 replayed", k("2"): "r1 verified", k("3"): "r1 quarantined", k("4"): "r1 quarantined"}); e.holdsOf(x, t) != was {
+		e.Fatal("letting nothing go raises holds")
+	}
+	e.ok(e.sink.LetGoAll(e.ctx, "r1", t.ID, "it's \\ over?", sink.Quarantined, sink.Replayed))
+	e.wantHeld(t, map[change.Key]string{k("1"): "r1 releasing: it's \\ over?", k("2"): "r1 verified", k("3"): "r1 releasing: it's \\ over?", k("4"): "r1 releasing: it's \\ over?"})
+	e.ok(e.sink.LetGoAll(e.ctx, "r1", t.ID, "", sink.Quarantined, sink.Replayed, sink.Verified))
+	e.wantStates("r1", t, map[change.Key]string{k("1"): "releasing: it's \\ over?", k("2"): "releasing", k("3"): "releasing: it's \\ over?", k("4"): "releasing: it's \\ over?"})
+	if e.holdsOf(x, t) <= was {
+		e.Fatal("letting keys go does not raise holds")
+	}
 }
 
 // testLeases: whoever does not come back loses what it holds.
@@ -461,8 +550,7 @@ func testRelease(e *env) {
 	e.wantCode(err, sink.CodeNotStreaming)
 	e.wantHeld(t, map[change.Key]string{k("1"): "r1 releasing", k("2"): "r1 releasing: it's \\ gone?", k("3"): "r1 releasing", k("4"): "r1 quarantined"})
 	e.wantStates("r1", t, map[change.Key]string{k("1"): "releasing", k("2"): "releasing: it's \\ gone?", k("3"): "releasing", k("4"): "quarantined", k("9"): "suspected"})
-	ks, err := e.sink.Repair(e.ctx, "r1", t.ID)
-	e.ok(err)
+	ks := e.repairOf(e.sink, "r1", t.ID)
 	if ks[0].Key != k("1") || ks[0].At != Pos(11) || ks[0].From != "log" {
 		e.Fatalf("what is known of the key is gone: %+v", ks[0])
 	}
@@ -529,14 +617,13 @@ func testRepairOfReset(e *env) {
 	e.apply(x, b)
 	e.ok(e.sink.ResetTable(e.ctx, t.ID, 2))
 	e.wantHeld(t, nil)
-	ks, err := e.sink.Repair(e.ctx, "r1", t.ID)
-	e.ok(err)
+	ks := e.repairOf(e.sink, "r1", t.ID)
 	if len(ks) != 3 || ks[0].State != sink.Failed || ks[0].Reason != "the table was loaded again" || ks[1].State != sink.Failed || ks[2].State != sink.Suspected {
 		e.Fatalf("after a reset: %+v", ks)
 	}
 	e.wantLetters(t, []change.Key{k("1")})
 	e.wantHeld(u, map[change.Key]string{e.keyOf(u.Schema, "1"): "r1 quarantined"})
-	_, err = e.sink.Mend(e.ctx, "r1", sink.TableBatch{Schema: s, Options: t.Options, Epoch: 1, Rows: []sink.Row{Put(s, 5, "1", "x", "1")}})
+	_, err := e.sink.Mend(e.ctx, "r1", sink.TableBatch{Schema: s, Options: t.Options, Epoch: 1, Rows: []sink.Row{Put(s, 5, "1", "x", "1")}})
 	e.wantCode(err, sink.CodeNotHeld)
 	e.load(s, []string{"1", "loaded", "1"})
 	e.want(t, []string{"1", "loaded", "1"})

@@ -91,6 +91,7 @@ func Run(t *testing.T, open Open, probe Probe) {
 		{"Walks", testWalks},
 		{"RepairRecords", testRepairRecords},
 		{"RepairHold", testHold},
+		{"RepairWhole", testWholeRepair},
 		{"RepairLeases", testLeases},
 		{"RepairMend", testMend},
 		{"RepairLetters", testLetters},

@@ -49,6 +49,9 @@ broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=500
 controller.quorum.election.timeout.ms=500
 controller.quorum.fetch.timeout.ms=1000
+log.cleaner.backoff.ms=500
+log.initial.task.delay.ms=500
+log.retention.check.interval.ms=500
 `
 
 const kafkaLogging = `rootLogger.level=warn
