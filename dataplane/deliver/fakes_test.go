@@ -157,6 +157,7 @@ type memSink struct {
 	applied int
 	discard bool // forget rows: for the benchmark
 	block   chan struct{}
+	looked  func(change.TableID) string // after each commit: what is wrong with a table; nil: nothing is looked for
 }
 
 func newMemSink() *memSink {
@@ -273,8 +274,9 @@ func (s *memSession) check(marks []sink.Watermark) error {
 		if err := m.refuse[w.Table]; err != nil {
 			return err
 		}
-		if old := m.mark(w.Partition); w.Pos.Before(old.Pos) || w.Offset < old.Offset {
-			m.wrong = append(m.wrong, fmt.Sprintf("watermark of %v went from %v/%d to %v/%d", w.Partition, old.Pos, old.Offset, w.Pos, w.Offset))
+		old := m.mark(w.Partition)
+		if was, is := old.Streamed(), w.Streamed(); w.Pos.Before(old.Pos) || w.Offset < old.Offset || is.Pos.Before(was.Pos) || is.Offset < was.Offset {
+			m.wrong = append(m.wrong, fmt.Sprintf("watermark of %v went from %+v to %+v", w.Partition, old, w))
 		}
 	}
 	return nil
@@ -327,6 +329,9 @@ func (s *memSession) Apply(ctx context.Context, b *sink.Batch) (sink.Applied, er
 				delete(t.rows, r.Key)
 			default:
 				row := t.rows[r.Key]
+				if row == nil && slices.ContainsFunc(r.New, isUnchanged) {
+					m.wrong = append(m.wrong, fmt.Sprintf("key %s at %s has left-out values and no row", r.Key, r.Pos))
+				}
 				if row == nil {
 					row = map[string]change.Value{}
 					t.rows[r.Key] = row
@@ -348,6 +353,7 @@ func (s *memSession) Apply(ctx context.Context, b *sink.Batch) (sink.Applied, er
 	for _, w := range b.Marks {
 		m.marks[w.Partition] = w
 	}
+	m.look()
 	if err := m.fail("commit"); err != nil { // committed, but nobody hears of it
 		return sink.Applied{}, err
 	}
@@ -378,7 +384,28 @@ func (s *memSession) Truncate(_ context.Context, w sink.Watermark, partitions in
 		t.chunks, t.arrived, t.emptied = nil, nil, w.Pos
 	}
 	m.marks[w.Partition] = w
+	m.look()
 	return true, m.fail("truncate commit")
+}
+
+func (m *memSink) look() {
+	if m.looked == nil || len(m.wrong) > 0 {
+		return
+	}
+	for id := range m.tables {
+		if what := m.looked(id); what != "" {
+			m.wrong = append(m.wrong, what)
+		}
+	}
+}
+
+func (m *memSink) SetDue(_ context.Context, id change.TableID, at change.Position) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if t := m.tables[id]; t.info.Due.Before(at) {
+		t.info.Due = at
+	}
+	return m.fail("due")
 }
 
 func (s *memSession) Evolve(_ context.Context, info sink.Table, sc *change.Schema, _ change.Position) error {
