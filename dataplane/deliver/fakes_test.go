@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"syncline/dataplane/capture"
 	"syncline/dataplane/change"
@@ -25,6 +26,7 @@ type memLog struct {
 	grown   chan struct{}
 	chance  int
 	gone    map[sink.Partition]bool
+	slow    time.Duration // that a read of what was there already takes at most
 }
 
 func newMemLog() *memLog {
@@ -80,7 +82,8 @@ func (m *memLog) Open(_ context.Context, p sink.Partition, offset int64) (Reader
 	if m.gone[p] {
 		return nil, fault.Permanent(CodeOffsetGone, nil, "resync the table", "partition %d of %s at %d", p.N, p.Table, offset)
 	}
-	return &memReader{m: m, p: p, at: int(max(offset, 0))}, m.fail("open")
+	at := int(max(offset, 0))
+	return &memReader{m: m, p: p, at: at, slow: m.slow > 0 && at < len(m.parts[p])}, m.fail("open")
 }
 
 func (m *memLog) Progress() (capture.Progress, bool) {
@@ -96,9 +99,14 @@ type memReader struct {
 	p   sink.Partition
 	at  int
 	lag int64
+
+	slow bool
 }
 
 func (r *memReader) Read(ctx context.Context, most int) ([]Record, error) {
+	if r.slow {
+		time.Sleep(time.Duration(rand.Int64N(int64(r.m.slow))))
+	}
 	for {
 		r.m.mu.Lock()
 		cs, grown := r.m.parts[r.p], r.m.grown
@@ -157,6 +165,7 @@ type memSink struct {
 	applied int
 	discard bool // forget rows: for the benchmark
 	block   chan struct{}
+	slow    time.Duration               // that an Apply takes at most
 	looked  func(change.TableID) string // after each commit: what is wrong with a table; nil: nothing is looked for
 }
 
@@ -283,12 +292,18 @@ func (s *memSession) check(marks []sink.Watermark) error {
 }
 
 func (s *memSession) Apply(ctx context.Context, b *sink.Batch) (sink.Applied, error) {
-	if s.m.block != nil {
+	s.m.mu.Lock()
+	block := s.m.block
+	s.m.mu.Unlock()
+	if block != nil {
 		select {
-		case <-s.m.block:
+		case <-block:
 		case <-ctx.Done():
 			return sink.Applied{}, ctx.Err()
 		}
+	}
+	if s.m.slow > 0 {
+		time.Sleep(time.Duration(rand.Int64N(int64(s.m.slow))))
 	}
 	defer s.enter()()
 	m := s.m

@@ -42,6 +42,8 @@ type Options struct {
 	// measured on one clock. Nil: not at all.
 	SourceAhead func() time.Duration
 
+	known int           // keys whose later changes a sweep remembers; of more it reads again for each batch
+	noted int           // keys that are noted while it reads, before the partition waits
 	tick  time.Duration // how often waiting partitions are tried again
 	pause time.Duration // before the first retry
 }
@@ -69,6 +71,8 @@ func (o *Options) validate() error {
 		{&o.MaxBatchBytes, "batch bytes", 16 << 20},
 		{&o.MaxBufferBytes, "buffer bytes", 32 << 20},
 		{&o.ReadMax, "records per read", 512},
+		{&o.known, "known keys", 250_000},
+		{&o.noted, "noted keys", 100_000},
 		{&o.SweepRows, "rows of what waited", 0},
 		{&o.SweepBytes, "bytes of what waited", 0},
 	} {

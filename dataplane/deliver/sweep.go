@@ -12,11 +12,8 @@ import (
 	"syncline/dataplane/sink"
 )
 
-const (
-	maxSweeps = 2       // at a time: each has a batch in memory
-	maxKnown  = 250_000 // keys whose later changes a sweep remembers; of more it reads again for each batch
-	maxNoted  = 100_000 // keys that are noted meanwhile, before the partition waits
-)
+// maxSweeps is how many a lane makes at a time: each has a batch in memory.
+const maxSweeps = 2
 
 // sweep reads a partition from its watermark to where it was streamed when the sweep
 // began, and merges the changes that wait into batches. It is one goroutine's; the
@@ -97,7 +94,7 @@ func (s *sweep) next(ctx context.Context, g leg) (*segment, error) {
 		s.known, s.begun = known, true
 	}
 	for k := range g.noted {
-		if s.known == nil || len(s.known) >= maxKnown {
+		if s.known == nil || len(s.known) >= s.l.o.known {
 			s.known = nil
 			break
 		}
@@ -276,7 +273,7 @@ func (s *sweep) streamed(ctx context.Context, at sink.Watermark, upTo int64, onl
 				return nil, err
 			}
 			if tier == "" && !appends(&s.o, def) {
-				if _, ok := out[c.Key]; !ok && only == nil && len(out) >= maxKnown {
+				if _, ok := out[c.Key]; !ok && only == nil && len(out) >= s.l.o.known {
 					return nil, nil
 				}
 				out[c.Key] = rec.Offset

@@ -155,7 +155,7 @@ func (l *lane) await(ctx context.Context, p *partition, rec *Record) (out outcom
 		l.force(p)
 		return later, false, nil
 	}
-	if w.sweep != nil && len(w.noted) >= maxNoted {
+	if w.sweep != nil && len(w.noted) >= l.o.noted {
 		return later, false, nil
 	}
 	return taken, true, nil

@@ -6,6 +6,7 @@ import (
 	"hash/fnv"
 	"math/rand/v2"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -145,6 +146,9 @@ func TestWaitingChangesTakeEffectOnceAndInOrder(t *testing.T) {
 				o.Tiers = ruleSets[rand.IntN(len(ruleSets))]
 			}
 			o.SweepRows = 1 + rand.IntN(8)
+			if rand.IntN(2) == 0 {
+				o.known, o.noted = 1+rand.IntN(8), 1+rand.IntN(8)
+			}
 		})
 		<-done
 		w.verify(t)
@@ -152,4 +156,117 @@ func TestWaitingChangesTakeEffectOnceAndInOrder(t *testing.T) {
 			t.Fatalf("seed %d", seed)
 		}
 	}
+}
+
+// A sink that takes its time has changes streamed, and committed, between the making of
+// a batch of what waited and its commit.
+func TestStreamingGoesOnWhileWhatWaitedIsApplied(t *testing.T) {
+	for seed := range uint64(4) {
+		w := newWorldLoaded(400+seed, 300, 1)
+		w.sink.looked, w.sink.slow, w.log.slow = w.claims, time.Millisecond, 5*time.Millisecond
+		go w.capture(func() { time.Sleep(time.Duration(rand.IntN(2000)) * time.Microsecond) })
+		go func() {
+			for t.Context().Err() == nil && !w.finished() {
+				if pr, ok := w.log.Progress(); ok {
+					for id := range w.parts {
+						_ = w.sink.SetDue(t.Context(), id, change.Position{Epoch: 1, Commit: pr.Through}) // it is asked again
+					}
+				}
+				time.Sleep(40 * time.Millisecond) // so that it takes several batches
+			}
+		}()
+		w.drive(t, 1, false, func(o *Options) {
+			o.Tiers, o.SweepRows, o.ReadMax = ruleSets[seed%3], 2, 4
+			if seed%2 == 0 {
+				o.known, o.noted = 2, 4
+			}
+		})
+		w.verify(t)
+		if t.Failed() {
+			t.Fatalf("seed %d", seed)
+		}
+	}
+}
+
+// byValue lets changes wait whose value begins with a tier's name; partial changes are
+// those without one.
+type byValue struct{}
+
+func (byValue) Rules(change.TableID) string { return "by value" }
+
+func (byValue) Classify(string, *change.Schema) (func(*change.Change) (string, error), error) {
+	return func(c *change.Change) (string, error) {
+		if len(c.New) < 2 {
+			return "", nil
+		}
+		if tier, _, ok := strings.Cut(string(c.New[1].Data), ":"); ok && tier != "now" {
+			return tier, nil
+		}
+		return "", nil
+	}, nil
+}
+
+func (st *stand) value(id change.TableID, key int) string {
+	st.sink.mu.Lock()
+	defer st.sink.mu.Unlock()
+	return string(st.sink.tables[id].rows[keyOf(key)]["a"].Data)
+}
+
+func (st *stand) markOf(id change.TableID) sink.Watermark {
+	st.sink.mu.Lock()
+	defer st.sink.mu.Unlock()
+	return st.sink.mark(sink.Partition{Table: id})
+}
+
+// A change streamed while batches of what waited are under way is not overwritten by a
+// later one of them, and does not wait for the last.
+func TestStreamedChangeOvertakesWhatIsBeingApplied(t *testing.T) {
+	st := newStand(tableA)
+	st.row(tableA, 100, 1, 0, "now: past the load")
+	for k := range 6 {
+		st.row(tableA, 110, uint32(k+1), k, fmt.Sprintf("hourly: %d", k))
+	}
+	st.row(tableA, 120, 1, 9, "now: 9")
+	var swept atomic.Int64
+	var status atomic.Value
+	o := quick(0, 1)
+	o.Tiers, o.SweepRows = byValue{}, 2
+	stop := st.start(t, o, Observer{
+		Swept: func(id change.TableID, tier string, d time.Duration, n int) {
+			if id == tableA && tier == "hourly" && d > 0 {
+				swept.Add(int64(n))
+			}
+		},
+		Status: func(s Status) { status.Store(s) },
+	})
+	until(t, "streaming goes ahead", func() bool {
+		m := st.markOf(tableA)
+		return m.Behind() && m.Pos.Commit == 100 && m.Ahead.Pos.Commit == 120 && m.Ahead.Waits == 6 && st.value(tableA, 9) == "now: 9"
+	})
+	if v := st.value(tableA, 3); v != "" {
+		t.Fatalf("what waits is there: %q", v)
+	}
+	until(t, "status", func() bool { s, ok := status.Load().(Status); return ok && s.Waits == 6 && !s.WaitsSince.IsZero() })
+	block := make(chan struct{})
+	st.sink.mu.Lock()
+	st.sink.block = block
+	st.sink.mu.Unlock()
+	_ = st.sink.SetDue(t.Context(), tableA, change.Position{Epoch: 1, Commit: 120})
+	block <- struct{}{} // the first two
+	st.row(tableA, 130, 1, 5, "now: 5")
+	close(block)
+	until(t, "all is there", func() bool { m := st.markOf(tableA); return !m.Behind() && m.Pos.Commit == 130 })
+	for k := range 6 {
+		want := fmt.Sprintf("hourly: %d", k)
+		if k == 5 {
+			want = "now: 5"
+		}
+		if v := st.value(tableA, k); v != want {
+			t.Errorf("key %d is %q, want %q", k, v, want)
+		}
+	}
+	if n := swept.Load(); n != 6 {
+		t.Errorf("%d changes that waited were told of, want 6", n)
+	}
+	_ = stop()
 }
