@@ -223,10 +223,10 @@ func (st *stand) markOf(id change.TableID) sink.Watermark {
 func TestStreamedChangeOvertakesWhatIsBeingApplied(t *testing.T) {
 	st := newStand(tableA)
 	st.row(tableA, 100, 1, 0, "now: past the load")
-	for k := range 6 {
+	for k := range 20 {
 		st.row(tableA, 110, uint32(k+1), k, fmt.Sprintf("hourly: %d", k))
 	}
-	st.row(tableA, 120, 1, 9, "now: 9")
+	st.row(tableA, 120, 1, 99, "now: 99")
 	var swept atomic.Int64
 	var status atomic.Value
 	o := quick(0, 1)
@@ -241,32 +241,38 @@ func TestStreamedChangeOvertakesWhatIsBeingApplied(t *testing.T) {
 	})
 	until(t, "streaming goes ahead", func() bool {
 		m := st.markOf(tableA)
-		return m.Behind() && m.Pos.Commit == 100 && m.Ahead.Pos.Commit == 120 && m.Ahead.Waits == 6 && st.value(tableA, 9) == "now: 9"
+		return m.Behind() && m.Pos.Commit == 100 && m.Ahead.Pos.Commit == 120 && m.Ahead.Waits == 20 && st.value(tableA, 99) == "now: 99"
 	})
 	if v := st.value(tableA, 3); v != "" {
 		t.Fatalf("what waits is there: %q", v)
 	}
-	until(t, "status", func() bool { s, ok := status.Load().(Status); return ok && s.Waits == 6 && !s.WaitsSince.IsZero() })
+	until(t, "status", func() bool { s, ok := status.Load().(Status); return ok && s.Waits == 20 && !s.WaitsSince.IsZero() })
 	block := make(chan struct{})
 	st.sink.mu.Lock()
 	st.sink.block = block
 	st.sink.mu.Unlock()
 	_ = st.sink.SetDue(t.Context(), tableA, change.Position{Epoch: 1, Commit: 120})
 	block <- struct{}{} // the first two
-	st.row(tableA, 130, 1, 5, "now: 5")
+	st.row(tableA, 130, 1, 19, "now: 19")
+	for st.markOf(tableA).Streamed().Pos.Commit < 130 {
+		block <- struct{}{}
+	}
+	if m := st.markOf(tableA); m.Ahead.Waits == 0 || st.value(tableA, 19) != "now: 19" {
+		t.Errorf("a streamed change waited until all was applied: %+v", m)
+	}
 	close(block)
 	until(t, "all is there", func() bool { m := st.markOf(tableA); return !m.Behind() && m.Pos.Commit == 130 })
-	for k := range 6 {
+	for k := range 20 {
 		want := fmt.Sprintf("hourly: %d", k)
-		if k == 5 {
-			want = "now: 5"
+		if k == 19 {
+			want = "now: 19"
 		}
 		if v := st.value(tableA, k); v != want {
 			t.Errorf("key %d is %q, want %q", k, v, want)
 		}
 	}
-	if n := swept.Load(); n != 6 {
-		t.Errorf("%d changes that waited were told of, want 6", n)
+	if n := swept.Load(); n != 20 {
+		t.Errorf("%d changes that waited were told of, want 20", n)
 	}
 	_ = stop()
 }
