@@ -35,9 +35,9 @@ type world struct {
 	applied int
 	copy    map[int]string // what the sink has without the planted errors
 	planted map[int]*string
-	busy    bool       // whether the source is written to
-	stuck   bool       // whether the sink follows
-	tiered  bool       // whether what is written waits until it is due
+	busy    bool // whether the source is written to
+	stuck   bool // whether the sink follows
+	tiered  bool // whether what is written waits until it is due
 	due     change.Position
 	wide    int        // keys from 0 on that are written to
 	cuts    [][]string // ends of parts, as they were asked for
