@@ -61,17 +61,24 @@ func TestBulkWaitsAndCriticalStreams(t *testing.T) {
 	f.exec(`INSERT INTO metrics SELECT i, CASE WHEN i % 10 = 0 THEN 'critical' ELSE 'info' END, 0, repeat('x', 3000) || i FROM generate_series(1, 2000) i`)
 	f.exec(`INSERT INTO log SELECT i, CASE WHEN i % 10 = 0 THEN 'critical' ELSE 'info' END FROM generate_series(1, 2000) i`)
 	at := position()
+	var seen string
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(seen)
+		}
+	})
 	for name, s := range f.sinks {
 		f.until(name+" streams ahead of what waits", func() bool {
 			marks, err := s.Watermarks(f.ctx)
 			f.ok(err)
-			n := 0
+			there, waits := 0, int64(0)
 			for _, m := range marks {
-				if m.Behind() && m.Streamed().Pos.Commit >= at-1 {
-					n++
+				if m.Streamed().Pos.Commit >= at-1 {
+					there, waits = there+1, waits+m.Ahead.Waits
 				}
 			}
-			return n == 6
+			seen = fmt.Sprint(marks)
+			return there == 6 && waits == 3600
 		})
 		for _, sc := range schemas {
 			n := 0
