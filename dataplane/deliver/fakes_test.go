@@ -166,6 +166,7 @@ type memSink struct {
 	discard bool // forget rows: for the benchmark
 	block   chan struct{}
 	slow    time.Duration               // that an Apply takes at most
+	holds   []sink.Hold                 // of the only table with any
 	looked  func(change.TableID) string // after each commit: what is wrong with a table; nil: nothing is looked for
 }
 
@@ -323,6 +324,9 @@ func (s *memSession) Apply(ctx context.Context, b *sink.Batch) (sink.Applied, er
 		if tb.Epoch != t.info.Epoch {
 			return done, fault.Permanent(sink.CodeTableMismatch, nil, "", "batch of epoch %d for a load of epoch %d", tb.Epoch, t.info.Epoch)
 		}
+		if tb.Holds != t.info.Holds && len(tb.Rows) > 0 {
+			return done, fault.Permanent(sink.CodeNotStreaming, nil, "", "keys of table %s were held or let go", t.info.ID)
+		}
 		m.applied += len(tb.Rows)
 		if m.discard {
 			continue
@@ -364,6 +368,12 @@ func (s *memSession) Apply(ctx context.Context, b *sink.Batch) (sink.Applied, er
 		}
 	}
 	m.commits = append(m.commits, commit)
+	for _, d := range b.Settled {
+		m.dead = slices.DeleteFunc(m.dead, func(o sink.DeadLetter) bool { return o.Partition == d.Partition && o.Pos == d.Pos })
+	}
+	for _, r := range b.Released {
+		m.holds = slices.DeleteFunc(m.holds, func(h sink.Hold) bool { return h.Key == r.Key })
+	}
 	m.dead = append(append(m.dead, b.Dead...), done.Dead...)
 	for _, w := range b.Marks {
 		m.marks[w.Partition] = w
@@ -412,6 +422,30 @@ func (m *memSink) look() {
 			m.wrong = append(m.wrong, what)
 		}
 	}
+}
+
+func (m *memSink) Holds(context.Context, change.TableID) ([]sink.Hold, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.holds), m.fail("holds")
+}
+
+func (m *memSink) Letters(_ context.Context, id change.TableID, keys []change.Key) ([]sink.DeadLetter, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var out []sink.DeadLetter
+	for _, d := range m.dead {
+		if d.Table == id && slices.Contains(keys, d.Key) {
+			out = append(out, d)
+		}
+	}
+	slices.SortFunc(out, func(a, b sink.DeadLetter) int {
+		if a.Pos.Before(b.Pos) {
+			return -1
+		}
+		return 1
+	})
+	return out, m.fail("letters")
 }
 
 func (m *memSink) SetDue(_ context.Context, id change.TableID, at change.Position) error {

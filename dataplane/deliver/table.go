@@ -345,7 +345,7 @@ func (l *lane) setback(ctx context.Context, p *partition, what string, err error
 // one table, says nothing about the others.
 func concernsTable(err error) bool {
 	switch fault.CodeOf(err) {
-	case "", sink.CodeFenced, sink.CodeAuth, sink.CodeUnreachable,
+	case "", sink.CodeFenced, sink.CodeAuth, sink.CodeUnreachable, CodeTiersUnknown,
 		"SinkConfig", "SinkReadOnly", "LedgerNewer", "KafkaRefused": // of the packages behind the interfaces
 		return false
 	}

@@ -10,7 +10,8 @@ import (
 	"syncline/dataplane/sink"
 )
 
-// CodeTiersUnknown: changes wait by rules of tiers, and this lane was given none.
+// CodeTiersUnknown: changes wait by rules of tiers, and this lane was given none. It ends
+// the lane.
 const CodeTiersUnknown fault.Code = "TiersUnknown"
 
 // Tiers tells which changes wait for their tier's time. Its methods may be called
@@ -89,7 +90,7 @@ func (l *lane) openWaiting(p *partition, m sink.Watermark) error {
 	// was loaded again since, and what waited is in the load.
 	if m.Behind() && l.beyondLoad(t, m.Pos) {
 		if l.o.Tiers == nil {
-			return fault.Permanent(CodeTiersUnknown, nil, "run a release that knows tiers, and approve the table",
+			return fault.Permanent(CodeTiersUnknown, nil, "give the lane the tiers by which they wait",
 				"table %s: %d changes wait for their tier in partition %d", t.info.ID, m.Ahead.Waits, m.N)
 		}
 		p.w.stale, p.w.rules = m.Ahead.Rules != p.w.rules, m.Ahead.Rules

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"syncline/dataplane/change"
+	"syncline/dataplane/fault"
 	"syncline/dataplane/sink"
 )
 
@@ -275,4 +276,110 @@ func TestStreamedChangeOvertakesWhatIsBeingApplied(t *testing.T) {
 		t.Errorf("%d changes that waited were told of, want 20", n)
 	}
 	_ = stop()
+}
+
+// A row that the sink refuses stops its key, whether it waited or not.
+func TestBadRowsThatWaitedStopTheirKeysOnly(t *testing.T) {
+	for seed := range uint64(6) {
+		w := newWorld(500+seed, 80)
+		w.sink.looked, w.sink.chance = w.claims, 20
+		for _, tx := range w.commits { // one value that some change which waits carries
+			for _, c := range tx {
+				if len(c.New) > 2 && c.New[1].Kind == change.Text && w.sink.poison == "" && c.Pos.Commit > w.sink.tables[tableA].info.LoadedTo && tierBy(string(ruleSets[0]), c) != "" {
+					w.sink.poison = string(c.New[1].Data)
+				}
+			}
+		}
+		go w.capture(func() { time.Sleep(time.Duration(rand.IntN(1000)) * time.Microsecond) })
+		go w.dueNow(t.Context(), w.sink, 5*time.Millisecond)
+		w.drive(t, 2, seed%2 == 0, func(o *Options) { o.Tiers, o.SweepRows = ruleSets[0], 1+rand.IntN(8) })
+		w.verify(t)
+		if t.Failed() {
+			t.Fatalf("seed %d", seed)
+		}
+	}
+}
+
+// A change that waits of a key that is held, and comes due meanwhile, is set aside in
+// its order, and applied when the key is let go.
+func TestWaitingChangeOfHeldKey(t *testing.T) {
+	st := newStand(tableA)
+	st.row(tableA, 100, 1, 0, "now: past the load")
+	st.row(tableA, 110, 1, 1, "hourly: 1")
+	st.row(tableA, 110, 2, 2, "hourly: 2")
+	st.row(tableA, 110, 3, 3, "hourly: 3")
+	o := quick(0, 1)
+	o.Tiers = byValue{}
+	stop := st.start(t, o, Observer{})
+	waits := func(n int64) func() bool { return func() bool { return st.markOf(tableA).Ahead.Waits == n } }
+	until(t, "three changes wait", waits(3))
+	hold := func(hs ...sink.Hold) {
+		st.sink.mu.Lock()
+		defer st.sink.mu.Unlock()
+		st.sink.holds = hs
+		st.sink.tables[tableA].info.Holds++
+	}
+	letters := func() (n int) {
+		st.sink.mu.Lock()
+		defer st.sink.mu.Unlock()
+		for _, d := range st.sink.dead {
+			if d.Code == sink.CodeQuarantined {
+				n++
+			}
+		}
+		return n
+	}
+	hold(sink.Hold{Key: keyOf(1), State: sink.Quarantined}, sink.Hold{Key: keyOf(2), State: sink.Quarantined})
+	st.row(tableA, 120, 1, 2, "now: 2")
+	until(t, "the streamed change of the held key is set aside", func() bool { return letters() == 1 })
+	_ = st.sink.SetDue(t.Context(), tableA, change.Position{Epoch: 1, Commit: 121})
+	st.row(tableA, 130, 1, 9, "now: 9")
+	until(t, "the watermark passes", func() bool { m := st.markOf(tableA); return !m.Behind() && m.Pos.Commit == 130 })
+	if n := letters(); n != 2 || st.value(tableA, 1) != "" || st.value(tableA, 2) != "" || st.value(tableA, 3) != "hourly: 3" {
+		t.Errorf("%d changes are set aside, want that which waited and that which came after the other", n)
+	}
+	hold(sink.Hold{Key: keyOf(1), State: sink.Releasing}, sink.Hold{Key: keyOf(2), State: sink.Releasing})
+	until(t, "the keys are let go", func() bool {
+		return st.value(tableA, 1) == "hourly: 1" && st.value(tableA, 2) == "now: 2" && letters() == 0
+	})
+	_ = stop()
+}
+
+// Without tiers a lane refuses to go on where changes wait, and whole transactions
+// refuse tiers.
+func TestTiersThatCannotBe(t *testing.T) {
+	st := newStand(tableA)
+	st.sink.marks[sink.Partition{Table: tableA}] = sink.Watermark{Partition: sink.Partition{Table: tableA}, Pos: change.Position{Epoch: 1, Commit: 100}, Offset: 1,
+		Ahead: sink.Ahead{Pos: change.Position{Epoch: 1, Commit: 110}, Offset: 2, Waits: 1, Rules: "by value"}}
+	if err := Run(t.Context(), quick(0, 1), st.log, st.sink, st.src, Observer{}); !fault.Is(err, CodeTiersUnknown) || st.state(tableA) != sink.Streaming {
+		t.Error(err)
+	}
+	o := quick(0, 1)
+	o.Transactional, o.Tiers = true, byValue{}
+	if err := Run(t.Context(), o, st.log, st.sink, st.src, Observer{}); !fault.Is(err, "BadOptions") {
+		t.Error(err)
+	}
+}
+
+// What waited when its table was loaded again is in the load.
+func TestReloadedTableForgetsWhatWaited(t *testing.T) {
+	st := newStand(tableA)
+	tb := st.sink.tables[tableA]
+	tb.info.Epoch, tb.chunks, tb.info.LoadedTo = 3, []sink.Chunk{{N: 0, Done: true, LSN: 150, Snapshot: change.Snapshot{XMin: 8, XMax: 8}}}, 150
+	for i, v := range []string{"now: 1", "hourly: 1", "now: 2", "hourly: seen by the load"} {
+		st.row(tableA, change.LSN(100+10*i), 1, i, v)
+	}
+	st.sink.marks[sink.Partition{Table: tableA}] = sink.Watermark{Partition: sink.Partition{Table: tableA}, Pos: change.Position{Epoch: 1, Commit: 100, Ordinal: 1}, Offset: 1,
+		Ahead: sink.Ahead{Pos: change.Position{Epoch: 1, Commit: 120, Ordinal: 1}, Offset: 3, Waits: 1, Rules: "by value"}}
+	st.log.progress(1, 200, st.n)
+	o := quick(0, 1)
+	o.Tiers = byValue{}
+	stop := st.start(t, o, Observer{})
+	until(t, "the watermark is past the load", func() bool { m := st.markOf(tableA); return !m.Behind() && m.Pos.Commit == 199 })
+	st.row(tableA, 210, 1, 7, "hourly: after it")
+	until(t, "a later change waits", func() bool { m := st.markOf(tableA); return m.Ahead.Waits == 1 })
+	_ = stop()
+	if n := len(tb.rows); n != 0 {
+		t.Errorf("%d rows were written over the load's", n)
+	}
 }

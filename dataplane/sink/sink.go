@@ -16,6 +16,11 @@
 // streaming. A table is gated by a change of its schema that is not additive,
 // or by an error that concerns it alone; the others go on.
 //
+// # Tiers
+//
+// Changes may wait for their tier's time. A watermark stays before the first that does,
+// and Ahead says how far the others are streamed. SetDue has what waits applied.
+//
 // # Failure
 //
 // Apply commits rows and watermarks together or not at all (ClickHouse, which
