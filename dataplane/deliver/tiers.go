@@ -195,14 +195,14 @@ type keyFilter struct {
 }
 
 const (
-	filterBits = 1 << 21
+	filterBits = 1 << 20 // tells well for some 100,000 keys
 	filterUses = 4
 )
 
 var filterSeed = maphash.MakeSeed()
 
 func (f *keyFilter) add(k change.Key) {
-	if f.all {
+	if f.all || k == "" {
 		return
 	}
 	if f.bits == nil {

@@ -383,3 +383,27 @@ func TestReloadedTableForgetsWhatWaited(t *testing.T) {
 		t.Errorf("%d rows were written over the load's", n)
 	}
 }
+
+// The filter never forgets a key, and seldom takes one for another.
+func TestKeyFilter(t *testing.T) {
+	f := &keyFilter{}
+	if f.has(keyOf(1)) || (*keyFilter)(nil).has(keyOf(1)) || !(&keyFilter{all: true}).has(keyOf(1)) {
+		t.Fatal("a filter without keys")
+	}
+	const n = 20_000
+	for i := range n {
+		f.add(keyOf(i))
+	}
+	wrong := 0
+	for i := range n {
+		if !f.has(keyOf(i)) {
+			t.Fatalf("key %d is forgotten", i)
+		}
+		if f.has(keyOf(n + i)) {
+			wrong++
+		}
+	}
+	if wrong > n/100 {
+		t.Errorf("%d of %d keys are taken for others", wrong, n)
+	}
+}
