@@ -339,7 +339,7 @@ func BenchmarkDeliverWaiting(b *testing.B) {
 	benchDeliver(b, Options{Tiers: allWait{}, tick: time.Millisecond}, func(*change.Change) {})
 }
 
-type allWait struct{ scattered }
+type allWait struct{}
 
 func (allWait) Rules(change.TableID) string { return "all" }
 

@@ -202,13 +202,3 @@ func (s *standing) below(marks []change.Position, at change.LSN) string {
 	}
 	return ""
 }
-
-// Behind says what of a table has not taken effect at the sink up to a position of
-// the source; "" if all has.
-func Behind(ctx context.Context, led Ledger, id change.TableID, at change.LSN) (string, error) {
-	s, err := look(ctx, led, id)
-	if err != nil {
-		return "", err
-	}
-	return s.behind(at), nil
-}

@@ -508,16 +508,16 @@ func (r restless) Read(ctx context.Context, t *Subject, keys []change.Key) ([]Ro
 // TestStates: only a table that streams can be told anything of.
 func TestStates(t *testing.T) {
 	for _, state := range []sink.State{sink.Loading, sink.Gated, sink.Removed} {
-		behind, err := Behind(t.Context(), ledgerOf{state}, schema.Table, 1)
+		behind, err := Await(t.Context(), ledgerOf{state}, schema.Table, 1, 0)
 		if err != nil || behind == "" {
 			t.Errorf("%s: %q, %v", state, behind, err)
 		}
 	}
-	if behind, err := Behind(t.Context(), ledgerOf{sink.Streaming}, schema.Table, 7); err != nil || behind != "" {
+	if behind, err := Await(t.Context(), ledgerOf{sink.Streaming}, schema.Table, 7, 0); err != nil || behind != "" {
 		t.Errorf("%q, %v", behind, err)
 	}
 	// At 7 there may be a commit that starts there.
-	if behind, err := Behind(t.Context(), ledgerOf{sink.Streaming}, schema.Table, 8); err != nil || behind == "" {
+	if behind, err := Await(t.Context(), ledgerOf{sink.Streaming}, schema.Table, 8, 0); err != nil || behind == "" {
 		t.Errorf("%q, %v", behind, err)
 	}
 }
