@@ -271,7 +271,7 @@ func (p *parser) constants(out *test, n int) error {
 			c.kind = 'b'
 		case t.kind == 'w' && t.text == "null":
 		case t.kind == 'w' || t.kind == 'q':
-			return mistake(t.at, "texts stand in single quotes: 'critical'", "a constant is wanted, not the name %s", t.name())
+			return mistake(t.at, "texts stand in single quotes: '"+t.text+"'", "a constant is wanted, not the name %s", t.name())
 		default:
 			return mistake(t.at, "", "a constant is wanted, not %s", t.name())
 		}
