@@ -20,6 +20,18 @@ type Rule struct {
 	Tier    string
 }
 
+// String says what the rule says: classify[2]: updates of only seen, hits where ok: hourly.
+func (r Rule) String() string {
+	what := "all changes"
+	if len(r.Columns) > 0 {
+		what = "updates of only " + strings.Join(r.Columns, ", ")
+	}
+	if r.Where != "" {
+		what += " where " + r.Where
+	}
+	return fmt.Sprintf("classify[%d]: %s: %s", r.N, what, r.Tier)
+}
+
 // Error is what is wrong with a rule for a table.
 type Error struct {
 	N      int // of the rule
