@@ -10,6 +10,15 @@ import (
 	"syncline/tiers/predicate"
 )
 
+// TierNames returns the names of all tiers: stream, and those that are declared.
+func (s *Spec) TierNames() []string {
+	names := []string{tiers.Stream}
+	for _, t := range s.Tiers {
+		names = append(names, t.Name)
+	}
+	return names
+}
+
 // Tier returns a declared tier by name.
 func (s *Spec) Tier(name string) (Tier, bool) {
 	i := slices.IndexFunc(s.Tiers, func(t Tier) bool { return t.Name == name })
@@ -34,10 +43,9 @@ func (s *Spec) Rules(t change.TableID) (out []tiers.Rule) {
 
 // tiers checks what tiers and classify say of each other and of the rest.
 func (d *decoder) tiers(s *Spec) {
-	names := []string{tiers.Stream}
+	names := s.TierNames()
 	for i, t := range s.Tiers {
 		p := d.item("tiers", i)
-		names = append(names, t.Name)
 		if t.Name == tiers.Stream {
 			d.problem(d.at[p+".name"], p+".name", `is "stream", the tier that needs no declaration`, "another name", "")
 		}
