@@ -185,3 +185,38 @@ func (a *Activities) scheduleTier(ctx context.Context, name string, t pipeline.T
 		return &client.ScheduleUpdate{Schedule: &s}, nil
 	}})
 }
+
+// CodeTierRules: what classify says of a table does not fit its definition.
+const CodeTierRules fault.Code = "TierRules"
+
+// delivered tells a lane which changes wait, as the pipeline is declared. It is a
+// deliver.Tiers.
+type delivered struct{ spec *pipeline.Spec }
+
+// Rules returns the table's rules in the form that the ledger keeps.
+func (d delivered) Rules(t change.TableID) string {
+	text, err := tiers.Encode(d.spec.Rules(t))
+	if err != nil { // texts always have a form
+		return ""
+	}
+	return text
+}
+
+// Classify binds rules to a definition.
+func (d delivered) Classify(rules string, s *change.Schema) (func(*change.Change) (string, error), error) {
+	rs, err := tiers.Decode(rules)
+	var k *tiers.Classifier
+	if err == nil {
+		k, err = tiers.Compile(s, rs)
+	}
+	if err != nil {
+		return nil, fault.Permanent(CodeTierRules, err, "declare classify so that it fits the table, apply, and resync the table", "the tiers of table %s cannot be told", s.Table)
+	}
+	return func(c *change.Change) (string, error) {
+		tier, err := k.Classify(c)
+		if tier == tiers.Stream {
+			tier = ""
+		}
+		return tier, err
+	}, nil
+}

@@ -1,8 +1,9 @@
 package tiers
 
 import (
+	"encoding/json"
 	"fmt"
-	"hash/fnv"
+	"slices"
 	"strings"
 
 	"syncline/dataplane/change"
@@ -14,10 +15,10 @@ const Stream = "stream"
 
 // Rule gives changes of one table to a tier.
 type Rule struct {
-	N       int      // its place among all rules of the declaration, from 0
-	Where   string   // a condition on the row; "": any
-	Columns []string // only changes that touch none but these; nil: any
-	Tier    string
+	N       int      `json:"-"`                 // its place among all rules of the declaration, from 0
+	Where   string   `json:"where,omitempty"`   // a condition on the row; "": any
+	Columns []string `json:"columns,omitempty"` // only changes that touch none but these; nil: any
+	Tier    string   `json:"tier"`
 }
 
 // String says what the rule says: classify[2]: updates of only seen, hits where ok: hourly.
@@ -180,17 +181,19 @@ func (c *Classifier) Explain(ch *change.Change) (tier string, steps []Step, err 
 	return Stream, steps, nil
 }
 
-// Fingerprint tells rules apart: equal ones give each change of a table the same tier.
-// It is "" for rules by which everything streams.
-func Fingerprint(rules []Rule) string {
-	h := fnv.New64a()
-	waits := false
-	for _, r := range rules {
-		waits = waits || r.Tier != Stream
-		_, _ = fmt.Fprintf(h, "%q %q %q\n", r.Where, strings.Join(r.Columns, "\x00"), r.Tier)
+// Encode returns the rules in a form that Decode reads, and that is equal for rules which
+// give each change of a table the same tier for the same reason. It is "" for rules by
+// which everything streams.
+func Encode(rules []Rule) (string, error) {
+	if !slices.ContainsFunc(rules, func(r Rule) bool { return r.Tier != Stream }) {
+		return "", nil
 	}
-	if !waits {
-		return ""
-	}
-	return fmt.Sprintf("%016x", h.Sum64())
+	b, err := json.Marshal(rules)
+	return string(b), err
+}
+
+// Decode reads what Encode returned, of this release or an older one.
+func Decode(text string) (rules []Rule, err error) {
+	err = json.Unmarshal([]byte(text), &rules)
+	return rules, err
 }

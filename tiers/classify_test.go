@@ -125,8 +125,8 @@ func TestParseRow(t *testing.T) {
 	}
 }
 
-// Equal rules have one fingerprint, others another, and rules by which nothing waits none.
-func TestFingerprint(t *testing.T) {
+// Equal rules have one form, which says all of them; rules by which nothing waits have none.
+func TestEncode(t *testing.T) {
 	gen := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) Rule {
 		return Rule{
 			N: rapid.IntRange(0, 3).Draw(t, "n"), Where: rapid.SampledFrom([]string{"", "ok", "not ok"}).Draw(t, "where"),
@@ -138,12 +138,20 @@ func TestFingerprint(t *testing.T) {
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		a, b := gen.Draw(t, "a"), gen.Draw(t, "b")
-		waits := func(rs []Rule) bool { return slices.ContainsFunc(rs, func(r Rule) bool { return r.Tier != Stream }) }
-		if (Fingerprint(a) == "") == waits(a) {
-			t.Fatalf("fingerprint %q", Fingerprint(a))
+		x, errX := Encode(a)
+		y, errY := Encode(b)
+		waits := slices.ContainsFunc(a, func(r Rule) bool { return r.Tier != Stream })
+		if errX != nil || errY != nil || (x == "") == waits {
+			t.Fatalf("%q, %v, %v", x, errX, errY)
 		}
-		if equal := slices.EqualFunc(a, b, same); waits(a) && equal != (Fingerprint(a) == Fingerprint(b)) {
-			t.Fatalf("equal %v, fingerprints %s and %s", equal, Fingerprint(a), Fingerprint(b))
+		if !waits {
+			return
+		}
+		if equal := slices.EqualFunc(a, b, same); equal != (x == y) {
+			t.Fatalf("equal %v: %s and %s", equal, x, y)
+		}
+		if back, err := Decode(x); err != nil || !slices.EqualFunc(a, back, same) {
+			t.Fatalf("%v, %v", back, err)
 		}
 	})
 }
