@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"go.temporal.io/sdk/client"
 
 	"syncline/activities/contract"
 	"syncline/dataplane/change"
@@ -19,12 +20,13 @@ import (
 
 func (t *tool) tiersCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "tiers explain FILE|NAME --table TABLE --row JSON",
-		Short: "which changes wait, and for how long",
-		Long: `tiers explain says to which tier a change would be given, and by which rule. Tiers and
-rules are declared: see tiers and classify in the reference.`,
+		Use:   "tiers explain|run …",
+		Short: "which changes wait, for how long, and that they wait no longer",
+		Long: `tiers explain says to which tier a change would be given, and by which rule; tiers run
+lets what waits take effect now. Tiers and rules are declared: see tiers and classify in
+the reference.`,
 		Args: func(c *cobra.Command, a []string) error {
-			const fix = "(fix: starter tiers explain FILE|NAME --table TABLE --row JSON)"
+			const fix = "(fix: starter tiers explain FILE|NAME --table TABLE --row JSON, or starter tiers run NAME TIER)"
 			if len(a) == 0 {
 				return invalid("tiers takes a command %s", fix)
 			}
@@ -32,7 +34,7 @@ rules are declared: see tiers and classify in the reference.`,
 		},
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	cmd.AddCommand(t.explainCommand())
+	cmd.AddCommand(t.explainCommand(), t.runTierCommand())
 	return cmd
 }
 
@@ -89,6 +91,62 @@ with it an update, which changed what differs; with --deleted it is a deletion o
 	f.BoolVar(&in.deleted, "deleted", false, "the row is deleted")
 	timeoutFlag(cmd, &wait, "the table's definition")
 	return cmd
+}
+
+func (t *tool) runTierCommand() *cobra.Command {
+	wait := time.Hour
+	cmd := &cobra.Command{
+		Use:   "run NAME TIER",
+		Short: "let what waits in a tier take effect now",
+		Long: `run lets what waits in a tier take effect at every sink, up to where the source is now,
+and waits until it has. The tier's Schedule does the same once in its period: temporal
+schedule --schedule-id tier/NAME/TIER describes, pauses or triggers it. Interrupting the
+command leaves the run going.`,
+		Args: args(2, 2, "a pipeline name and a tier"),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			ctx, cancel := context.WithTimeout(cmd.Context(), wait)
+			defer cancel()
+			c, err := t.dial(ctx)
+			if err != nil {
+				return err
+			}
+			st, err := t.pipelineOf(ctx, c, a[0])
+			if err != nil {
+				return err
+			}
+			if _, ok := st.Spec.Tier(a[1]); !ok {
+				names := st.Spec.TierNames()[1:]
+				return invalid("pipeline %s has no tier %q that waits%s (fix: starter status %s --json shows its declaration)", a[0], a[1], maybe(pipeline.Nearest(a[1], names)), a[0])
+			}
+			queue, err := view.Queue(ctx, c, a[0])
+			if err != nil {
+				return err
+			}
+			run, err := c.ExecuteWorkflow(ctx, client.StartWorkflowOptions{ID: contract.TierScheduleID(a[0], a[1]) + "/" + nonce(), TaskQueue: queue,
+				StaticSummary: fmt.Sprintf("%s: tier %s, now", a[0], a[1])}, contract.BatchTierWorkflow, contract.TierInput{Pipeline: a[0], Tier: a[1]})
+			if err != nil {
+				return err
+			}
+			var res contract.TierResult
+			if err := run.Get(ctx, &res); err != nil {
+				return err
+			}
+			return t.print(res, func() { t.drawTier(&res) })
+		},
+	}
+	timeoutFlag(cmd, &wait, "the run; it goes on after it")
+	return cmd
+}
+
+func (t *tool) drawTier(r *contract.TierResult) {
+	if r.Skipped != "" {
+		fmt.Fprintf(t.out, "nothing was done: %s\n", r.Skipped)
+		return
+	}
+	for _, s := range r.Sinks {
+		fmt.Fprintf(t.out, "%s: %s that waited in %s took effect, in %.1f s\n", s.Sink, view.Plural(int(s.Waited), "change"), view.Plural(s.Tables, "table"), s.Seconds)
+	}
+	fmt.Fprintf(t.out, "up to %s\n", r.At)
 }
 
 // declared reads a declaration from a file, or that of a running pipeline.
