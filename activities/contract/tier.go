@@ -19,8 +19,10 @@ const (
 	ScheduleTiersActivity = "ScheduleTiers" // TierSchedules → none
 )
 
-// TierBehindError: a sink did not get to where the run was to bring it.
-const TierBehindError = "TierBehind"
+// Types of the errors of a run.
+const (
+	TierBehindError = "TierBehind" // a sink did not get to where the run was to bring it
+)
 
 // TierScheduleID is the Schedule of a tier; its runs are named after it and their time.
 func TierScheduleID(pipeline, tier string) string { return "tier/" + pipeline + "/" + tier }
