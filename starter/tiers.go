@@ -106,7 +106,7 @@ command leaves the run going.`,
 		RunE: func(cmd *cobra.Command, a []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), wait)
 			defer cancel()
-			c, err := t.dial(ctx)
+			c, err := t.find(ctx, a[0])
 			if err != nil {
 				return err
 			}
@@ -116,7 +116,10 @@ command leaves the run going.`,
 			}
 			if _, ok := st.Spec.Tier(a[1]); !ok {
 				names := st.Spec.TierNames()[1:]
-				return invalid("pipeline %s has no tier %q that waits%s (fix: starter status %s --json shows its declaration)", a[0], a[1], maybe(pipeline.Nearest(a[1], names)), a[0])
+				if len(names) == 0 {
+					return failed("pipeline %s declares no tier, so nothing waits (fix: declare tiers and classify, and apply)", a[0])
+				}
+				return failed("pipeline %s has no tier %q that waits%s (fix: name one of %s)", a[0], a[1], maybe(pipeline.Nearest(a[1], names)), few(names))
 			}
 			queue, err := view.Queue(ctx, c, a[0])
 			if err != nil {
@@ -154,7 +157,7 @@ func (t *tool) declared(ctx context.Context, from string) (*pipeline.Spec, error
 	if _, err := os.Stat(from); err == nil || from == "-" || strings.ContainsAny(from, "./") {
 		return t.read(from)
 	}
-	c, err := t.dial(ctx)
+	c, err := t.find(ctx, from)
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 
+	"go.temporal.io/sdk/temporal"
+
 	"syncline/activities/contract"
 	"syncline/dataplane/change"
 )
@@ -71,4 +73,34 @@ func TestExplain(t *testing.T) {
 	s.starter("tiers", "explain", bad, "--table", "shop.events", "--row", "{}").exits(exitInvalid).says(`classify[2].where: at character 1: table shop.events has no column "level"`)
 	s.fakes.report = contract.Report{}
 	explain("--row", "{}").exits(exitFailed).says("cannot be read at the source", "starter plan")
+}
+
+func TestTiersRun(t *testing.T) {
+	s := newServer(t)
+	s.workers()
+	s.file = write(t, "tiers.yaml", declaration(s.name)+classified)
+	s.starter("apply", s.file).exits(exitOK)
+	s.streams()
+	s.starter("tiers", "run", s.name, "hourly").exits(exitOK).says("warehouse: 5 changes that waited in 1 table took effect, in 1.0 s", "analytics: ", "up to 1:0/500")
+	var res contract.TierResult
+	s.starter("tiers", "run", s.name, "hourly", "--json").exits(exitOK).object(&res)
+	if res.Tier != "hourly" || len(res.Sinks) != 2 || res.Sinks[0].Waited != 5 {
+		t.Errorf("%+v", res)
+	}
+	s.starter("tiers", "run", s.name, "hourli").exits(exitFailed).says(`has no tier "hourli" that waits; did you mean "hourly"?`)
+	s.starter("tiers", "run", s.name).exits(exitInvalid).says("takes a pipeline name and a tier")
+	s.starter("tiers", "run", "nothing", "hourly").exits(exitFailed).says(`no pipeline is called "nothing"`)
+	skip := func(why string) {
+		s.fakes.mu.Lock()
+		defer s.fakes.mu.Unlock()
+		s.fakes.skip = why
+	}
+	skip("the pipeline is paused")
+	s.starter("tiers", "run", s.name, "hourly").exits(exitOK).says("nothing was done: the pipeline is paused")
+	s.fakes.set(contract.DrainTierActivity, temporal.NewNonRetryableApplicationError("told to", "SinkPrivilege", nil))
+	skip("")
+	s.starter("tiers", "run", s.name, "hourly").exits(exitFailed).says("TierBehind", "SinkPrivilege")
+	// A running pipeline can be asked by its name.
+	s.starter("tiers", "explain", s.name, "--table", "shop.orders", "--row", "{}").exits(exitOK).says("tier stream")
+	s.starter("destroy", s.name, "--yes").exits(exitOK).says("schedules of tiers")
 }
