@@ -140,7 +140,7 @@ func (n *logic) tests(f func(*test)) {
 	}
 }
 func (n *negation) tests(f func(*test)) { n.of.tests(f) }
-func (n *test) tests(f func(*test))     { f(n) }
+func (t *test) tests(f func(*test))     { f(t) }
 
 // quote writes a name as SQL takes it.
 func quote(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
