@@ -142,6 +142,11 @@ func (a *Activities) Deliver(ctx context.Context, in contract.DeliverInput) (err
 		obs.Status = func(s deliver.Status) {
 			token.Store(s.Token)
 			metrics.Backlog(s.Backlog)
+			if s.Waits > 0 {
+				metrics.Waiting(s.Waits, time.Now().Add(clock.ahead()).Sub(s.WaitsSince))
+			} else {
+				metrics.Waiting(0, 0)
+			}
 			tally.Backlog(s.Backlog, s.Bytes)
 			if moves.made(s.Backlog == 0, uint64(s.Changes+s.Duplicates+s.Contained+s.Dead), uint64(s.Oldest.Commit)) {
 				a.Health.Progress(loop, s.Oldest.String())
@@ -149,7 +154,7 @@ func (a *Activities) Deliver(ctx context.Context, in contract.DeliverInput) (err
 			last.Store(&contract.DeliverProgress{
 				Worker: a.Worker, Attempt: info.Attempt, Token: s.Token, Partitions: len(s.Tables), Applied: s.Changes,
 				Duplicates: s.Duplicates, Skipped: s.Contained, Dead: s.Dead, Rate: s.Rate, LagP50: s.P50 / 1000, LagP99: s.P99 / 1000,
-				Backlog: s.Backlog, Through: s.Through, At: time.Now(),
+				Backlog: s.Backlog, Waits: s.Waits, WaitsSince: s.WaitsSince, Through: s.Through, At: time.Now(),
 			})
 		}
 		o := deliverOptions(&in, &conf)
@@ -225,10 +230,14 @@ func (a *Activities) tellGates(ctx context.Context, name, sinkName string, log *
 // Of the memory limit a quarter is for what is fetched, as bytes, and an eighth
 // for what is decoded, counted as bytes too: decoded it takes several times that.
 func deliverOptions(in *contract.DeliverInput, s *pipeline.Sink) deliver.Options {
-	return deliver.Options{
+	o := deliver.Options{
 		Lane: in.Lane, Lanes: s.Lanes, Epoch: in.Epoch, MaxBatchRows: s.MaxBatchRows, MaxBatchBytes: int(s.MaxBatchBytes),
 		MaxBufferBytes: int(in.Spec.Stream.MemoryLimit / 8), Transactional: in.Spec.Stream.Order == pipeline.OrderTransaction,
 	}
+	if !o.Transactional { // also without rules: what waits by those of before is to be known
+		o.Tiers = delivered{&in.Spec}
+	}
+	return o
 }
 
 func (a *Activities) deliverObserver(in *contract.DeliverInput, m *observe.Deliver, tally *analytics.Tally, token *atomic.Int64, log *zap.Logger) deliver.Observer {
@@ -261,6 +270,10 @@ func (a *Activities) deliverObserver(in *contract.DeliverInput, m *observe.Deliv
 			m.Visible(d)
 			tally.Lag(t.String(), d, n)
 			promised.arrived(d, n)
+		},
+		Swept: func(t change.TableID, tier string, d time.Duration, n int) {
+			m.Waited(tier, d, n)
+			tally.Waited(t.String(), tier, d, promise(&in.Spec, tier), n)
 		},
 		Moved: func(p sink.Partition, from, to int64, pos change.Position) {
 			tally.Moved(p.Table.String(), p.N, from, to, pos.String(), token.Load())

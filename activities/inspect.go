@@ -13,6 +13,7 @@ import (
 	source "syncline/dataplane/source/postgres"
 	"syncline/pipeline"
 	"syncline/secrets"
+	"syncline/tiers"
 )
 
 // Inspect looks at source, log and sinks and says what a pipeline would do. What
@@ -23,6 +24,13 @@ func (a *Activities) Inspect(ctx context.Context, in contract.PlanInput) (r cont
 	r.Running = in.Running != nil
 	r.Changes = pipeline.Diff(in.Running, spec)
 	schemas, sel := a.inspectSource(ctx, spec, &r)
+	for _, d := range schemas {
+		i := slices.IndexFunc(r.Tables, func(t contract.TableReport) bool { return t.Table == d.Table })
+		tierReport(spec, d, &r.Tables[i])
+		if in.Schemas {
+			r.Tables[i].Schema = d
+		}
+	}
 	a.inspectKafka(ctx, spec, &r)
 	for i := range spec.Sinks {
 		a.inspectSink(ctx, spec, &spec.Sinks[i], schemas, sel, &r)
@@ -175,6 +183,27 @@ func tableReport(t pipeline.Selected, i source.TableInfo) contract.TableReport {
 	add(!i.Unlogged, "Unlogged: the table is not in the WAL; ALTER TABLE … SET LOGGED")
 	add(!i.RowSecurity, "RowSecurity: policies hide rows from this role; grant BYPASSRLS")
 	return rep
+}
+
+// tierReport says how the table's changes are classified, and what of that cannot be.
+func tierReport(spec *pipeline.Spec, s *change.Schema, rep *contract.TableReport) {
+	rules := spec.Rules(s.Table)
+	if len(rules) == 0 {
+		return
+	}
+	c, err := tiers.Compile(s, rules)
+	if err != nil {
+		rep.Problems = append(rep.Problems, "Tiers: "+err.Error())
+		return
+	}
+	blind := c.Blind()
+	for _, r := range rules {
+		line := r.String()
+		if slices.Contains(blind, r.N) {
+			line += "; NEVER MATCHES: the log does not tell which columns an update changed (ALTER TABLE … REPLICA IDENTITY FULL)"
+		}
+		rep.Tiers = append(rep.Tiers, line)
+	}
 }
 
 func (a *Activities) inspectKafka(ctx context.Context, spec *pipeline.Spec, r *contract.Report) {

@@ -234,6 +234,21 @@ type AuditTrail struct {
 	Run      string    `ch:"run"`
 }
 
+// Freshness is how long changes waited that were not delivered at once, against what
+// their tier promises.
+type Freshness struct {
+	Time     time.Time `ch:"ts"`
+	Pipeline string    `ch:"pipeline"`
+	Sink     string    `ch:"sink"`
+	Tab      string    `ch:"tab"`
+	Tier     string    `ch:"tier"`
+	Changes  uint64    `ch:"changes"`
+	Late     uint64    `ch:"late"`       // of them, those that waited for longer than promised
+	Micros   uint64    `ch:"micros"`     // of all of them together
+	Max      uint64    `ch:"max_micros"` // of the one that waited longest
+	Promised uint64    `ch:"promised_micros"`
+}
+
 // Wire is what connections carried, with TLS and without the headers of TCP and IP, by
 // kind of activity and the end that they lead to: source, kafka, or sink: and its name.
 type Wire struct {
@@ -312,6 +327,7 @@ func (*CostLedger) Table() string     { return "cost_ledger" }
 func (*SecurityEvents) Table() string { return "security_events" }
 func (*Objectives) Table() string     { return "objectives" }
 func (*Wire) Table() string           { return "wire" }
+func (*Freshness) Table() string      { return "freshness" }
 
 // kinds makes an empty row of each table, to decode into.
 var kinds = func() map[string]func() Row {
@@ -323,7 +339,7 @@ var kinds = func() map[string]func() Row {
 		func() Row { return new(SchemaVersions) }, func() Row { return new(Verifications) }, func() Row { return new(Repairs) },
 		func() Row { return new(Conflicts) }, func() Row { return new(Rotations) }, func() Row { return new(AuditTrail) },
 		func() Row { return new(CostLedger) }, func() Row { return new(SecurityEvents) }, func() Row { return new(Objectives) },
-		func() Row { return new(Wire) },
+		func() Row { return new(Wire) }, func() Row { return new(Freshness) },
 	} {
 		m[f().Table()] = f
 	}

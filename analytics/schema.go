@@ -134,6 +134,8 @@ var migrations = [][]string{
 	),
 	countedDDL(counting{"wire", []column{{"pipeline", word, ""}, {"component", word, ""}, {"peer", word, ""},
 		{"sent", "UInt64", sum}, {"received", "UInt64", sum}, {"connections", "UInt64", sum}}}),
+	countedDDL(counting{"freshness", []column{{"pipeline", word, ""}, {"sink", word, ""}, {"tab", word, ""}, {"tier", word, ""},
+		{"changes", "UInt64", sum}, {"late", "UInt64", sum}, {"micros", "UInt64", sum}, {"max_micros", "UInt64", "max"}, {"promised_micros", "UInt64", "max"}}}),
 }
 
 // Migrate makes the tables, or brings them up to this release.

@@ -36,6 +36,7 @@ type counts struct {
 	duplicates map[string]*Duplicates
 	dead       map[[2]string]*DeadLetters
 	retries    map[string]*Retries
+	freshness  map[[2]string]*Freshness
 	throughput map[[2]string]*Throughput
 	progress   map[partition]*Progress
 	objectives map[string]*Objectives
@@ -119,6 +120,7 @@ func (t *Tally) emit() {
 	send(t.w, c.duplicates)
 	send(t.w, c.dead)
 	send(t.w, c.retries)
+	send(t.w, c.freshness)
 	send(t.w, c.throughput)
 	send(t.w, c.progress)
 	send(t.w, c.objectives)
@@ -179,6 +181,22 @@ func (t *Tally) Lag(tab string, d time.Duration, n int) {
 		r.Micros += us * uint64(n)
 		r.Max = max(r.Max, us)
 		r.Buckets[LagBucket(d)] += uint64(n)
+	})
+}
+
+// Waited counts n changes of a tier that took effect d after their commit.
+func (t *Tally) Waited(tab, tier string, d, promised time.Duration, n int) {
+	t.count(func(c *counts) {
+		r := of(&c.freshness, [2]string{tab, tier}, func() *Freshness {
+			return &Freshness{Time: t.window, Pipeline: t.l.Pipeline, Sink: t.l.Sink, Tab: tab, Tier: tier}
+		})
+		us := uint64(max(d.Microseconds(), 0))
+		r.Changes += uint64(n)
+		if d > promised {
+			r.Late += uint64(n)
+		}
+		r.Micros += us * uint64(n)
+		r.Max, r.Promised = max(r.Max, us), uint64(promised.Microseconds())
 	})
 }
 

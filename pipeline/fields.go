@@ -33,7 +33,7 @@ var root = (&field{
 		{name: "version", kind: kindInteger, required: true, min: 1, max: 1, effect: Refused, doc: "Version of this format."},
 		{name: "name", kind: kindText, required: true, pattern: namePattern, want: nameWant, check: checkName, effect: Refused,
 			doc: "Name of the pipeline; workflow, slot, publication and topics are named after it."},
-		sourceField, kafkaField, sinksField, tablesField, snapshotField, streamField, objectivesField,
+		sourceField, kafkaField, sinksField, tablesField, snapshotField, streamField, tiersField, classifyField, objectivesField,
 	},
 }).compile()
 
@@ -188,6 +188,36 @@ var streamField = &field{
 		{name: "heartbeat_interval", kind: kindDuration, def: "10s", min: int64(time.Second), max: day, effect: RestartStream, doc: "How often an idle source writes a message so that its slot advances."},
 		{name: "order", kind: kindText, enum: []string{OrderKey, OrderTransaction}, def: OrderKey, effect: Refused, effectNote: "it decides on the number of partitions",
 			doc: "`key`: changes of a key in commit order. `transaction`: whole transactions, one partition, applied atomically."},
+	},
+}
+
+var tiersField = &field{
+	name: "tiers", kind: kindList, uniqueBy: "name", atOnce: true, also: []string{"tier"}, effect: RestartStream,
+	effectNote: "what waits goes with the new rules", doc: "Batch tiers, whose changes wait for the tier's next run. The tier `stream`, whose changes do not, is there without being declared.",
+	elem: &field{
+		kind: kindObject,
+		fields: []*field{
+			{name: "name", kind: kindText, required: true, pattern: namePattern, want: nameWant, check: checkName, effect: RestartStream, doc: "Name of the tier, unique in the pipeline."},
+			{name: "every", kind: kindDuration, required: true, min: int64(10 * time.Second), max: 30 * day, also: []string{"period", "interval"}, effect: RestartStream,
+				doc: "Time from run to run, and so how long a change waits at most. `kafka.retention` must be at least twice as long."},
+			{name: "jitter", kind: kindDuration, def: "0s", min: 0, max: day, effect: Live, doc: "By which a run begins later, at most, so that many pipelines do not all begin at once."},
+		},
+	},
+}
+
+var classifyField = &field{
+	name: "classify", kind: kindList, also: []string{"classes", "classification", "rules"}, effect: RestartStream,
+	effectNote: "what waits goes with the new rules", doc: "Which changes belong to which tier: the first entry that matches a change decides. What none matches streams.",
+	elem: &field{
+		kind: kindObject,
+		fields: []*field{
+			{name: "match", kind: kindGlob, required: true, also: []string{"table", "tables"}, effect: RestartStream, doc: "Pattern of the tables, as in `tables.include`."},
+			{name: "where", kind: kindText, also: []string{"when", "filter"}, effect: RestartStream,
+				doc: "Condition on the row, in a subset of SQL that needs nothing but the log: columns compared with constants by `=`, `<>`, `<`, `IN`, `BETWEEN`, `LIKE`, `IS NULL`, and `AND`, `OR`, `NOT`. A change for which it cannot be told streams."},
+			{name: "columns", kind: kindList, min: 1, set: true, elem: columnName, effect: RestartStream,
+				doc: "Only updates that change none but these columns. The log tells that of tables with `REPLICA IDENTITY FULL`."},
+			{name: "tier", kind: kindText, required: true, pattern: namePattern, want: "`stream` or the name of a tier", effect: RestartStream, doc: "`stream`, or a tier of `tiers`."},
+		},
 	},
 }
 

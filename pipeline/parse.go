@@ -144,6 +144,7 @@ func (d *decoder) relations(s *Spec) {
 	}
 	d.sinks(s)
 	d.tables(s)
+	d.tiers(s)
 	d.objectives(s)
 }
 

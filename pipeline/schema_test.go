@@ -211,7 +211,7 @@ func (g *generator) object(f *field, path string) any {
 	}
 	for _, c := range f.fields {
 		p := join(path, c.name)
-		if _, set := out[c.name]; set || strings.HasPrefix(c.name, "max_batch") || c.name == "order" || c.name == "lanes" || c.name == "cert_file" || c.name == "key" || c.name == "order_by" {
+		if _, set := out[c.name]; set || strings.HasPrefix(c.name, "max_batch") || c.name == "order" || c.name == "lanes" || c.name == "cert_file" || c.name == "key" || c.name == "order_by" || c.name == "tiers" || c.name == "classify" {
 			continue // rules between fields, which a schema cannot say
 		}
 		kind, _ := out[f.selects()].(string)
@@ -224,10 +224,40 @@ func (g *generator) object(f *field, path string) any {
 		}
 		out[c.name] = g.value(c, p)
 	}
+	if path == "" && rapid.Bool().Draw(g.t, "tiers") {
+		g.tiers(out)
+	}
 	if g.plant(path, "unknown field") {
-		out[rapid.SampledFrom([]string{"rules", "tiers", "x", "Name", "", "0"}).Draw(g.t, "unknown")] = 1
+		out[rapid.SampledFrom([]string{"rules", "tears", "x", "Name", "", "0"}).Draw(g.t, "unknown")] = 1
 	}
 	return out
+}
+
+// tiers adds tiers and what is given to them: each must know of the other.
+func (g *generator) tiers(out map[string]any) {
+	list := []any{}
+	classes := []any{map[string]any{"match": "t.*", "where": "a = 1", "tier": "stream"}}
+	for i := range rapid.IntRange(1, 2).Draw(g.t, "tiers") {
+		path := fmt.Sprintf("tiers[%d]", i)
+		name := fmt.Sprintf("tier-%d", i)
+		tier := map[string]any{"name": name, "every": rapid.SampledFrom([]any{"59s", "0.5m", "10m"}).Draw(g.t, "every")}
+		if g.plant(path, "period") {
+			tier["every"] = rapid.SampledFrom([]any{"5", nil, 5, "-1s"}).Draw(g.t, "wrong period")
+		}
+		if rapid.Bool().Draw(g.t, "jitter") {
+			tier["jitter"] = "2s"
+		}
+		list = append(list, tier)
+		class := map[string]any{"match": g.value(classifyField.elem.child("match"), path), "tier": name}
+		if rapid.Bool().Draw(g.t, "columns") {
+			class["columns"] = g.value(classifyField.elem.child("columns"), path)
+		}
+		if g.plant(path, "unknown field of a class") {
+			class["unless"] = "x"
+		}
+		classes = append(classes, class)
+	}
+	out["tiers"], out["classify"] = list, classes
 }
 
 func TestParserAcceptsWhatTheSchemaAccepts(t *testing.T) {

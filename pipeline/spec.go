@@ -17,6 +17,8 @@ type Spec struct {
 	Tables     Tables      `json:"tables"`
 	Snapshot   Snapshot    `json:"snapshot"`
 	Stream     Stream      `json:"stream"`
+	Tiers      []Tier      `json:"tiers,omitempty"`
+	Classify   []Class     `json:"classify,omitempty"`
 	Objectives []Objective `json:"objectives,omitempty"`
 }
 
@@ -183,6 +185,22 @@ type Stream struct {
 	SpillDir          string   `json:"spill_dir,omitempty"`
 	HeartbeatInterval Duration `json:"heartbeat_interval"`
 	Order             string   `json:"order"`
+}
+
+// Tier is a batch tier: its changes wait for its next run (package tiers).
+type Tier struct {
+	Name   string   `json:"name"` // unique; "stream" is there without being declared
+	Every  Duration `json:"every"`
+	Jitter Duration `json:"jitter"` // by which a run is later, at most
+}
+
+// Class gives changes of the tables that Match, a glob, names to a tier; the first
+// that matches a change decides.
+type Class struct {
+	Match   string   `json:"match"`
+	Where   string   `json:"where,omitempty"`   // condition on the row (package tiers/predicate)
+	Columns []string `json:"columns,omitempty"` // only changes that touch none but these
+	Tier    string   `json:"tier"`
 }
 
 // The values of Objective.Indicator.

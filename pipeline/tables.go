@@ -57,6 +57,13 @@ func (s *Spec) WithTables(add, remove []change.TableID) Spec {
 	return out
 }
 
+// Only returns the declaration with one of its tables.
+func (s *Spec) Only(t change.TableID) Spec {
+	out := *s
+	out.Tables.Include, out.Tables.Exclude = []string{literal(t)}, nil
+	return out
+}
+
 // literal is the pattern that matches t alone.
 func literal(t change.TableID) string {
 	quote := func(s string) string {

@@ -43,14 +43,7 @@ runs. It changes nothing. The exit code is 1 when something forbids the pipeline
 			if in.Running, err = t.running(ctx, c, spec.Name); err != nil {
 				return err
 			}
-			var r contract.Report
-			run, err := c.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
-				ID: "plan/" + spec.Name + "/" + nonce(), TaskQueue: t.controlQueue(), StaticSummary: summary(spec) + " (plan)",
-				WorkflowExecutionTimeout: wait, // nobody reads a plan that comes later
-			}, contract.PlanWorkflow, in)
-			if err == nil {
-				err = run.Get(ctx, &r)
-			}
+			r, err := t.inspect(ctx, c, in, wait)
 			if err != nil {
 				return err
 			}
@@ -65,6 +58,18 @@ runs. It changes nothing. The exit code is 1 when something forbids the pipeline
 	}
 	timeoutFlag(cmd, &wait, "the report")
 	return cmd
+}
+
+// inspect lets a worker look at both ends.
+func (t *tool) inspect(ctx context.Context, c client.Client, in contract.PlanInput, wait time.Duration) (r contract.Report, err error) {
+	run, err := c.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
+		ID: "plan/" + in.Spec.Name + "/" + nonce(), TaskQueue: t.controlQueue(), StaticSummary: summary(&in.Spec) + " (plan)",
+		WorkflowExecutionTimeout: wait, // nobody reads a plan that comes later
+	}, contract.PlanWorkflow, in)
+	if err == nil {
+		err = run.Get(ctx, &r)
+	}
+	return r, err
 }
 
 func nonce() string {

@@ -164,6 +164,7 @@ type fakes struct {
 	blocks   []string                // that CreateSlot waits for
 	verdicts []contract.TableVerdict // by task of an audit; none: equal
 	alike    *contract.Compared      // what a replay says
+	skip     string                  // why a run of a tier has nothing to do
 }
 
 func (f *fakes) waiting() []string {
@@ -251,6 +252,23 @@ func (f *fakes) register(w worker.Worker, c client.Client) {
 			return f.did(name, fmt.Sprintf("%s rows=%v", in.Sink, in.DropRows))
 		})
 	}
+	reg(contract.ScheduleTiersActivity, func(_ context.Context, in contract.TierSchedules) error {
+		return f.did(contract.ScheduleTiersActivity, len(in.Tiers))
+	})
+	reg(contract.PlanTierActivity, func(_ context.Context, in contract.TierInput) (contract.TierPlan, error) {
+		f.mu.Lock()
+		out := contract.TierPlan{At: change.Position{Epoch: 1, Commit: 0x500}, Skipped: f.skip}
+		f.mu.Unlock()
+		for _, s := range []string{"warehouse", "analytics"} {
+			if out.Skipped == "" {
+				out.Tasks = append(out.Tasks, contract.TierTask{Pipeline: in.Pipeline, Tier: in.Tier, Sink: pipeline.Sink{Name: s}, Tables: []change.TableID{events}, At: out.At})
+			}
+		}
+		return out, f.did(contract.PlanTierActivity, in.Tier)
+	})
+	reg(contract.DrainTierActivity, func(_ context.Context, in contract.TierTask) (contract.TierDrained, error) {
+		return contract.TierDrained{Sink: in.Sink.Name, Tables: len(in.Tables), Waited: 5, Seconds: 1}, f.did(contract.DrainTierActivity, in.Sink.Name)
+	})
 	for _, name := range []string{contract.FinishLoadActivity, contract.ResetTableActivity, contract.RemoveTableActivity} {
 		reg(name, func(_ context.Context, in contract.TableTask) error { return f.did(name, in.Table) })
 	}
@@ -412,7 +430,7 @@ func (s *server) workers() {
 	for _, role := range []contract.Role{contract.Control, contract.Capture, contract.Snapshot, contract.Deliver} {
 		w := worker.New(s.c, contract.Queue(s.prefix, role), worker.Options{MaxHeartbeatThrottleInterval: 50 * time.Millisecond, WorkerStopTimeout: 5 * time.Second})
 		if role == contract.Control {
-			for _, fn := range []any{workflows.Pipeline, workflows.Stream, workflows.Bootstrap, workflows.Snapshot, workflows.Plan, workflows.Report, workflows.Audit, workflows.Replay, workflows.Repair, workflows.CheckTrail} {
+			for _, fn := range []any{workflows.Pipeline, workflows.Stream, workflows.Bootstrap, workflows.Snapshot, workflows.Plan, workflows.Report, workflows.Audit, workflows.Replay, workflows.Repair, workflows.CheckTrail, workflows.BatchTier} {
 				w.RegisterWorkflow(fn)
 			}
 		}

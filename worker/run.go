@@ -223,6 +223,7 @@ func newWorker(tc client.Client, c config.Config, role contract.Role, acts *acti
 		w.RegisterWorkflowWithOptions(workflows.Repair, workflow.RegisterOptions{Name: contract.RepairWorkflow})
 		w.RegisterWorkflowWithOptions(workflows.CheckTrail, workflow.RegisterOptions{Name: contract.CheckTrailWorkflow})
 		w.RegisterWorkflowWithOptions(workflows.Replay, workflow.RegisterOptions{Name: contract.ReplayWorkflow})
+		w.RegisterWorkflowWithOptions(workflows.BatchTier, workflow.RegisterOptions{Name: contract.BatchTierWorkflow})
 	}
 	for name, fn := range acts.ByRole(role) {
 		w.RegisterActivityWithOptions(fn, activity.RegisterOptions{Name: name})

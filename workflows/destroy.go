@@ -75,6 +75,9 @@ func (p *entity) takeDown(ctx workflow.Context, r *removal) error {
 	}, {
 		{what: "topics", activity: contract.DeleteTopicsActivity, input: down},
 	}}
+	if len(p.spec.Tiers) > 0 {
+		parts = append(parts, []*step{{what: "schedules of tiers", activity: contract.ScheduleTiersActivity, input: unscheduled(&p.spec)}})
+	}
 	for _, sk := range p.spec.Sinks {
 		parts = append(parts, []*step{{what: "ledger of " + sk.Name, activity: contract.ForgetSinkActivity,
 			input: contract.SinkInput{Spec: p.spec, Sink: sk.Name, DropRows: r.in.DropRows}}})

@@ -27,6 +27,7 @@ import (
 // world stands in for the activities: it records what was asked of it and fails
 // where a test tells it to. The data plane has tests of its own, on real servers.
 type world struct {
+	skip   string // why a run of a tier has nothing to do
 	mu     sync.Mutex
 	calls  []string
 	fail   map[string]error // by activity name: every attempt fails with it
@@ -187,6 +188,25 @@ func (w *world) register(r interface {
 		out := contract.TableVerdict{Sink: in.Sink.Name, Table: in.Table, Verdict: verify.Equal, Scope: in.Scope(), Rows: 10, From: 1, To: 2}
 		return out, w.called(contract.VerifyTableActivity, fmt.Sprintf("%s %s %s %g", in.Sink.Name, in.Table, in.Where, in.RowsPerSecond))
 	})
+	reg(contract.PlanTierActivity, func(_ context.Context, in contract.TierInput) (contract.TierPlan, error) {
+		out := contract.TierPlan{At: change.Position{Epoch: 1, Commit: 0x500}, Tier: pipeline.Tier{Name: in.Tier, Every: pipeline.Duration(time.Hour)}, Skipped: w.skip}
+		for _, s := range []string{"warehouse", "analytics"} {
+			if w.skip == "" {
+				out.Tasks = append(out.Tasks, contract.TierTask{Pipeline: in.Pipeline, Tier: in.Tier, Sink: pipeline.Sink{Name: s}, Tables: w.tables, At: out.At})
+			}
+		}
+		return out, w.called(contract.PlanTierActivity, in.Pipeline+" "+in.Tier)
+	})
+	reg(contract.DrainTierActivity, func(_ context.Context, in contract.TierTask) (contract.TierDrained, error) {
+		return contract.TierDrained{Sink: in.Sink.Name, Tables: len(in.Tables), Waited: 5, Seconds: 1}, w.called(contract.DrainTierActivity, in.At)
+	})
+	reg(contract.ScheduleTiersActivity, func(_ context.Context, in contract.TierSchedules) error {
+		var names []string
+		for _, t := range in.Tiers {
+			names = append(names, t.Name)
+		}
+		return w.called(contract.ScheduleTiersActivity, fmt.Sprint(names, " not ", in.Gone))
+	})
 	reg(contract.PlanReplayActivity, func(_ context.Context, in contract.ReplayInput) (contract.ReplayTask, error) {
 		return contract.ReplayTask{Spec: pipeline.Spec{Name: in.Pipeline}, Table: in.Table, Sink: in.Sink, To: in.To}, w.called(contract.PlanReplayActivity, in.Pipeline)
 	})
@@ -305,7 +325,7 @@ func environment(t *testing.T, w *world) *testsuite.TestWorkflowEnvironment {
 			t.Log("calls:", w.names())
 		}
 	})
-	for _, fn := range []any{Pipeline, Bootstrap, Snapshot, Plan, Report, Audit, Replay, Repair, CheckTrail} {
+	for _, fn := range []any{Pipeline, Bootstrap, Snapshot, Plan, Report, Audit, Replay, Repair, CheckTrail, BatchTier} {
 		env.RegisterWorkflow(fn)
 	}
 	// Time is only skipped while no activity runs, and a Stream's run for ever.

@@ -141,7 +141,7 @@ func (p *entity) show(ctx workflow.Context) {
 		temporal.NewSearchAttributeKeyKeyword(contract.PhaseAttribute).ValueSet(string(p.state.Phase)),
 		temporal.NewSearchAttributeKeyKeyword(contract.SourceAttribute).ValueSet(p.spec.Source.Type),
 		temporal.NewSearchAttributeKeyKeywordList(contract.SinkAttribute).ValueSet(sinks),
-		temporal.NewSearchAttributeKeyKeywordList(contract.TierAttribute).ValueSet([]string{"stream"}),
+		temporal.NewSearchAttributeKeyKeywordList(contract.TierAttribute).ValueSet(p.spec.TierNames()),
 	); err != nil {
 		workflow.GetLogger(ctx).Warn("search attributes not set", "error", err)
 	}

@@ -43,6 +43,7 @@ func replayer() worker.WorkflowReplayer {
 	r.RegisterWorkflow(Replay)
 	r.RegisterWorkflow(Repair)
 	r.RegisterWorkflow(CheckTrail)
+	r.RegisterWorkflow(BatchTier)
 	return r
 }
 
@@ -88,7 +89,7 @@ func startServer(t *testing.T, w *world) *server {
 	for _, role := range []contract.Role{contract.Control, contract.Capture, contract.Snapshot, contract.Deliver} {
 		wk := worker.New(c, contract.Queue(s.prefix, role), worker.Options{MaxHeartbeatThrottleInterval: 100 * time.Millisecond, WorkerStopTimeout: 5 * time.Second})
 		if role == contract.Control {
-			for _, fn := range []any{Pipeline, Stream, Bootstrap, Snapshot, Plan, Report, Audit, Replay, Repair, CheckTrail} {
+			for _, fn := range []any{Pipeline, Stream, Bootstrap, Snapshot, Plan, Report, Audit, Replay, Repair, CheckTrail, BatchTier} {
 				wk.RegisterWorkflow(fn)
 			}
 		}
@@ -276,6 +277,9 @@ func TestOnServer(t *testing.T) {
 	s.must(changed.Get(ctx, nil))
 	s.check(ctx, changed.GetID(), "", "audit-changed")
 	s.repairs(ctx, w, spec.Name)
+	tier := s.start(ctx, contract.TierScheduleID(spec.Name, "hourly"), contract.BatchTierWorkflow, contract.TierInput{Pipeline: spec.Name, Tier: "hourly"})
+	s.must(tier.Get(ctx, nil))
+	s.check(ctx, tier.GetID(), "", "batch-tier")
 
 	w.mu.Lock()
 	w.fail[contract.CreateSlotActivity] = permanent("SlotsExhausted")

@@ -145,6 +145,13 @@ func (p *entity) make(ctx workflow.Context, undos *[]undo) (step string, err err
 	if slot.Created {
 		later("drop the slot", contract.DropSlotActivity, down)
 	}
+	if len(p.spec.Tiers) > 0 {
+		later("remove the schedules of the tiers", contract.ScheduleTiersActivity, unscheduled(&p.spec))
+		step = "schedule the tiers"
+		if err := p.scheduleTiers(ctx, nil); err != nil {
+			return step, err
+		}
+	}
 	p.state.SlotAt = slot.At
 	p.addTables(found.Tables)
 	return "", ctx.Err()

@@ -144,9 +144,17 @@ func (p *entity) change(ctx workflow.Context, spec pipeline.Spec) error {
 	if err == nil && len(come) == 0 && topicsDiffer(&old, &spec) && workflow.GetVersion(ctx, "topic-settings", workflow.DefaultVersion, 1) >= 1 {
 		err = workflow.ExecuteActivity(short(ctx, "adapt the topics", setupTries), contract.EnsureTopicsActivity, contract.SetupInput{Spec: spec, Tables: want}).Get(ctx, nil)
 	}
+	if err == nil && !reflect.DeepEqual(old.Tiers, spec.Tiers) {
+		err = p.scheduleTiers(ctx, old.Tiers)
+	}
 	if err != nil {
 		undo()
 		p.spec = old.WithTables(nil, go_) // they are gone all the same
+		if !reflect.DeepEqual(old.Tiers, spec.Tiers) {
+			if err := p.scheduleTiers(ctx, spec.Tiers); err != nil {
+				workflow.GetLogger(ctx).Warn("schedules of tiers not taken back", "error", err)
+			}
+		}
 		return err
 	}
 	p.knowSinks()

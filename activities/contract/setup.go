@@ -154,12 +154,16 @@ type TableReport struct {
 	Identity string                     `json:"identity"` // replica identity
 	Sinks    map[string]sink.TableCheck `json:"sinks"`
 	Problems []string                   `json:"problems,omitempty"`
+	// Tiers are the rules that give its changes to tiers, in words, in their order.
+	Tiers  []string       `json:"tiers,omitempty"`
+	Schema *change.Schema `json:"schema,omitempty"` // if PlanInput.Schemas
 }
 
 // PlanInput starts a Plan; Running is what runs now, if anything, to compare with.
 type PlanInput struct {
 	Spec    pipeline.Spec  `json:"spec"`
 	Running *pipeline.Spec `json:"running,omitempty"`
+	Schemas bool           `json:"schemas,omitempty"` // with the tables' definitions
 }
 
 // InspectInput is the input of Inspect.

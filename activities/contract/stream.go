@@ -83,7 +83,9 @@ type DeliverProgress struct {
 	Rate       float64    `json:"rate"` // changes per second, lately
 	LagP50     float64    `json:"lag_p50_seconds"`
 	LagP99     float64    `json:"lag_p99_seconds"`
-	Backlog    int64      `json:"backlog"` // records in the log, not applied
+	Backlog    int64      `json:"backlog"`         // records in the log, not applied
+	Waits      int64      `json:"waits,omitempty"` // changes that wait for their tier's next run
+	WaitsSince time.Time  `json:"waits_since,omitzero"`
 	Through    change.LSN `json:"through"` // every change before it has taken effect in this lane
 	At         time.Time  `json:"at"`
 }

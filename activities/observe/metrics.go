@@ -25,6 +25,8 @@ type Metrics struct {
 	captured, kafkaRecords, kafkaBytes                 *prometheus.CounterVec
 	captureLag, slotRetained                           *prometheus.GaugeVec
 	wireBytes                                          *prometheus.CounterVec
+	tierSeconds                                        *prometheus.HistogramVec
+	tierWaiting, tierAge                               *prometheus.GaugeVec
 	applied, duplicates, skipped, deadLetters          *prometheus.CounterVec
 	batchSeconds, visibleSeconds                       *prometheus.HistogramVec
 	backlog                                            *prometheus.GaugeVec
@@ -81,6 +83,9 @@ func NewMetrics(buildID string) *Metrics {
 		deadLetters:    counter("dead_letters_total", "Changes set aside because the sink cannot take them.", "pipeline", "sink", "table"),
 		batchSeconds:   histogram("apply_batch_seconds", "Time to commit one batch to the sink.", prometheus.ExponentialBucketsRange(0.001, 60, 16), "pipeline", "sink"),
 		visibleSeconds: histogram("commit_to_visible_seconds", "Time from the commit at the source to the commit at the sink, by their clocks.", []float64{.01, .025, .05, .1, .15, .2, .3, .5, .75, 1, 2, 5, 10, 30, 60, 300, 1800, 7200}, "pipeline", "sink"),
+		tierSeconds:    histogram("tier_wait_seconds", "Time from the commit at the source to the commit at the sink of changes that waited for their tier.", []float64{1, 5, 15, 60, 300, 900, 1800, 3600, 7200, 14400, 43200, 86400, 172800, 604800, 2592000}, "pipeline", "sink", "tier"),
+		tierWaiting:    gauge("tier_waiting_changes", "Changes that wait for their tier's next run.", "pipeline", "sink", "lane"),
+		tierAge:        gauge("tier_waiting_seconds", "Age of the oldest change that waits for its tier's next run; 0 if none does.", "pipeline", "sink", "lane"),
 		backlog:        gauge("backlog_records", "Records in Kafka that the lane has not yet applied.", "pipeline", "sink", "lane"),
 
 		snapshotRows:  counter("snapshot_rows_total", "Rows of finished and running chunks written to the sink.", "pipeline", "sink", "table"),
@@ -226,6 +231,20 @@ func (d *Deliver) Backlog(records int64) {
 	d.m.backlog.WithLabelValues(d.pipeline, d.sink, d.lane).Set(float64(records))
 }
 
+// Waited is how long n changes of a tier took.
+func (d *Deliver) Waited(tier string, lag time.Duration, n int) {
+	h := d.m.tierSeconds.WithLabelValues(d.pipeline, d.sink, d.m.codes.value(tier))
+	for range n {
+		h.Observe(max(0, lag.Seconds()))
+	}
+}
+
+// Waiting is how many changes wait for their tier, and the age of the oldest.
+func (d *Deliver) Waiting(changes int64, age time.Duration) {
+	d.m.tierWaiting.WithLabelValues(d.pipeline, d.sink, d.lane).Set(float64(changes))
+	d.m.tierAge.WithLabelValues(d.pipeline, d.sink, d.lane).Set(max(0, age.Seconds()))
+}
+
 // Fenced counts an attempt that found itself superseded.
 func (d *Deliver) Fenced() { d.m.fenced.WithLabelValues(d.pipeline, d.sink).Inc() }
 
@@ -234,7 +253,9 @@ func (d *Deliver) Retried(code string) { d.m.Retried(d.pipeline, code) }
 
 // Close removes the lane's gauge, and the sink's with its last lane; call it once.
 func (d *Deliver) Close() {
-	d.m.backlog.DeleteLabelValues(d.pipeline, d.sink, d.lane)
+	for _, g := range []*prometheus.GaugeVec{d.m.backlog, d.m.tierWaiting, d.m.tierAge} {
+		g.DeleteLabelValues(d.pipeline, d.sink, d.lane)
+	}
 	d.m.release(sinkKey{d.pipeline, d.sink})
 }
 
@@ -270,6 +291,7 @@ func (m *Metrics) Forget(pipeline string) {
 		m.captured, m.captureLag, m.slotRetained, m.kafkaRecords, m.kafkaBytes, m.applied, m.duplicates, m.skipped,
 		m.deadLetters, m.batchSeconds, m.visibleSeconds, m.backlog, m.snapshotRows, m.snapshotBytes, m.chunkSeconds, m.fenced, m.retries,
 		m.gated, m.capacity, m.sloTarget, m.sloEvents, m.verified, m.paused, m.repairsWaiting, m.repairsFailed,
+		m.wireBytes, m.tierSeconds, m.tierWaiting, m.tierAge,
 	} {
 		v.DeletePartialMatch(l)
 	}

@@ -51,6 +51,8 @@ func busy(t *testing.T, pipeline string) http.Handler {
 		d.Batch(20 * time.Millisecond)
 		d.Visible(30 * time.Millisecond)
 		d.Backlog(12)
+		d.Waiting(4, time.Minute)
+		d.Waited("hourly", time.Minute, 2)
 		d.Capacity(0)
 		d.Gated(1)
 		d.Fenced()
@@ -60,6 +62,7 @@ func busy(t *testing.T, pipeline string) http.Handler {
 		m.Verified(pipeline, "warehouse", 8, 1, 1)
 		m.Objective(pipeline, "freshness", 0.99, 9, 1)
 		m.RotationsFailed(1)
+		m.Wire(pipeline, "Deliver", "kafka", 100, 1000)
 		m.SecurityFailed(analytics.SecurityAuth)
 		m.AnalyticsRows(observe.AnalyticsWritten, 3)
 		m.AnalyticsSpill(30)
@@ -214,7 +217,7 @@ func everyRow() []analytics.Row {
 	return []analytics.Row{
 		new(analytics.Applies), new(analytics.Lag), new(analytics.Errors), new(analytics.Retries), new(analytics.Duplicates), new(analytics.DeadLetters),
 		new(analytics.Backlog), new(analytics.Throughput), new(analytics.Progress), new(analytics.SchemaVersions), new(analytics.Verifications), new(analytics.Repairs),
-		new(analytics.Conflicts), new(analytics.Rotations), new(analytics.AuditTrail), new(analytics.CostLedger), new(analytics.SecurityEvents), new(analytics.Objectives), new(analytics.Wire),
+		new(analytics.Conflicts), new(analytics.Rotations), new(analytics.AuditTrail), new(analytics.CostLedger), new(analytics.SecurityEvents), new(analytics.Objectives), new(analytics.Wire), new(analytics.Freshness),
 	}
 }
 

@@ -434,3 +434,41 @@ func BenchmarkDecideAndCoalesce(b *testing.B) {
 	}
 	b.ReportMetric(float64(len(changes))*float64(b.N)/b.Elapsed().Seconds(), "changes/s")
 }
+
+// Filter and Has agree with a plain list of rows, whatever was taken before.
+func TestFilterKeepsTheOthers(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var co Coalescer
+		co.Reset(false)
+		want := map[change.Key]int64{}
+		key := func(what string) change.Key { return change.Key(rapid.StringMatching("[a-h]").Draw(t, what)) }
+		for i := range rapid.IntRange(0, 20).Draw(t, "changes") {
+			k := key("key")
+			co.Add(&change.Change{Op: change.Update, Key: k, Pos: change.Position{Commit: change.LSN(i + 1)}}, Origin{Offset: int64(i)})
+			want[k] = int64(i)
+		}
+		drop := key("drop")
+		co.Filter(func(r *sink.Row, from Origin) bool {
+			if want[r.Key] != from.Offset {
+				t.Fatalf("key %q of %d, want %d", r.Key, from.Offset, want[r.Key])
+			}
+			return r.Key > drop
+		})
+		for k := range want {
+			if k <= drop {
+				delete(want, k)
+			}
+		}
+		if len(co.Rows()) != len(want) {
+			t.Fatalf("%d rows, want %d", len(co.Rows()), len(want))
+		}
+		for k, at := range want {
+			if !co.Has(k) {
+				t.Fatalf("key %q is gone", k)
+			}
+			if r, from, ok := co.Take(k); !ok || r.Key != k || from.Offset != at || co.Has(k) {
+				t.Fatalf("key %q: %+v of %d", k, r, from.Offset)
+			}
+		}
+	})
+}

@@ -66,6 +66,32 @@ func (co *Coalescer) Add(c *change.Change, from Origin) bool {
 	return true
 }
 
+// Has reports whether there is a row of a key.
+func (co *Coalescer) Has(k change.Key) bool {
+	_, ok := co.index[k]
+	return ok
+}
+
+// Filter removes the rows that are not to be kept.
+func (co *Coalescer) Filter(keep func(r *sink.Row, from Origin) bool) {
+	n := 0
+	for i := range co.rows {
+		if !keep(&co.rows[i], co.origins[i]) {
+			delete(co.index, co.rows[i].Key)
+			continue
+		}
+		if n != i {
+			co.rows[n], co.origins[n] = co.rows[i], co.origins[i]
+			if _, ok := co.index[co.rows[n].Key]; ok {
+				co.index[co.rows[n].Key] = int32(n)
+			}
+		}
+		n++
+	}
+	clear(co.rows[n:]) // let go of the values
+	co.rows, co.origins = co.rows[:n], co.origins[:n]
+}
+
 // Take removes the row of a key and returns it with its origin.
 func (co *Coalescer) Take(k change.Key) (sink.Row, Origin, bool) {
 	i, ok := co.index[k]

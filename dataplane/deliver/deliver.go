@@ -26,6 +26,36 @@
 // becomes (epoch, Through-1, highest ordinal). That is written at most once per
 // Options.IdleMark.
 //
+// # Tiers
+//
+// By Options.Tiers changes of a table wait for their tier's time: the lane goes over
+// them without applying them. The partition's watermark stays before the first that
+// waits, and beside it, in the same commit, the ledger keeps how far streaming is ahead
+// (sink.Ahead), with the rules that tell what waits from what was streamed. A lane that
+// opens the partition streams on from there.
+//
+// When what waits is due (sink.Sink.SetDue, read with the tables' states), a sweep reads
+// from the watermark to where streaming is, with a reader of its own, merges what waits
+// by key, and hands it over in batches that take turns with those of the stream. Each
+// moves the watermark, so that a sweep that ends early is gone on with. The last state of
+// a key wins: what a later streamed change has overtaken is left out. The sweep knows
+// these from reading ahead; of what is streamed meanwhile the lane notes the keys, with
+// the batch that each is in, and leaves out what a committed one overtook. If there are
+// too many to remember, the sweep reads the rest of the log anew for each batch.
+//
+// A streamed change that leaves values out must not pass one of its key that waits: the
+// partition waits for a sweep, at once, and so it does at a TRUNCATE. Which keys wait is
+// known by a filter of bounded size that may say yes too often; after a restart it says
+// yes to all until the next sweep. Where rows are only added nothing is overtaken.
+//
+// A partition lets nothing wait before it is past its table's load. A table that was
+// loaded again has in its load what waited. If the rules are not those by which changes
+// wait, the partition goes on by the old ones, is swept at once, and takes the new ones
+// when nothing waits; for the last records before that its stream stops.
+//
+// A change that waits of a key with dead letters, or that is held, is set aside when it
+// is swept: its position says where it comes among those of the key.
+//
 // # New columns
 //
 // Rows that are older than a column have its constant default, which is in the

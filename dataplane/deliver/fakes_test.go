@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"syncline/dataplane/capture"
 	"syncline/dataplane/change"
@@ -25,6 +26,7 @@ type memLog struct {
 	grown   chan struct{}
 	chance  int
 	gone    map[sink.Partition]bool
+	slow    time.Duration // that a read of what was there already takes at most
 }
 
 func newMemLog() *memLog {
@@ -80,7 +82,8 @@ func (m *memLog) Open(_ context.Context, p sink.Partition, offset int64) (Reader
 	if m.gone[p] {
 		return nil, fault.Permanent(CodeOffsetGone, nil, "resync the table", "partition %d of %s at %d", p.N, p.Table, offset)
 	}
-	return &memReader{m: m, p: p, at: int(max(offset, 0))}, m.fail("open")
+	at := int(max(offset, 0))
+	return &memReader{m: m, p: p, at: at, slow: m.slow > 0 && at < len(m.parts[p])}, m.fail("open")
 }
 
 func (m *memLog) Progress() (capture.Progress, bool) {
@@ -96,9 +99,14 @@ type memReader struct {
 	p   sink.Partition
 	at  int
 	lag int64
+
+	slow bool
 }
 
 func (r *memReader) Read(ctx context.Context, most int) ([]Record, error) {
+	if r.slow {
+		time.Sleep(time.Duration(rand.Int64N(int64(r.m.slow))))
+	}
 	for {
 		r.m.mu.Lock()
 		cs, grown := r.m.parts[r.p], r.m.grown
@@ -157,6 +165,9 @@ type memSink struct {
 	applied int
 	discard bool // forget rows: for the benchmark
 	block   chan struct{}
+	slow    time.Duration               // that an Apply takes at most
+	holds   []sink.Hold                 // of the only table with any
+	looked  func(change.TableID) string // after each commit: what is wrong with a table; nil: nothing is looked for
 }
 
 func newMemSink() *memSink {
@@ -273,20 +284,27 @@ func (s *memSession) check(marks []sink.Watermark) error {
 		if err := m.refuse[w.Table]; err != nil {
 			return err
 		}
-		if old := m.mark(w.Partition); w.Pos.Before(old.Pos) || w.Offset < old.Offset {
-			m.wrong = append(m.wrong, fmt.Sprintf("watermark of %v went from %v/%d to %v/%d", w.Partition, old.Pos, old.Offset, w.Pos, w.Offset))
+		old := m.mark(w.Partition)
+		if was, is := old.Streamed(), w.Streamed(); w.Pos.Before(old.Pos) || w.Offset < old.Offset || is.Pos.Before(was.Pos) || is.Offset < was.Offset {
+			m.wrong = append(m.wrong, fmt.Sprintf("watermark of %v went from %+v to %+v", w.Partition, old, w))
 		}
 	}
 	return nil
 }
 
 func (s *memSession) Apply(ctx context.Context, b *sink.Batch) (sink.Applied, error) {
-	if s.m.block != nil {
+	s.m.mu.Lock()
+	block := s.m.block
+	s.m.mu.Unlock()
+	if block != nil {
 		select {
-		case <-s.m.block:
+		case <-block:
 		case <-ctx.Done():
 			return sink.Applied{}, ctx.Err()
 		}
+	}
+	if s.m.slow > 0 {
+		time.Sleep(time.Duration(rand.Int64N(int64(s.m.slow))))
 	}
 	defer s.enter()()
 	m := s.m
@@ -305,6 +323,9 @@ func (s *memSession) Apply(ctx context.Context, b *sink.Batch) (sink.Applied, er
 		t := m.tables[tb.Schema.Table]
 		if tb.Epoch != t.info.Epoch {
 			return done, fault.Permanent(sink.CodeTableMismatch, nil, "", "batch of epoch %d for a load of epoch %d", tb.Epoch, t.info.Epoch)
+		}
+		if tb.Holds != t.info.Holds && len(tb.Rows) > 0 {
+			return done, fault.Permanent(sink.CodeNotStreaming, nil, "", "keys of table %s were held or let go", t.info.ID)
 		}
 		m.applied += len(tb.Rows)
 		if m.discard {
@@ -327,6 +348,9 @@ func (s *memSession) Apply(ctx context.Context, b *sink.Batch) (sink.Applied, er
 				delete(t.rows, r.Key)
 			default:
 				row := t.rows[r.Key]
+				if row == nil && slices.ContainsFunc(r.New, isUnchanged) {
+					m.wrong = append(m.wrong, fmt.Sprintf("key %s at %s has left-out values and no row", r.Key, r.Pos))
+				}
 				if row == nil {
 					row = map[string]change.Value{}
 					t.rows[r.Key] = row
@@ -344,10 +368,17 @@ func (s *memSession) Apply(ctx context.Context, b *sink.Batch) (sink.Applied, er
 		}
 	}
 	m.commits = append(m.commits, commit)
+	for _, d := range b.Settled {
+		m.dead = slices.DeleteFunc(m.dead, func(o sink.DeadLetter) bool { return o.Partition == d.Partition && o.Pos == d.Pos })
+	}
+	for _, r := range b.Released {
+		m.holds = slices.DeleteFunc(m.holds, func(h sink.Hold) bool { return h.Key == r.Key })
+	}
 	m.dead = append(append(m.dead, b.Dead...), done.Dead...)
 	for _, w := range b.Marks {
 		m.marks[w.Partition] = w
 	}
+	m.look()
 	if err := m.fail("commit"); err != nil { // committed, but nobody hears of it
 		return sink.Applied{}, err
 	}
@@ -378,7 +409,52 @@ func (s *memSession) Truncate(_ context.Context, w sink.Watermark, partitions in
 		t.chunks, t.arrived, t.emptied = nil, nil, w.Pos
 	}
 	m.marks[w.Partition] = w
+	m.look()
 	return true, m.fail("truncate commit")
+}
+
+func (m *memSink) look() {
+	if m.looked == nil || len(m.wrong) > 0 {
+		return
+	}
+	for id := range m.tables {
+		if what := m.looked(id); what != "" {
+			m.wrong = append(m.wrong, what)
+		}
+	}
+}
+
+func (m *memSink) Holds(context.Context, change.TableID) ([]sink.Hold, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.holds), m.fail("holds")
+}
+
+func (m *memSink) Letters(_ context.Context, id change.TableID, keys []change.Key) ([]sink.DeadLetter, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var out []sink.DeadLetter
+	for _, d := range m.dead {
+		if d.Table == id && slices.Contains(keys, d.Key) {
+			out = append(out, d)
+		}
+	}
+	slices.SortFunc(out, func(a, b sink.DeadLetter) int {
+		if a.Pos.Before(b.Pos) {
+			return -1
+		}
+		return 1
+	})
+	return out, m.fail("letters")
+}
+
+func (m *memSink) SetDue(_ context.Context, id change.TableID, at change.Position) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if t := m.tables[id]; t.info.Due.Before(at) {
+		t.info.Due = at
+	}
+	return m.fail("due")
 }
 
 func (s *memSession) Evolve(_ context.Context, info sink.Table, sc *change.Schema, _ change.Position) error {

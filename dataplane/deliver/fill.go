@@ -59,7 +59,7 @@ func (l *lane) fill(ctx context.Context) (more bool, err error) {
 
 // take takes what it can of a partition's oldest read.
 func (l *lane) take(ctx context.Context, p *partition) (took bool, err error) {
-	if p.closed || time.Now().Before(p.retryAt) {
+	if p.closed || time.Now().Before(p.retryAt) || p.paused() {
 		return false, nil
 	}
 	recs := p.q.head()
@@ -102,6 +102,11 @@ func (l *lane) add(ctx context.Context, p *partition, recs []Record) (outcome, e
 		}
 	}
 	plan := l.open
+	if p.w.class != nil && (v == apply.Write || v == apply.Park) {
+		if out, passes, err := l.await(ctx, p, rec); !passes {
+			return out, err
+		}
+	}
 	switch v {
 	case apply.Barrier:
 		return l.barrier(ctx, p, rec)
@@ -116,10 +121,7 @@ func (l *lane) add(ctx context.Context, p *partition, recs []Record) (outcome, e
 		tp.count(c)
 	case apply.Park:
 		plan.of(t)
-		code, why := sink.CodeParkedBehind, behind
-		if _, held := t.held[c.Key]; held {
-			code, why = sink.CodeQuarantined, quarantined
-		}
+		code, why, _ := t.aside(c.Key)
 		plan.dead = append(plan.dead, letter(c, p.id.N, rec.Offset, code, why))
 	case apply.Duplicate:
 		plan.of(t).duplicates++
@@ -135,16 +137,26 @@ func (l *lane) add(ctx context.Context, p *partition, recs []Record) (outcome, e
 			l.traceRecord(p, rec)
 		}
 	}
-	l.moved(p, rec)
+	if p.w.sweep != nil && (v == apply.Write || v == apply.Park) {
+		p.w.noted[c.Key] = l.sent + 1
+	}
+	l.move(p, rec)
+	plan.eager = true
 	return taken, nil
 }
 
-// moved advances a partition's planned watermark over a record.
-func (l *lane) moved(p *partition, rec *Record) {
-	if p.mark.Pos.Before(rec.Change.Pos) {
-		p.mark.Pos = rec.Change.Pos
+// aside tells why changes of a key are set aside, if they are.
+func (t *table) aside(k change.Key) (code fault.Code, why string, aside bool) {
+	if _, held := t.held[k]; held {
+		return sink.CodeQuarantined, quarantined, k != ""
 	}
-	p.mark.Offset = rec.Next
+	_, parked := t.parked[k]
+	return sink.CodeParkedBehind, behind, parked && k != ""
+}
+
+// move advances a partition's planned watermark over a record.
+func (l *lane) move(p *partition, rec *Record) {
+	pass(&p.mark, rec)
 	p.failing = time.Time{}
 	l.open.moves(p)
 }
@@ -157,20 +169,9 @@ func (l *lane) ready(ctx context.Context, p *partition, c *change.Change) (*tabl
 	if tp != nil && tp.schema != nil && tp.version == c.Schema {
 		return tp, taken, nil
 	}
-	s := t.versions[c.Schema]
+	s, out, err := l.known(ctx, p, c)
 	if s == nil {
-		if out, err := l.carried(ctx, p, c.Schema); out != taken || err != nil {
-			return nil, out, err
-		}
-		if l.busy != nil || !l.open.empty() {
-			l.drain = p
-			return nil, cut, nil
-		}
-		out, err := l.evolve(ctx, p, c.Schema, c.Pos)
-		if out != taken || err != nil {
-			return nil, out, err
-		}
-		s = t.versions[c.Schema]
+		return nil, out, err
 	}
 	// One schema per table and batch: a definition may come back, and then rows of
 	// the same key would be written in the wrong order.
@@ -179,8 +180,27 @@ func (l *lane) ready(ctx context.Context, p *partition, c *change.Change) (*tabl
 	}
 	tp = l.open.of(t)
 	tp.schema, tp.version = s, c.Schema
-	tp.co.Reset(t.info.Options.AppendOnly || len(s.Key) == 0)
+	tp.co.Reset(appends(&t.info.Options, s))
 	return tp, taken, nil
+}
+
+// known returns a change's definition once the sink can hold it; nil if the change has
+// to wait.
+func (l *lane) known(ctx context.Context, p *partition, c *change.Change) (*change.Schema, outcome, error) {
+	if s := p.t.versions[c.Schema]; s != nil {
+		return s, taken, nil
+	}
+	if out, err := l.carried(ctx, p, c.Schema); out != taken || err != nil {
+		return nil, out, err
+	}
+	if l.busy != nil || !l.open.empty() {
+		l.drain = p
+		return nil, cut, nil
+	}
+	if out, err := l.evolve(ctx, p, c.Schema, c.Pos); out != taken || err != nil {
+		return nil, out, err
+	}
+	return p.t.versions[c.Schema], taken, nil
 }
 
 // evolve makes the sink able to hold rows of a schema version, met at a position.
@@ -203,6 +223,13 @@ func (l *lane) evolve(ctx context.Context, p *partition, v change.Version, at ch
 // barrier brings a partition to a TRUNCATE, once all before it is committed.
 func (l *lane) barrier(ctx context.Context, p *partition, rec *Record) (outcome, error) {
 	if p.dirty || p.last > l.done {
+		l.open.eager = l.open.eager || p.dirty
+		return later, nil
+	}
+	// What waits is emptied with the table, but other partitions may be late: until they
+	// come the watermark, which goes no further than here, has to be true.
+	if p.w.n > 0 {
+		l.force(p)
 		return later, nil
 	}
 	p.waiting = true // even if the call fails: it may have been taken in
@@ -378,5 +405,6 @@ func (l *lane) markIdle(pr capture.Progress) {
 		}
 		p.mark.Pos = pos
 		l.open.moves(p)
+		l.open.eager = true
 	}
 }

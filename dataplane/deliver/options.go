@@ -30,12 +30,20 @@ type Options struct {
 	// change of schema still stand between what is before and after them.
 	Transactional bool
 
+	// Tiers tells which changes wait for their tier's time; nil: none does. It cannot go
+	// with Transactional.
+	Tiers      Tiers
+	SweepRows  int // rows in a batch of what waited; default MaxBatchRows
+	SweepBytes int // encoded bytes of them; default MaxBatchBytes
+
 	Trace *trace.Pipeline // nil: not traced
 
 	// SourceAhead tells how much the source's clock is ahead of ours, so that lags are
 	// measured on one clock. Nil: not at all.
 	SourceAhead func() time.Duration
 
+	known int           // keys whose later changes a sweep remembers; of more it reads again for each batch
+	noted int           // keys that are noted while it reads, before the partition waits
 	tick  time.Duration // how often waiting partitions are tried again
 	pause time.Duration // before the first retry
 }
@@ -51,6 +59,9 @@ func (o *Options) validate() error {
 	if o.Transactional && o.Lanes != 1 {
 		errs = append(errs, fmt.Errorf("whole transactions take 1 lane, not %d", o.Lanes))
 	}
+	if o.Transactional && o.Tiers != nil {
+		errs = append(errs, errors.New("whole transactions have no tiers: some of their changes would wait"))
+	}
 	for _, n := range []struct {
 		v        *int
 		name     string
@@ -60,6 +71,10 @@ func (o *Options) validate() error {
 		{&o.MaxBatchBytes, "batch bytes", 16 << 20},
 		{&o.MaxBufferBytes, "buffer bytes", 32 << 20},
 		{&o.ReadMax, "records per read", 512},
+		{&o.known, "known keys", 250_000},
+		{&o.noted, "noted keys", 100_000},
+		{&o.SweepRows, "rows of what waited", 0},
+		{&o.SweepBytes, "bytes of what waited", 0},
 	} {
 		if *n.v < 0 {
 			errs = append(errs, fmt.Errorf("%s: %d is negative", n.name, *n.v))
@@ -67,6 +82,12 @@ func (o *Options) validate() error {
 		if *n.v == 0 {
 			*n.v = n.standard
 		}
+	}
+	if o.SweepRows == 0 {
+		o.SweepRows = o.MaxBatchRows
+	}
+	if o.SweepBytes == 0 {
+		o.SweepBytes = o.MaxBatchBytes
 	}
 	for _, d := range []struct {
 		v        *time.Duration
@@ -103,6 +124,7 @@ type Observer struct {
 	Dead       func(t change.TableID, code fault.Code, n int)
 	Batch      func(rows, bytes int, took time.Duration)                   // rows after merging; bytes as sent to the sink
 	Lag        func(t change.TableID, d time.Duration, n int)              // n changes became visible d after their commit
+	Swept      func(t change.TableID, tier string, d time.Duration, n int) // the same of n changes that waited for their tier's time
 	Moved      func(p sink.Partition, from, to int64, pos change.Position) // records from an offset to before another are done with
 	Opened     func(t change.TableID, loadedTo change.LSN)
 	Closed     func(t sink.Table, state sink.State, reason string) // t as it was opened
@@ -122,11 +144,14 @@ type Status struct {
 	Contained   int64           `json:"contained"`  // skipped, since the load brought them
 	Dead        int64           `json:"dead"`       // set aside
 	Quarantined int64           // changes that wait for a repair of their key
-	Backlog     int64           `json:"backlog"`           // records not yet applied, as far as known
-	Bytes       int64           `json:"backlog_bytes"`     // of them: what is read ahead, and the rest by the mean size of records
-	Oldest      change.Position `json:"oldest"`            // lowest watermark of the open partitions
-	Through     change.LSN      `json:"through"`           // newest progress of capture that the log told of
-	Behind      int             `json:"partitions_behind"` // open partitions whose watermark is below Through
+	Swept       int64           `json:"swept"`                // changes that took effect after they had waited for their tier's time
+	Waits       int64           `json:"waits"`                // changes that do
+	WaitsSince  time.Time       `json:"waits_since,omitzero"` // no later than when the first of them was committed, on the source's clock
+	Backlog     int64           `json:"backlog"`              // records not yet applied, as far as known
+	Bytes       int64           `json:"backlog_bytes"`        // of them: what is read ahead, and the rest by the mean size of records
+	Oldest      change.Position `json:"oldest"`               // lowest watermark of the open partitions
+	Through     change.LSN      `json:"through"`              // newest progress of capture that the log told of
+	Behind      int             `json:"partitions_behind"`    // open partitions that are not streamed to Through
 	Tables      []TableStatus   `json:"tables"`
 }
 
@@ -136,5 +161,7 @@ type TableStatus struct {
 	Pos        change.Position `json:"pos"`        // lowest watermark of the lane's partitions
 	Consistent bool            `json:"consistent"` // all of them are past the load
 	Backlog    int64           `json:"backlog"`
-	Waiting    bool            `json:"waiting,omitempty"` // a partition waits at a TRUNCATE or for a fault to pass
+	Waits      int64           `json:"waits,omitempty"`      // changes that wait for their tier's time
+	WaitsSince time.Time       `json:"waits_since,omitzero"` // no later than when the first of them was committed
+	Waiting    bool            `json:"waiting,omitempty"`    // a partition waits at a TRUNCATE or for a fault to pass
 }

@@ -23,8 +23,10 @@ type plan struct {
 	changes int
 	bytes   int
 	sealed  bool // nothing may be added any more
+	eager   bool // it does more than move partitions over changes that wait
 	whole   bool // it ends where a transaction ends
 
+	swept  *segment        // it is a batch of what waited
 	commit change.Position // of the last change's transaction, with ordinal 0
 	spare  []*tablePlan
 
@@ -80,7 +82,7 @@ func (p *plan) recycle() {
 func (p *plan) empty() bool { return len(p.parts) == 0 }
 
 func (p *plan) sendable(transactional bool) bool {
-	return !p.empty() && (p.sealed || !transactional || p.whole)
+	return !p.empty() && (p.sealed || p.eager && (!transactional || p.whole))
 }
 
 func (p *plan) full(o *Options) bool {
@@ -116,7 +118,7 @@ func (p *plan) moves(part *partition) {
 func (p *plan) seal(seq uint64) {
 	p.seq, p.sealed = seq, true
 	for _, part := range p.parts {
-		p.marks = append(p.marks, part.mark)
+		p.marks = append(p.marks, part.watermark())
 	}
 }
 

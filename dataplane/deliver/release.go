@@ -154,7 +154,7 @@ func (r *release) add(ctx context.Context, c *change.Change, d *sink.DeadLetter)
 		r.schema = nil
 	}
 	if r.schema == nil {
-		s, err := r.l.holdable(ctx, r.t, c)
+		s, err := r.l.holdable(ctx, r.t, c.Schema, c.Pos)
 		if err != nil {
 			return err
 		}
@@ -199,12 +199,13 @@ func (r *release) flush(ctx context.Context) error {
 	return nil
 }
 
-// holdable returns the schema of a change that was set aside, once the sink can hold it.
-func (l *lane) holdable(ctx context.Context, t *table, c *change.Change) (*change.Schema, error) {
-	if s := t.versions[c.Schema]; s != nil {
+// holdable returns the schema of a change that was set aside, or waited, once the sink
+// can hold it.
+func (l *lane) holdable(ctx context.Context, t *table, v change.Version, at change.Position) (*change.Schema, error) {
+	if s := t.versions[v]; s != nil {
 		return s, nil
 	}
-	s, err := l.log.Schema(ctx, c.Schema)
+	s, err := l.log.Schema(ctx, v)
 	if err != nil {
 		return nil, err
 	}
@@ -215,10 +216,10 @@ func (l *lane) holdable(ctx context.Context, t *table, c *change.Change) (*chang
 			return nil, err
 		}
 	}
-	if err := l.ses.evolve(ctx, t.info, s, c.Pos); err != nil {
+	if err := l.ses.evolve(ctx, t.info, s, at); err != nil {
 		return nil, err
 	}
-	t.versions[c.Schema] = s
+	t.versions[v] = s
 	if t.info.Schema == nil || s.Holds(t.info.Schema) {
 		t.info.Schema = s
 	}

@@ -37,6 +37,11 @@ type lane struct {
 	nextStatus time.Time
 	nextParked time.Time
 	nextHolds  time.Time
+	nextLazy   time.Time // when partitions that moved over waiting changes only are written
+
+	segments  []*segment // batches of what waited, to be committed
+	sweeps    int        // under way
+	sweptLast bool       // the last batch was one of them
 
 	gating map[change.TableID]string    // faulty tables whose gate is not in the ledger yet
 	failed map[change.TableID]time.Time // since when opening the table or gating it fails
@@ -52,6 +57,7 @@ type lane struct {
 	polls   chan poll
 	gates   atomic.Int64 // counts gates, so that a poll from before one is known
 	faults  chan readFault
+	swept   chan *segment
 	readers sync.WaitGroup
 }
 
@@ -72,7 +78,7 @@ func Run(ctx context.Context, o Options, log Log, s sink.Sink, src Source, obs O
 		tables: map[change.TableID]*table{},
 		gating: map[change.TableID]string{}, failed: map[change.TableID]time.Time{}, left: map[change.TableID]uint64{},
 		jobs: make(chan *plan, 1), results: make(chan result, 1),
-		polls: make(chan poll), faults: make(chan readFault),
+		polls: make(chan poll), faults: make(chan readFault), swept: make(chan *segment),
 	}
 	var claimed sink.Session
 	err := l.retry(ctx, "claim lane", func() (err error) {
@@ -133,8 +139,8 @@ func (l *lane) plan(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if l.busy == nil && l.open.sendable(l.o.Transactional) {
-			l.send()
+		if l.busy == nil {
+			l.sendNext()
 		}
 		if more {
 			select { // results first: an idle committer is what costs time
@@ -157,6 +163,10 @@ func (l *lane) plan(ctx context.Context) error {
 					}
 				case f := <-l.faults:
 					if err := l.onFault(ctx, f); err != nil {
+						return err
+					}
+				case s := <-l.swept:
+					if err := l.onSegment(ctx, s); err != nil {
 						return err
 					}
 				default:
@@ -184,7 +194,22 @@ func (l *lane) plan(ctx context.Context) error {
 			if err := l.onFault(ctx, f); err != nil {
 				return err
 			}
+		case s := <-l.swept:
+			if err := l.onSegment(ctx, s); err != nil {
+				return err
+			}
 		}
+	}
+}
+
+// sendNext hands over the open batch, or one of what waited: in turn, if there are both.
+func (l *lane) sendNext() {
+	stream := l.open.sendable(l.o.Transactional)
+	if (!stream || !l.sweptLast) && l.sendSwept() {
+		return
+	}
+	if stream {
+		l.send()
 	}
 }
 
@@ -199,7 +224,8 @@ func (l *lane) send() {
 	for _, part := range p.parts {
 		part.last, part.t.last, part.dirty = l.sent, l.sent, false
 	}
-	l.busy = p
+	l.busy, l.sweptLast = p, false
+	l.nextLazy = time.Now().Add(l.o.IdleMark)
 	l.open = l.newPlan()
 	l.jobs <- p
 }
@@ -222,6 +248,9 @@ func (l *lane) finish(r result) error {
 	}
 	l.park(r.applied.Dead)
 	l.park(r.parked)
+	if l.o.Tiers != nil {
+		l.sweepDue()
+	}
 	return nil
 }
 
@@ -280,11 +309,17 @@ func (l *lane) committed(r result) {
 			l.countDead(d)
 		}
 	}
+	if p.swept != nil && !r.out(p.parts[0].id.Table) {
+		l.sweptCommitted(p.swept, visible)
+	}
 	if l.o.Trace != nil {
 		l.traceCommitted(&r)
 	}
 	if l.obs.Batch != nil && lost < max(len(p.tables), 1) {
 		l.obs.Batch(r.rows, int(r.applied.Bytes), r.took)
+	}
+	if p.swept != nil {
+		return
 	}
 	p.recycle()
 	l.free = append(l.free, p)
@@ -335,7 +370,7 @@ func (l *lane) onTick(ctx context.Context) error {
 	now := time.Now()
 	if pr, ok := l.log.Progress(); ok {
 		due := l.nextIdle
-		if pr.Through > l.idleAt && l.busy == nil && l.open.empty() && l.buf.empty() {
+		if pr.Through > l.idleAt && l.busy == nil && !l.open.eager && l.buf.empty() {
 			due = due.Add(-l.o.IdleMark * 3 / 4) // nothing else to do, and somebody may be waiting for the position
 		}
 		if !now.Before(due) && !l.open.sealed && (!l.o.Transactional || l.open.whole) {
@@ -346,7 +381,13 @@ func (l *lane) onTick(ctx context.Context) error {
 	if err := l.settleGates(ctx); err != nil {
 		return err
 	}
-	if !now.Before(l.nextParked) && l.busy == nil && l.open.empty() {
+	if !now.Before(l.nextLazy) && !l.open.empty() {
+		l.open.eager = true
+	}
+	if l.o.Tiers != nil {
+		l.sweepDue()
+	}
+	if !now.Before(l.nextParked) && l.busy == nil && !l.open.eager {
 		l.nextParked = now.Add(5 * time.Second)
 		if err := l.reloadParked(ctx); err != nil {
 			return err

@@ -334,11 +334,25 @@ func TestLagWindow(t *testing.T) {
 
 func BenchmarkDeliver(b *testing.B) { benchDeliver(b, Options{}, func(*change.Change) {}) }
 
+// Every change waits, and is due at the end: it is read twice.
+func BenchmarkDeliverWaiting(b *testing.B) {
+	benchDeliver(b, Options{Tiers: allWait{}, tick: time.Millisecond}, func(*change.Change) {})
+}
+
+type allWait struct{}
+
+func (allWait) Rules(change.TableID) string { return "all" }
+
+func (allWait) Classify(string, *change.Schema) (func(*change.Change) (string, error), error) {
+	return func(*change.Change) (string, error) { return "hourly", nil }, nil
+}
+
 // benchDeliver delivers changes, each a transaction, that mark has been at.
 func benchDeliver(b *testing.B, o Options, mark func(*change.Change)) {
 	st := newStand(tableA)
 	st.sink.discard = true
 	const n = 200_000
+	st.sink.tables[tableA].info.Due = change.Position{Epoch: 1, Commit: 1000 + n - 1}
 	all := make([]*change.Change, n)
 	for i := range all {
 		all[i] = &change.Change{Table: tableA, Schema: st.s[tableA].Version(), Op: change.Update, Key: keyOf(i % 50_000), XID: 7,

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -31,7 +32,12 @@ func noRows(_ context.Context, w io.Writer, binary bool) (int64, error) {
 
 // The model's history, with its crashing capture, TRUNCATEs and new columns, goes
 // through lanes that end and overlap at random into real sinks.
-func TestRealSinksEndUpLikeTheSource(t *testing.T) {
+func TestRealSinksEndUpLikeTheSource(t *testing.T) { intoSinks(t, false) }
+
+// The same, while changes wait by rules that change with every life of a lane.
+func TestRealSinksEndUpLikeTheSourceWhenChangesWait(t *testing.T) { intoSinks(t, true) }
+
+func intoSinks(t *testing.T, tiered bool) {
 	t.Run("postgres", func(t *testing.T) {
 		dsn := stack.Database(t, stack.SinkPostgres(t))
 		s, err := postgres.Open(postgres.Config{DSN: dsn, Pipeline: "model", Options: postgres.Options{TakeoverWait: 100 * time.Millisecond}})
@@ -39,7 +45,7 @@ func TestRealSinksEndUpLikeTheSource(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer func() { _ = s.Close() }()
-		intoSink(t, s, &check.Postgres{DSN: dsn})
+		intoSink(t, s, &check.Postgres{DSN: dsn}, tiered)
 	})
 	t.Run("clickhouse", func(t *testing.T) {
 		dsn := stack.ClickHouseDatabase(t)
@@ -53,11 +59,11 @@ func TestRealSinksEndUpLikeTheSource(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer func() { _ = s.Close() }()
-		intoSink(t, s, &check.ClickHouse{URL: dsn, Database: db})
+		intoSink(t, s, &check.ClickHouse{URL: dsn, Database: db}, tiered)
 	})
 }
 
-func intoSink(t *testing.T, s sink.Sink, side check.Side) {
+func intoSink(t *testing.T, s sink.Sink, side check.Side, tiered bool) {
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	if err := s.Init(ctx); err != nil {
@@ -93,6 +99,23 @@ func intoSink(t *testing.T, s sink.Sink, side check.Side) {
 		return err == nil && n == w.parts[tableA]+w.parts[tableB]
 	}
 	var wg sync.WaitGroup
+	var swept atomic.Int64
+	if tiered {
+		wg.Go(func() {
+			for i := 0; ctx.Err() == nil && !arrived(); i++ {
+				at := w.through
+				if i < 8 {
+					at = commitLSN(10 * i)
+				}
+				for id := range w.parts {
+					if err := s.SetDue(ctx, id, change.Position{Epoch: 1, Commit: at}); err != nil && ctx.Err() == nil {
+						t.Error(err)
+					}
+				}
+				time.Sleep(200 * time.Millisecond)
+			}
+		})
+	}
 	for lane := range 2 {
 		wg.Go(func() {
 			if lane == 0 && seed%2 == 0 { // a lane may meet a definition long after another has gone beyond it
@@ -112,7 +135,12 @@ func intoSink(t *testing.T, s sink.Sink, side check.Side) {
 				}()
 				o := quick(lane, 2)
 				o.RetryFor, o.PollTables, o.tick = 10*time.Second, 50*time.Millisecond, 10*time.Millisecond
-				err := Run(run, o, w.log, s, w.placer, Observer{})
+				var obs Observer
+				if tiered {
+					o.Tiers, o.SweepRows = ruleSets[rand.IntN(len(ruleSets))], 5
+					obs.Swept = func(_ change.TableID, _ string, _ time.Duration, n int) { swept.Add(int64(n)) }
+				}
+				err := Run(run, o, w.log, s, w.placer, obs)
 				end()
 				var f *fault.Error
 				if errors.As(err, &f) && !f.Retry && f.Code != sink.CodeFenced {
@@ -130,6 +158,9 @@ func intoSink(t *testing.T, s sink.Sink, side check.Side) {
 			t.Logf("%s is %s: %s", tables[i].ID, tables[i].State, tables[i].Reason)
 		}
 		t.Fatalf("not finished in time, through %s: %v %v", w.through, marks, errors.Join(err, terr))
+	}
+	if tiered && swept.Load() == 0 {
+		t.Error("nothing waited")
 	}
 	for _, id := range []change.TableID{tableA, tableB} { // nothing is wrong with any row
 		if keys := parkedAt(t, s, id); len(keys) > 0 {

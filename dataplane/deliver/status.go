@@ -34,13 +34,24 @@ func (l *lane) status(now time.Time) Status {
 			if first || pos.Before(s.Oldest) {
 				s.Oldest, first = pos, false
 			}
-			if known && pos.Before(below) {
+			if w := &p.w; w.n > 0 {
+				since := time.UnixMicro(w.oldest).UTC()
+				if ts.Waits == 0 || since.Before(ts.WaitsSince) {
+					ts.WaitsSince = since
+				}
+				ts.Waits += w.n
+			}
+			if known && p.committed.Streamed().Pos.Before(below) {
 				s.Behind++
 			}
 			ts.Consistent = ts.Consistent && pos.Epoch >= l.o.Epoch && pos.Commit >= t.info.LoadedTo
 			ts.Backlog += p.lag.Load() + int64(p.q.length())
 			ts.Waiting = ts.Waiting || p.waiting || now.Before(p.retryAt)
 		}
+		if ts.Waits > 0 && (s.Waits == 0 || ts.WaitsSince.Before(s.WaitsSince)) {
+			s.WaitsSince = ts.WaitsSince
+		}
+		s.Waits += ts.Waits
 		s.Backlog += ts.Backlog
 		s.Tables = append(s.Tables, ts)
 	}

@@ -33,7 +33,7 @@ type partition struct {
 	id        sink.Partition
 	t         *table
 	q         *queue
-	mark      sink.Watermark // with what is planned
+	mark      sink.Watermark // to which it is streamed, with what is planned
 	committed sink.Watermark // in the ledger
 	past      bool           // beyond the table's load
 	dirty     bool           // the open batch moves it
@@ -44,6 +44,7 @@ type partition struct {
 	failing   time.Time // since when its next record fails; zero if it does not
 	pause     time.Duration
 	lag       atomic.Int64 // records in the log beyond those read
+	w         waiting      // for its tier's time
 }
 
 // poll is what a look at the ledger found.
@@ -95,7 +96,7 @@ func (l *lane) onPoll(ctx context.Context, p poll) error {
 			continue
 		}
 		if t != nil && t.info.Epoch == info.Epoch {
-			t.info.Options, t.info.LoadedTo, t.info.Partitions = info.Options, info.LoadedTo, info.Partitions
+			t.info.Options, t.info.LoadedTo, t.info.Partitions, t.info.Due = info.Options, info.LoadedTo, info.Partitions, info.Due
 			continue
 		}
 		if t != nil {
@@ -118,6 +119,9 @@ func (l *lane) onPoll(ctx context.Context, p poll) error {
 			state, reason = p.tables[i].State, p.tables[i].Reason
 		}
 		l.shut(t, state, reason)
+	}
+	if l.o.Tiers != nil {
+		l.sweepDue()
 	}
 	return nil
 }
@@ -185,8 +189,11 @@ func (l *lane) openTable(ctx context.Context, info sink.Table) error {
 		if i := slices.IndexFunc(marks, func(m sink.Watermark) bool { return m.Partition == id }); i >= 0 {
 			m = marks[i]
 		}
-		p := &partition{id: id, t: t, q: &queue{b: l.buf}, mark: m, committed: m}
-		p.past = m.Pos.Epoch >= l.o.Epoch && m.Pos.Commit > info.LoadedTo
+		p := &partition{id: id, t: t, q: &queue{b: l.buf}, mark: m.Streamed(), committed: m}
+		p.past = l.beyondLoad(t, p.mark.Pos)
+		if err := l.openWaiting(p, m); err != nil {
+			return err
+		}
 		past = past && p.past
 		t.parts = append(t.parts, p)
 	}
@@ -202,7 +209,7 @@ func (l *lane) openTable(ctx context.Context, info sink.Table) error {
 	l.tables[info.ID] = t
 	l.parts = append(l.parts, t.parts...)
 	for _, p := range t.parts {
-		from := p.committed.Offset
+		from := p.mark.Offset
 		l.readers.Go(func() { l.read(inner, p, from) })
 	}
 	if l.obs.Opened != nil {
@@ -222,11 +229,15 @@ func (l *lane) shut(t *table, state sink.State, reason string) {
 	for _, p := range t.parts {
 		p.closed = true
 		p.q.close()
+		if p.w.sweep != nil {
+			l.sweeps--
+		}
 	}
 	l.parts = slices.DeleteFunc(l.parts, func(p *partition) bool { return p.t == t })
 	if l.drain != nil && l.drain.t == t {
 		l.drain = nil
 	}
+	l.open.eager = !l.open.empty() // it is not opened again before this is written
 	if l.obs.Closed != nil {
 		l.obs.Closed(t.info, state, reason)
 	}
@@ -334,7 +345,7 @@ func (l *lane) setback(ctx context.Context, p *partition, what string, err error
 // one table, says nothing about the others.
 func concernsTable(err error) bool {
 	switch fault.CodeOf(err) {
-	case "", sink.CodeFenced, sink.CodeAuth, sink.CodeUnreachable,
+	case "", sink.CodeFenced, sink.CodeAuth, sink.CodeUnreachable, CodeTiersUnknown,
 		"SinkConfig", "SinkReadOnly", "LedgerNewer", "KafkaRefused": // of the packages behind the interfaces
 		return false
 	}

@@ -16,6 +16,11 @@
 // streaming. A table is gated by a change of its schema that is not additive,
 // or by an error that concerns it alone; the others go on.
 //
+// # Tiers
+//
+// Changes may wait for their tier's time. A watermark stays before the first that does,
+// and Ahead says how far the others are streamed. SetDue has what waits applied.
+//
 // # Failure
 //
 // Apply commits rows and watermarks together or not at all (ClickHouse, which
@@ -95,6 +100,8 @@ type Table struct {
 	Bytes      int64          `json:"bytes"`            // of those rows on the wire
 	LoadedTo   change.LSN     `json:"loaded_to"`        // highest LSN of its chunks: consistent once every watermark is past it
 	Holds      int64          `json:"holds,omitempty"`  // rises whenever keys of it are held or are to be let go (Repairs)
+	// Due is where what waits for its tier's time is to be applied up to (SetDue).
+	Due change.Position `json:"due,omitzero"`
 }
 
 // TableOptions is what the declaration says of a table at this sink.
@@ -151,6 +158,40 @@ type Watermark struct {
 	Partition
 	Pos    change.Position `json:"pos"`    // every change at or before it has taken effect
 	Offset int64           `json:"offset"` // the next record to read; -1: of a load without a log, or that an older release began: the log's first
+	Ahead  Ahead           `json:"ahead,omitzero"`
+}
+
+// Ahead says how far streaming has gone beyond a watermark, over changes that wait for
+// their tier's time: of those after the watermark, and at or before Pos, the ones that
+// wait by Rules have not taken effect, and all others have. Zero if none waits.
+type Ahead struct {
+	Pos    change.Position `json:"pos"`
+	Offset int64           `json:"offset"` // the next record to stream
+	Waits  int64           `json:"waits"`  // changes that wait
+	Oldest int64           `json:"oldest"` // no later than when the first of them was committed: Unix microseconds on the source's clock
+	Rules  string          `json:"rules"`  // what tells them from the others; never empty if any waits
+}
+
+// Behind reports whether changes wait, so that streaming is ahead of the watermark.
+func (w Watermark) Behind() bool { return w.Ahead.Rules != "" }
+
+// Streamed is the place from which streaming goes on, as a watermark without Ahead. It
+// is the watermark itself unless changes wait.
+func (w Watermark) Streamed() Watermark {
+	if w.Behind() {
+		w.Pos, w.Offset, w.Ahead = w.Ahead.Pos, w.Ahead.Offset, Ahead{}
+	}
+	return w
+}
+
+// Beyond reports whether a watermark, or what was streamed ahead of it, has moved on
+// from another's, and neither has gone back.
+func (w Watermark) Beyond(o Watermark) bool {
+	a, b := w.Streamed(), o.Streamed()
+	if w.Pos.Before(o.Pos) || w.Offset < o.Offset || a.Pos.Before(b.Pos) || a.Offset < b.Offset {
+		return false
+	}
+	return o.Pos.Before(w.Pos) && o.Offset < w.Offset || b.Pos.Before(a.Pos) && b.Offset < a.Offset
 }
 
 // LogRange is what the log holds of a partition before a load begins.
@@ -324,6 +365,10 @@ type Sink interface {
 	Tables(ctx context.Context) ([]Table, error)
 	// Watermarks returns all of the pipeline's.
 	Watermarks(ctx context.Context) ([]Watermark, error)
+	// SetDue asks the table's lanes to apply what waits for its tier's time of all commits
+	// below a position's (its ordinal is of no account). What is due never goes back: a
+	// position that is not higher changes nothing.
+	SetDue(ctx context.Context, table change.TableID, at change.Position) error
 	// Claim takes a lane of lanes under a new, higher fencing token; every older
 	// session of the lane, and of a different number of lanes, is fenced off.
 	Claim(ctx context.Context, lane, lanes int) (Session, error)

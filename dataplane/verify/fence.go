@@ -70,6 +70,9 @@ func (f *fence) poll(ctx context.Context) {
 		}
 		for pause := firstPoll; ; pause = min(2*pause, lastPoll) {
 			s, err := look(ctx, f.led, f.table)
+			if err == nil {
+				err = s.ask(ctx, f.led, f.table, f.highest())
+			}
 			passed, left := f.tell(s, err)
 			if left == 0 {
 				break
@@ -84,6 +87,16 @@ func (f *fence) poll(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// highest returns the highest position that is waited for.
+func (f *fence) highest() (at change.LSN) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, w := range f.waiting {
+		at = max(at, w.at)
+	}
+	return at
 }
 
 // tell ends the wait of those that need not any more.
@@ -107,6 +120,9 @@ type standing struct {
 	why    string            // no position has taken effect
 	loaded change.LSN        // the highest that the load saw
 	marks  []change.Position // of the partitions
+	ahead  []change.Position // how far they are streamed
+	waits  bool              // something waits for its tier's time
+	due    change.Position
 }
 
 func look(ctx context.Context, led Ledger, id change.TableID) (s standing, err error) {
@@ -129,13 +145,30 @@ func look(ctx context.Context, led Ledger, id change.TableID) (s standing, err e
 	if err != nil {
 		return s, err
 	}
-	s.loaded, s.marks = t.LoadedTo, make([]change.Position, t.Partitions)
+	s.loaded, s.due, s.marks, s.ahead = t.LoadedTo, t.Due, make([]change.Position, t.Partitions), make([]change.Position, t.Partitions)
 	for _, m := range marks {
 		if m.Table == id && m.N < len(s.marks) {
-			s.marks[m.N] = m.Pos
+			s.marks[m.N], s.ahead[m.N] = m.Pos, m.Streamed().Pos
+			s.waits = s.waits || m.Behind()
 		}
 	}
 	return s, nil
+}
+
+// ask has what waits for its tier's time applied up to a position of the source, which
+// would otherwise not be passed for as long as the tier's period.
+func (s *standing) ask(ctx context.Context, led Ledger, id change.TableID, at change.LSN) error {
+	if !s.waits {
+		return nil
+	}
+	due := change.Position{Commit: max(at, s.loaded+1)}
+	for _, pos := range s.ahead {
+		due.Epoch = max(due.Epoch, pos.Epoch)
+	}
+	if !s.due.Before(due) {
+		return nil
+	}
+	return led.SetDue(ctx, id, due)
 }
 
 // behind says what has not taken effect up to a position of the source; "" if all has.
@@ -146,24 +179,26 @@ func (s *standing) behind(at change.LSN) string {
 	case s.marks == nil:
 		return "its ledger did not answer"
 	}
+	return s.below(s.marks, at)
+}
+
+// unstreamed is behind, but for what waits for its tier's time.
+func (s *standing) unstreamed(at change.LSN) string {
+	if s.ahead == nil {
+		return s.behind(at)
+	}
+	return s.below(s.ahead, at)
+}
+
+func (s *standing) below(marks []change.Position, at change.LSN) string {
 	// A partition that follows progress records stops one short of a position: at the
 	// highest ordinal of the LSN before it.
 	need := max(at, s.loaded+1)
-	for n, pos := range s.marks {
+	for n, pos := range marks {
 		// A reload raises the epoch of rows, not of the log that watermarks follow.
 		if pos.Before(change.Position{Epoch: pos.Epoch, Commit: need - 1, Ordinal: math.MaxUint32}) {
 			return fmt.Sprintf("partition %d is at %s", n, pos)
 		}
 	}
 	return ""
-}
-
-// Behind says what of a table has not taken effect at the sink up to a position of
-// the source; "" if all has.
-func Behind(ctx context.Context, led Ledger, id change.TableID, at change.LSN) (string, error) {
-	s, err := look(ctx, led, id)
-	if err != nil {
-		return "", err
-	}
-	return s.behind(at), nil
 }

@@ -43,13 +43,21 @@ func same(f digest.Form, a, b change.Value) bool {
 	return a.Equal(b) || f.InGo() && a.Kind == change.Text && b.Kind == change.Text && bytes.Equal(f.Canonical(a.Data), f.Canonical(b.Data))
 }
 
-// Await waits until the table's ledger has passed a position of the source. behind
-// says what of it has not within the bound; "" if all has.
+// Await waits until the table's ledger has passed a position of the source, and has what
+// waits for its tier's time applied up to there. behind says what of it has not within
+// the bound; "" if all has.
 func Await(ctx context.Context, led Ledger, id change.TableID, at change.LSN, bound time.Duration) (behind string, err error) {
 	until := time.Now().Add(bound)
 	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 250*time.Millisecond) {
-		if behind, err = Behind(ctx, led, id, at); err != nil || behind == "" || !time.Now().Before(until) {
-			return behind, err
+		s, err := look(ctx, led, id)
+		if err == nil {
+			err = s.ask(ctx, led, id, at)
+		}
+		if err != nil {
+			return "", err
+		}
+		if behind = s.behind(at); behind == "" || !time.Now().Before(until) {
+			return behind, nil
 		}
 		select {
 		case <-time.After(pause):

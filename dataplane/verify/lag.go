@@ -8,7 +8,8 @@ import (
 	"syncline/dataplane/change"
 )
 
-// Lag tells for how long a sink has not been where the source was. A ledger knows
+// Lag tells for how long a sink has not been where the source was, but for what waits
+// for its tier's time. A ledger knows
 // positions, not times: positions of the source are noted with ours as they are seen,
 // so that a lag is told from the first look on, and never a longer one than there is.
 // It is for one goroutine.
@@ -40,7 +41,7 @@ func (l *Lag) Look(ctx context.Context) (age time.Duration, bytes int64, err err
 	if err != nil {
 		return 0, 0, err
 	}
-	for len(l.seen) > 0 && s.behind(l.seen[0].at) == "" {
+	for len(l.seen) > 0 && s.unstreamed(l.seen[0].at) == "" { // what waits for its tier's time is not late
 		l.seen = l.seen[1:]
 	}
 	if len(l.seen) > maxSights {

@@ -35,8 +35,10 @@ type world struct {
 	applied int
 	copy    map[int]string // what the sink has without the planted errors
 	planted map[int]*string
-	busy    bool       // whether the source is written to
-	stuck   bool       // whether the sink follows
+	busy    bool // whether the source is written to
+	stuck   bool // whether the sink follows
+	tiered  bool // whether what is written waits until it is due
+	due     change.Position
 	wide    int        // keys from 0 on that are written to
 	cuts    [][]string // ends of parts, as they were asked for
 	reading atomic.Int64
@@ -80,6 +82,9 @@ func (w *world) happen() {
 	}
 	// It gets there in the end, since nobody waits for ever here.
 	for n := max(1, (len(w.log)-w.applied)/2); n > 0 && w.applied < len(w.log); n-- {
+		if w.tiered && change.LSN(w.applied)+1 >= w.due.Commit {
+			return
+		}
 		c := w.log[w.applied]
 		if w.applied++; c.value != nil {
 			w.copy[c.key] = *c.value
@@ -100,13 +105,26 @@ func (w *world) Table(context.Context, change.TableID) (sink.Table, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.happen()
-	return sink.Table{ID: schema.Table, State: sink.Streaming, Partitions: 1}, nil
+	return sink.Table{ID: schema.Table, State: sink.Streaming, Partitions: 1, Due: w.due}, nil
 }
 
 func (w *world) Watermarks(context.Context) ([]sink.Watermark, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return []sink.Watermark{{Partition: sink.Partition{Table: schema.Table}, Pos: change.Position{Epoch: 1, Commit: change.LSN(w.applied), Ordinal: math.MaxUint32}}}, nil
+	m := sink.Watermark{Partition: sink.Partition{Table: schema.Table}, Pos: change.Position{Epoch: 1, Commit: change.LSN(w.applied), Ordinal: math.MaxUint32}}
+	if w.tiered && w.applied < len(w.log) {
+		m.Ahead = sink.Ahead{Pos: change.Position{Epoch: 1, Commit: change.LSN(len(w.log)), Ordinal: math.MaxUint32}, Waits: int64(len(w.log) - w.applied), Rules: "all waits"}
+	}
+	return []sink.Watermark{m}, nil
+}
+
+func (w *world) SetDue(_ context.Context, _ change.TableID, at change.Position) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.due.Before(at) {
+		w.due = at
+	}
+	return nil
 }
 
 // check runs a property in fake time: whoever waits for a fence does not.
@@ -306,6 +324,7 @@ func TestExactlyThePlantedErrors(t *testing.T) {
 	check(t, func(t *rapid.T) {
 		w := newWorld(t)
 		want := w.plant(t)
+		w.tiered = rapid.Bool().Draw(t, "tiered")
 		inOrder := rapid.Bool().Draw(t, "ordered")
 		src, snk := side{w, false}, sinkSide{side{w, true}, ordered(inOrder)}
 		o := Options{FirstRows: rapid.IntRange(1, 30).Draw(t, "first"), MaxRows: 30, Rounds: 1000, Ahead: rapid.IntRange(1, 20).Draw(t, "ahead")}
@@ -489,16 +508,16 @@ func (r restless) Read(ctx context.Context, t *Subject, keys []change.Key) ([]Ro
 // TestStates: only a table that streams can be told anything of.
 func TestStates(t *testing.T) {
 	for _, state := range []sink.State{sink.Loading, sink.Gated, sink.Removed} {
-		behind, err := Behind(t.Context(), ledgerOf{state}, schema.Table, 1)
+		behind, err := Await(t.Context(), ledgerOf{state}, schema.Table, 1, 0)
 		if err != nil || behind == "" {
 			t.Errorf("%s: %q, %v", state, behind, err)
 		}
 	}
-	if behind, err := Behind(t.Context(), ledgerOf{sink.Streaming}, schema.Table, 7); err != nil || behind != "" {
+	if behind, err := Await(t.Context(), ledgerOf{sink.Streaming}, schema.Table, 7, 0); err != nil || behind != "" {
 		t.Errorf("%q, %v", behind, err)
 	}
 	// At 7 there may be a commit that starts there.
-	if behind, err := Behind(t.Context(), ledgerOf{sink.Streaming}, schema.Table, 8); err != nil || behind == "" {
+	if behind, err := Await(t.Context(), ledgerOf{sink.Streaming}, schema.Table, 8, 0); err != nil || behind == "" {
 		t.Errorf("%q, %v", behind, err)
 	}
 }
@@ -511,6 +530,31 @@ func (l ledgerOf) Table(context.Context, change.TableID) (sink.Table, error) {
 
 func (l ledgerOf) Watermarks(context.Context) ([]sink.Watermark, error) {
 	return []sink.Watermark{{Partition: sink.Partition{Table: schema.Table}, Pos: change.Position{Epoch: 1, Commit: 6, Ordinal: math.MaxUint32}}}, nil
+}
+
+func (ledgerOf) SetDue(context.Context, change.TableID, change.Position) error { return nil }
+
+// What waits for its tier's time is not late, and is applied for those who wait for it.
+func TestLagAndAwaitWhereChangesWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := seeded(1)
+		w.tiered = true
+		v := "x"
+		w.log = append(w.log, write{1, &v}, write{2, &v}, write{3, &v})
+		l := &Lag{Source: side{w, false}, Ledger: w, Table: schema.Table}
+		for range 10 {
+			if age, bytes, err := l.Look(t.Context()); err != nil || age != 0 || bytes != 0 {
+				t.Fatalf("late by %s, %d bytes: %v", age, bytes, err)
+			}
+			time.Sleep(time.Second)
+		}
+		if w.applied != 0 {
+			t.Fatalf("%d changes that wait were applied to look at them", w.applied)
+		}
+		if behind, err := Await(t.Context(), w, schema.Table, 3, time.Minute); err != nil || behind != "" || w.applied != 2 {
+			t.Fatalf("%q, %v, %d applied", behind, err, w.applied)
+		}
+	})
 }
 
 // TestErrorsComeBack as they are, with what was found before.

@@ -291,6 +291,9 @@ func (v *View) drawFlow(c canvas) {
 		if sk.Dead > 0 {
 			row[5] += ", " + c.s.Paint(red, Plural(int(sk.Dead), "dead letter"))
 		}
+		if sk.Waits > 0 {
+			row[5] += ", " + Plural(int(sk.Waits), "change") + " waiting for a tier, for " + age(v.At.Sub(sk.WaitsSince))
+		}
 		rows = append(rows, row)
 	}
 	table(c, []string{"stream", "changes/s", "lag p50", "lag p99", "backlog", "state"}, rows)

@@ -71,6 +71,8 @@ type Sink struct {
 	Duplicates int64       `json:"duplicates"`
 	Skipped    int64       `json:"skipped"`
 	Dead       int64       `json:"dead"`
+	Waits      int64       `json:"waits,omitempty"`      // changes that wait for their tier's next run
+	WaitsSince time.Time   `json:"waits_since,omitzero"` // no later than when the first of them was committed
 }
 
 // ErrNotFound: no pipeline of that name.
@@ -194,6 +196,10 @@ func (v *View) stream(ctx context.Context, c client.Client, name string) {
 			s.Duplicates += p.Duplicates
 			s.Skipped += p.Skipped
 			s.Dead += p.Dead
+			if p.Waits > 0 && (s.Waits == 0 || p.WaitsSince.Before(s.WaitsSince)) {
+				s.WaitsSince = p.WaitsSince
+			}
+			s.Waits += p.Waits
 		}
 	}
 	for _, cs := range v.Status.Components {

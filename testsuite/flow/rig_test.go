@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,6 +36,8 @@ type flow struct {
 	sinks  map[string]sink.Sink
 	sides  map[string]check.Side
 	from   change.LSN
+	tiers  deliver.Tiers
+	swept  atomic.Int64 // changes that waited and took effect
 
 	sinkDSN            string // of the Postgres sink
 	clickURL, clickDSN string // of the ClickHouse sink: the server, and with the database
@@ -242,11 +245,12 @@ func (f *flow) deliver() {
 		running.Wait()
 	})
 	for name, s := range f.sinks {
-		log, err := kafka.OpenLog(f.ctx, f.kafka, kafka.LogOptions{}) // of each its own: a log has one reader of a partition
+		log, err := kafka.OpenLog(f.ctx, f.kafka, kafka.LogOptions{})
 		f.ok(err)
 		running.Go(func() {
-			o := deliver.Options{Lanes: 1, Epoch: 1, PollTables: 50 * time.Millisecond, IdleMark: 50 * time.Millisecond}
+			o := deliver.Options{Lanes: 1, Epoch: 1, PollTables: 50 * time.Millisecond, IdleMark: 50 * time.Millisecond, Tiers: f.tiers}
 			obs := deliver.Observer{
+				Swept: func(_ change.TableID, _ string, _ time.Duration, n int) { f.swept.Add(int64(n)) },
 				Retry: func(what string, err error, _ time.Duration) { f.t.Logf("%s: %s again: %v", name, what, err) },
 				Closed: func(t sink.Table, st sink.State, why string) {
 					f.t.Logf("%s: table %s is %s: %s", name, t.ID, st, why)

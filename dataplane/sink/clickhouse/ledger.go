@@ -31,7 +31,7 @@ var migrations = []string{
 	`CREATE TABLE IF NOT EXISTS %s.loaded (pipeline String, tab String, epoch UInt32, plan String, n UInt32, attempt UInt32, ver UInt64, body String,
 		at DateTime64(3, 'UTC') MATERIALIZED now64(3, 'UTC'))
 		ENGINE = ReplacingMergeTree(ver) PARTITION BY pipeline ORDER BY (pipeline, tab, epoch, plan, n)`,
-	// ver is token, then offset: what a superseded attempt writes loses.
+	// ver is token, then how far both offsets have come: what a superseded attempt writes loses.
 	`CREATE TABLE IF NOT EXISTS %s.watermarks (pipeline String, tab String, part UInt32, pos String, offset Int64, token Int64, ver UInt128,
 		at DateTime64(3, 'UTC') MATERIALIZED now64(3, 'UTC'))
 		ENGINE = ReplacingMergeTree(ver) PARTITION BY pipeline ORDER BY (pipeline, tab, part)`,
@@ -78,6 +78,9 @@ var migrations = []string{
 		ENGINE = ReplacingMergeTree(ver) PARTITION BY pipeline ORDER BY pipeline`,
 	// When the key was quarantined; 1970 if an older release wrote the record.
 	`ALTER TABLE %s.repairs ADD COLUMN IF NOT EXISTS held_at DateTime64(6, 'UTC')`,
+	// How far streaming is ahead of the watermark, as JSON; empty if it is not. An older
+	// release writes none: what it applies again replaces itself, by version.
+	`ALTER TABLE %s.watermarks ADD COLUMN IF NOT EXISTS ahead String`,
 }
 
 // ledgerTables are those that forget a pipeline. The audit trail is not one of them.

@@ -360,8 +360,8 @@ func (s *Sink) BeginLog(ctx context.Context, id change.TableID, log []sink.LogRa
 		case !ok:
 			// Below any that a session writes, and above those that FinishLoad does.
 			ns, offsets, vers = append(ns, uint64(n)), append(offsets, r.From), append(vers, change.Position{Commit: change.LSN(r.From+1) >> 32, Ordinal: uint32(r.From + 1)})
-		case again && (w.Offset < r.From || w.Offset > r.End):
-			w.Offset = r.From
+		case again && (w.Offset < r.From || w.Streamed().Offset > r.End):
+			w.Offset, w.Ahead = r.From, sink.Ahead{}
 			move = append(move, w)
 		}
 	}

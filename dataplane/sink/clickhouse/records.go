@@ -41,6 +41,9 @@ const (
 	aspectState = "state"
 	// Its version is Table.Holds.
 	aspectHolds = "holds"
+	// What is due: one aspect per epoch, whose version is the commit's LSN and whose body
+	// the position, so that what is written never goes back.
+	aspectDue = "due "
 	// Schemas that Evolve took: one aspect per load and position, so that of lanes that
 	// evolve at the same time the one further on wins, whoever writes last.
 	aspectSchemas = "schema "
@@ -74,6 +77,7 @@ type record struct {
 	at     change.Position // of the change that brought it; zero if it is the definition's
 	ver    uint64          // of the definition
 	holds  int64
+	due    change.Position
 }
 
 // records reads the pipeline's tables; only the one named, if tab is not empty.
@@ -110,6 +114,16 @@ func (s *Sink) records(ctx context.Context, tab string) ([]record, error) {
 			r.holds = int64(ver)
 			return nil
 		default:
+			if strings.HasPrefix(aspect, aspectDue) {
+				due, err := change.ParsePosition(body)
+				if err != nil {
+					return fmt.Errorf("the ledger's record of what is due of table %s is damaged: %w", name, err)
+				}
+				if r.due.Before(due) {
+					r.due = due
+				}
+				return nil
+			}
 			if strings.HasPrefix(aspect, aspectSchemas) {
 				e, err := parseEvolved(aspect, body)
 				if err != nil {
@@ -231,7 +245,7 @@ func (s *Sink) tables(ctx context.Context, rs []record, loading bool) ([]sink.Ta
 			}
 		}
 		out = append(out, sink.Table{ID: r.id, State: r.state.State, Reason: r.state.Reason, Partitions: r.def.Partitions, Epoch: r.def.Epoch,
-			Schema: r.schema, Options: r.def.Options, Chunks: p.chunks, Done: p.done, Rows: p.rows, Bytes: p.bytes, LoadedTo: p.to, Holds: r.holds})
+			Schema: r.schema, Options: r.def.Options, Chunks: p.chunks, Done: p.done, Rows: p.rows, Bytes: p.bytes, LoadedTo: p.to, Holds: r.holds, Due: r.due})
 	}
 	return out, nil
 }
@@ -248,12 +262,12 @@ func (p *progress) add(chunks []sink.Chunk) {
 // Watermarks returns all of the pipeline's.
 func (s *Sink) Watermarks(ctx context.Context) ([]sink.Watermark, error) {
 	var out []sink.Watermark
-	q := fmt.Sprintf("SELECT tab, part, pos, offset FROM %s FINAL WHERE %s ORDER BY tab, part", s.ledger("watermarks"), s.mine())
+	q := fmt.Sprintf("SELECT tab, part, pos, offset, ahead FROM %s FINAL WHERE %s ORDER BY tab, part", s.ledger("watermarks"), s.mine())
 	err := s.conn.query(ctx, "SELECT the watermarks", q, func(scan func(...any) error) error {
-		var tab, pos string
+		var tab, pos, ahead string
 		var n uint32
 		var w sink.Watermark
-		if err := scan(&tab, &n, &pos, &w.Offset); err != nil {
+		if err := scan(&tab, &n, &pos, &w.Offset, &ahead); err != nil {
 			return err
 		}
 		var err error
@@ -263,11 +277,28 @@ func (s *Sink) Watermarks(ctx context.Context) ([]sink.Watermark, error) {
 		if w.Pos, err = change.ParsePosition(pos); err != nil {
 			return err
 		}
+		if ahead != "" {
+			if err := json.Unmarshal([]byte(ahead), &w.Ahead); err != nil {
+				return fmt.Errorf("the ledger's watermarks of table %s are damaged: %w", tab, err)
+			}
+		}
 		w.N = int(n)
 		out = append(out, w)
 		return nil
 	})
 	return out, err
+}
+
+// SetDue asks for what waits up to a position to be applied.
+func (s *Sink) SetDue(ctx context.Context, id change.TableID, at change.Position) error {
+	at.Ordinal = 0
+	r, err := s.record(ctx, id)
+	if err != nil || !r.due.Before(at) {
+		return err
+	}
+	_, err = s.insert(ctx, s.ledger("tables"), 1, []part{strs("pipeline", s.pipeline), strs("tab", id.String()), dict("aspect", fmt.Sprint(aspectDue, at.Epoch)),
+		numbers("ver", 8, uint64(at.Commit)), strs("body", at.String())})
+	return err
 }
 
 // floor is the version below which the table's rows are gone.

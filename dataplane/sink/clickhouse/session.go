@@ -3,6 +3,7 @@ package clickhouse
 import (
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"sync"
@@ -337,11 +338,20 @@ func (x *session) put(ctx context.Context, marks []sink.Watermark, condition str
 		if i > 0 {
 			rows.WriteString(", ")
 		}
-		fmt.Fprintf(&rows, "(%s, %d, %s, %d)", lit(m.Table.String()), m.N, lit(m.Pos.String()), m.Offset)
+		ahead, streamed := "", m.Streamed().Offset
+		if m.Behind() {
+			text, err := json.Marshal(m.Ahead)
+			if err != nil {
+				return written{}, fmt.Errorf("encode a watermark of table %s: %w", m.Table, err)
+			}
+			ahead = string(text)
+		}
+		// The watermark and what is streamed ahead of it move on at different times.
+		fmt.Fprintf(&rows, "(%s, %d, %s, %d, %s, %d)", lit(m.Table.String()), m.N, lit(m.Pos.String()), m.Offset, lit(ahead), m.Offset+streamed+2)
 	}
-	return x.conn.exec(ctx, "INSERT of watermarks", fmt.Sprintf(`INSERT INTO %s (pipeline, tab, part, pos, offset, token, ver)
-		SELECT %s, tab, part, pos, offset, %d, bitShiftLeft(toUInt128(%d), 64) + toUInt128(offset + 1)
-		FROM values('tab String, part UInt32, pos String, offset Int64', %s) WHERE %s`,
+	return x.conn.exec(ctx, "INSERT of watermarks", fmt.Sprintf(`INSERT INTO %s (pipeline, tab, part, pos, offset, ahead, token, ver)
+		SELECT %s, tab, part, pos, offset, ahead, %d, bitShiftLeft(toUInt128(%d), 64) + toUInt128(come)
+		FROM values('tab String, part UInt32, pos String, offset Int64, ahead String, come Int64', %s) WHERE %s`,
 		x.ledger("watermarks"), lit(x.pipeline), x.token, x.token, rows.String(), condition))
 }
 

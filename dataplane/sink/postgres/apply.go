@@ -21,13 +21,26 @@ const flushBytes = 256 << 10
 
 const (
 	// A position never moves back; the offset is the lane's to choose.
+	moveSQL = `ON CONFLICT (pipeline, source_table, partition) DO UPDATE SET
+	(epoch, lsn, ordinal) = (SELECT m.epoch, m.lsn, m.ordinal FROM (VALUES (w.epoch, w.lsn, w.ordinal), (EXCLUDED.epoch, EXCLUDED.lsn, EXCLUDED.ordinal)) AS m (epoch, lsn, ordinal)
+		ORDER BY m.epoch DESC, m.lsn DESC, m.ordinal DESC LIMIT 1),
+	"offset" = EXCLUDED."offset", moved_at = now(), ` + aheadSQL
+	// Where nothing waits they are NULL.
+	aheadSQL = `ahead_epoch = EXCLUDED.ahead_epoch, ahead_lsn = EXCLUDED.ahead_lsn, ahead_ordinal = EXCLUDED.ahead_ordinal, ahead_offset = EXCLUDED.ahead_offset,
+	waits = EXCLUDED.waits, oldest = EXCLUDED.oldest, rules = EXCLUDED.rules`
 	marksSQL = `INSERT INTO syncline.watermarks AS w (pipeline, source_table, partition, epoch, lsn, ordinal, "offset")
 SELECT $1, a.t, a.n::int, a.e::bigint, a.l::pg_lsn, a.o::bigint, a.f::bigint
 FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[]) AS a (t, n, e, l, o, f)
-ON CONFLICT (pipeline, source_table, partition) DO UPDATE SET
-	(epoch, lsn, ordinal) = (SELECT m.epoch, m.lsn, m.ordinal FROM (VALUES (w.epoch, w.lsn, w.ordinal), (EXCLUDED.epoch, EXCLUDED.lsn, EXCLUDED.ordinal)) AS m (epoch, lsn, ordinal)
-		ORDER BY m.epoch DESC, m.lsn DESC, m.ordinal DESC LIMIT 1),
-	"offset" = EXCLUDED."offset", moved_at = now()`
+` + moveSQL
+	// The same for marks of which some are behind what was streamed.
+	aheadMarksSQL = `INSERT INTO syncline.watermarks AS w (pipeline, source_table, partition, epoch, lsn, ordinal, "offset",
+	ahead_epoch, ahead_lsn, ahead_ordinal, ahead_offset, waits, oldest, rules)
+SELECT $1, a.t, a.n::int, a.e::bigint, a.l::pg_lsn, a.o::bigint, a.f::bigint,
+	nullif(a.ae, '')::bigint, nullif(a.al, '')::pg_lsn, nullif(a.ao, '')::bigint, nullif(a.af, '')::bigint,
+	nullif(a.w, '')::bigint, timestamptz 'epoch' + nullif(a.s, '')::bigint * interval '1 microsecond', nullif(a.r, '')
+FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
+	$8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[]) AS a (t, n, e, l, o, f, ae, al, ao, af, w, s, r)
+` + moveSQL
 	// A change that comes again, after its table was loaded anew, is open again.
 	deadSQL = `INSERT INTO syncline.dead_letters (pipeline, source_table, partition, "offset", key, epoch, lsn, ordinal, code, reason, payload)
 SELECT DISTINCT ON (a.t, a.n, a.e, a.l, a.o) $1, a.t, a.n::int, a.f::bigint, a.k, a.e::bigint, a.l::pg_lsn, a.o::bigint, a.c, a.r, p.v
@@ -178,7 +191,7 @@ func (x *session) sendHold(p *pipeline, b *sink.Batch) {
 }
 
 // holdTextSQL takes numbers as texts, like every other array here.
-const holdTextSQL = "SELECT syncline.hold_lane($1::text, $2::int, $3::bigint, $4::bigint, $5::boolean, $6::text[], ($7::text[])::bigint[], ($8::text[])::bigint[])"
+const holdTextSQL = "SELECT syncline.take_lane($1::text, $2::int, $3::bigint, $4::bigint, $5::boolean, $6::text[], ($7::text[])::bigint[], ($8::text[])::bigint[])"
 
 func compareStrings(a, b string) int {
 	switch {
@@ -196,15 +209,28 @@ func sendMarks(p *pipeline, pipe string, marks []sink.Watermark) {
 	if len(marks) == 0 {
 		return
 	}
-	var a [6]textArray
+	sql, format, n := marksSQL, []int16{0, 1, 1, 1, 1, 1, 1}, 6
+	if slices.ContainsFunc(marks, sink.Watermark.Behind) {
+		sql, format, n = aheadMarksSQL, []int16{0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}, 13
+	}
+	var all [13]textArray
+	a := all[:n]
 	for i := range a {
 		a[i].reset()
 	}
 	for _, m := range marks {
-		addAll(a[:], m.Table.String(), strconv.Itoa(m.N), strconv.FormatUint(uint64(m.Pos.Epoch), 10), m.Pos.Commit.String(),
+		addAll(a, m.Table.String(), strconv.Itoa(m.N), strconv.FormatUint(uint64(m.Pos.Epoch), 10), m.Pos.Commit.String(),
 			strconv.FormatUint(uint64(m.Pos.Ordinal), 10), strconv.FormatInt(m.Offset, 10))
+		switch h := &m.Ahead; {
+		case n == 6:
+		case m.Behind():
+			addAll(a[6:], strconv.FormatUint(uint64(h.Pos.Epoch), 10), h.Pos.Commit.String(), strconv.FormatUint(uint64(h.Pos.Ordinal), 10),
+				strconv.FormatInt(h.Offset, 10), strconv.FormatInt(h.Waits, 10), strconv.FormatInt(h.Oldest, 10), h.Rules)
+		default:
+			addAll(a[6:], "", "", "", "", "", "", "")
+		}
 	}
-	p.query(marksSQL, append([][]byte{[]byte(pipe)}, allBytes(a[:])...), []int16{0, 1, 1, 1, 1, 1, 1})
+	p.query(sql, append([][]byte{[]byte(pipe)}, allBytes(a)...), format)
 }
 
 func sendDead(p *pipeline, pipe string, dead []sink.DeadLetter) {

@@ -10,7 +10,7 @@ import (
 )
 
 // migrations are applied in order, each once, and never changed after a release.
-var migrations = []string{ledgerV1, ledgerV2, ledgerV3, ledgerV4, ledgerV5, ledgerV6, ledgerV7}
+var migrations = []string{ledgerV1, ledgerV2, ledgerV3, ledgerV4, ledgerV5, ledgerV6, ledgerV7, ledgerV8}
 
 // Positions are three columns, so that SQL can read, compare and subtract them.
 const ledgerV2 = `
@@ -142,6 +142,31 @@ BEGIN
 	FROM unnest(p_tables, p_repairs, p_keys, p_reasons) AS u (name, repair, key, reason)
 	WHERE r.pipeline = p_pipeline AND r.repair = u.repair AND r.source_table = u.name AND md5(r.key) = md5(u.key) AND r.key = u.key
 		AND (r.state = 'releasing' OR r.held AND r.lease_until <= now());
+END $$;
+`
+
+// Workers of an older release, which read a partition from its watermark on, would apply
+// again what was streamed ahead of it. They call hold_lane, and count as fenced while
+// anything waits in their tables; this release calls take_lane.
+const ledgerV8 = `
+ALTER TABLE syncline.tables ADD COLUMN due_epoch bigint NOT NULL DEFAULT 0, ADD COLUMN due_lsn pg_lsn NOT NULL DEFAULT '0/0';
+COMMENT ON COLUMN syncline.tables.due_lsn IS 'with due_epoch: commits below it are to be applied, though they wait for their tier';
+
+ALTER TABLE syncline.watermarks ADD COLUMN ahead_epoch bigint, ADD COLUMN ahead_lsn pg_lsn, ADD COLUMN ahead_ordinal bigint, ADD COLUMN ahead_offset bigint,
+	ADD COLUMN waits bigint, ADD COLUMN oldest timestamptz, ADD COLUMN rules text;
+COMMENT ON COLUMN syncline.watermarks.ahead_lsn IS 'with ahead_epoch, ahead_ordinal and ahead_offset: how far streaming is ahead of the watermark; NULL if it is not';
+COMMENT ON COLUMN syncline.watermarks.waits IS 'changes between the watermark and ahead that wait for their tier by rules, the first since oldest; the others have taken effect';
+
+ALTER FUNCTION syncline.hold_lane(text, int, bigint, bigint, boolean, text[], bigint[], bigint[]) RENAME TO take_lane;
+
+CREATE FUNCTION syncline.hold_lane(p_pipeline text, p_lane int, p_token bigint, p_seq bigint, p_async boolean, p_tables text[], p_epochs bigint[], p_holds bigint[])
+RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM syncline.take_lane(p_pipeline, p_lane, p_token, p_seq, p_async, p_tables, p_epochs, p_holds);
+	PERFORM 1 FROM syncline.watermarks w WHERE w.pipeline = p_pipeline AND w.source_table = ANY (p_tables) AND w.rules IS NOT NULL;
+	IF FOUND THEN
+		RAISE EXCEPTION 'changes wait for their tier, of which this release does not know' USING ERRCODE = 'SYN01';
+	END IF;
 END $$;
 `
 

@@ -14,7 +14,8 @@ import (
 	"syncline/dataplane/sink/sinktest"
 )
 
-// A worker of the release before holds goes on, unless a key of its table is held.
+// A worker of the release before holds goes on, unless a key of its table is held, or a
+// change waits for its tier.
 func TestOlderWorkerAndHolds(t *testing.T) {
 	l := newLab(t, postgres.Options{})
 	s := people()
@@ -45,6 +46,22 @@ func TestOlderWorkerAndHolds(t *testing.T) {
 	_, err = y.Apply(t.Context(), b)
 	must(t, err)
 	x, seq = y, 1
+	must(t, old())
+	seq++
+	// Nor does one go on where changes wait, which would apply again what was streamed.
+	x = l.claim()
+	b = sinktest.Batch(tab, 1)
+	b.Marks[0].Ahead = sink.Ahead{Pos: sinktest.Pos(3), Offset: 3, Waits: 1, Rules: "r"}
+	_, err = x.Apply(t.Context(), b)
+	must(t, err)
+	seq = 1
+	if err := old(); !errors.As(err, &pe) || pe.Code != "SYN01" {
+		t.Errorf("while changes wait: %v", err)
+	}
+	b.Marks[0] = sink.Watermark{Partition: b.Marks[0].Partition, Pos: sinktest.Pos(3), Offset: 3}
+	_, err = x.Apply(t.Context(), b)
+	must(t, err)
+	seq = 2
 	must(t, old())
 	l.want("SELECT id::text, name FROM people", "1 b")
 }

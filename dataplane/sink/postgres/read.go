@@ -24,6 +24,7 @@ type querier interface {
 // finished load keeps its sums in the table's own row.
 const tablesSQL = `
 SELECT t.source_table, t.state, t.reason, t.partitions, t.epoch, t.schema, t.options, t.created, t.schema_epoch, t.schema_lsn::text, t.schema_ordinal, t.holds,
+	t.due_epoch, t.due_lsn::text,
 	CASE WHEN c.n IS NULL THEN t.chunks ELSE c.n END,
 	coalesce(c.done, t.chunks), coalesce(c.rows, t.rows), coalesce(c.bytes, t.bytes), coalesce(c.lsn, t.loaded_to)::text
 FROM syncline.tables t
@@ -44,10 +45,10 @@ type record struct {
 
 func scanTable(row pgx.CollectableRow) (record, error) {
 	var r record
-	var id, state, lsn, schemaLSN string
+	var id, state, lsn, schemaLSN, due string
 	var schema, options []byte
 	err := row.Scan(&id, &state, &r.Reason, &r.Partitions, &r.Epoch, &schema, &options, &r.created, &r.schemaAt.Epoch, &schemaLSN, &r.schemaAt.Ordinal, &r.Holds,
-		&r.Chunks, &r.Done, &r.Rows, &r.Bytes, &lsn)
+		&r.Due.Epoch, &due, &r.Chunks, &r.Done, &r.Rows, &r.Bytes, &lsn)
 	if err != nil {
 		return r, err
 	}
@@ -59,6 +60,9 @@ func scanTable(row pgx.CollectableRow) (record, error) {
 		return r, err
 	}
 	if r.schemaAt.Commit, err = change.ParseLSN(schemaLSN); err != nil {
+		return r, err
+	}
+	if r.Due.Commit, err = change.ParseLSN(due); err != nil {
 		return r, err
 	}
 	r.Schema = new(change.Schema)
@@ -101,12 +105,19 @@ func (s *Sink) table(ctx context.Context, q querier, id change.TableID) (record,
 	return r, err
 }
 
-const watermarksSQL = `SELECT source_table, partition, epoch, lsn::text, ordinal, "offset" FROM syncline.watermarks WHERE pipeline = $1`
+const watermarksSQL = `SELECT source_table, partition, epoch, lsn::text, ordinal, "offset",
+	coalesce(ahead_epoch, 0), coalesce(ahead_lsn, '0/0')::text, coalesce(ahead_ordinal, 0), coalesce(ahead_offset, 0), coalesce(waits, 0),
+	coalesce((extract(epoch FROM oldest) * 1000000)::bigint, 0), coalesce(rules, '')
+FROM syncline.watermarks WHERE pipeline = $1`
 
 func scanWatermark(row pgx.CollectableRow) (w sink.Watermark, err error) {
-	var id, lsn string
+	var id, lsn, ahead string
 	var epoch, ordinal int64
-	if err = row.Scan(&id, &w.N, &epoch, &lsn, &ordinal, &w.Offset); err != nil {
+	h := &w.Ahead
+	if err = row.Scan(&id, &w.N, &epoch, &lsn, &ordinal, &w.Offset, &h.Pos.Epoch, &ahead, &h.Pos.Ordinal, &h.Offset, &h.Waits, &h.Oldest, &h.Rules); err != nil {
+		return w, err
+	}
+	if h.Pos.Commit, err = change.ParseLSN(ahead); err != nil {
 		return w, err
 	}
 	w.Pos.Epoch, w.Pos.Ordinal = uint32(epoch), uint32(ordinal)

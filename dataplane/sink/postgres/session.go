@@ -239,7 +239,7 @@ func (x *session) settle(ctx context.Context, marks []sink.Watermark) (done *sin
 func beyond(marks, others []sink.Watermark) bool {
 	for _, m := range marks {
 		for _, o := range others {
-			if m.Partition == o.Partition && (!o.Pos.Before(m.Pos) || m.Offset <= o.Offset) {
+			if m.Partition == o.Partition && !m.Beyond(o) {
 				return false
 			}
 		}

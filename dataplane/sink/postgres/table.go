@@ -258,6 +258,17 @@ func (s *Sink) notes(schema *change.Schema, o sink.TableOptions, r *relation) []
 	return out
 }
 
+// SetDue asks for what waits up to a position to be applied.
+func (s *Sink) SetDue(ctx context.Context, id change.TableID, at change.Position) error {
+	tag, err := s.pool.Exec(ctx, `UPDATE syncline.tables SET due_epoch = $3, due_lsn = $4::text::pg_lsn
+		WHERE pipeline = $1 AND source_table = $2 AND (due_epoch, due_lsn) < ($3, $4::text::pg_lsn)`,
+		s.pipeline, id.String(), int64(at.Epoch), at.Commit.String())
+	if err == nil && tag.RowsAffected() == 0 {
+		_, err = s.table(ctx, s.pool, id) // it is due already, or not there
+	}
+	return s.wrap(ctx, err, "set what is due of table %s", id)
+}
+
 // ResetTable empties the table and its chunk plan for another load.
 func (s *Sink) ResetTable(ctx context.Context, id change.TableID, epoch uint32) error {
 	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {

@@ -100,7 +100,7 @@ func (x *session) truncate(ctx context.Context, tx pgx.Tx, mark sink.Watermark, 
 	_, err = tx.Exec(ctx, `INSERT INTO syncline.watermarks (pipeline, source_table, partition, epoch, lsn, ordinal, "offset")
 		VALUES ($1, $2, $6, $3, $4::text::pg_lsn, $5, $7)
 		ON CONFLICT (pipeline, source_table, partition) DO UPDATE SET epoch = EXCLUDED.epoch, lsn = EXCLUDED.lsn,
-			ordinal = EXCLUDED.ordinal, "offset" = EXCLUDED."offset", moved_at = now()`, append(args, mark.N, mark.Offset)...)
+			ordinal = EXCLUDED.ordinal, "offset" = EXCLUDED."offset", moved_at = now(), `+aheadSQL, append(args, mark.N, mark.Offset)...)
 	if err != nil {
 		return false, err
 	}

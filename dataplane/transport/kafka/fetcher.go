@@ -58,9 +58,14 @@ func newFetcher(c *cluster, budget, maxBytes int) *fetcher {
 	return &fetcher{c: c, budget: budget, maxBytes: maxBytes, wake: make(chan struct{}, 1)}
 }
 
+// add opens a partition; nil if it is open.
 func (f *fetcher) add(p partition, offset, end int64) *feed {
 	fd := &feed{partition: p, f: f, offset: offset, end: end, notify: make(chan struct{}, 1)}
 	f.mu.Lock()
+	if slices.ContainsFunc(f.feeds, func(o *feed) bool { return o.partition == p }) {
+		f.mu.Unlock()
+		return nil
+	}
 	f.feeds = append(f.feeds, fd)
 	f.mu.Unlock()
 	f.signal()

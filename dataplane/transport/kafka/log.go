@@ -21,11 +21,12 @@ type LogOptions struct {
 	SchemaWait     time.Duration // for a definition that should be there; default 10s
 }
 
-// Log is delivery's log. A partition has at most one reader at a time.
+// Log is delivery's log.
 type Log struct {
 	c      *cluster
 	opts   LogOptions
 	f      *fetcher
+	run    context.Context // until Close
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
@@ -52,7 +53,7 @@ func OpenLog(ctx context.Context, o Options, lo LogOptions) (*Log, error) {
 		return nil, err
 	}
 	run, cancel := context.WithCancel(context.Background())
-	l := &Log{c: c, opts: lo, f: newFetcher(c, lo.BufferBytes, lo.PartitionBytes), cancel: cancel,
+	l := &Log{c: c, opts: lo, f: newFetcher(c, lo.BufferBytes, lo.PartitionBytes), run: run, cancel: cancel,
 		schemas: map[change.Version]*change.Schema{}, more: make(chan struct{})}
 	l.wg.Go(func() { l.f.run(run) })
 	schemas := partition{SchemasTopic(o.Prefix, o.Pipeline), 0}
@@ -193,7 +194,16 @@ func (l *Log) Open(ctx context.Context, sp sink.Partition, offset int64) (delive
 	case offset < start || offset > end:
 		return nil, offsetGone(p, offset, start, end)
 	}
-	return &reader{fd: l.f.add(p, offset, end), offset: offset}, nil
+	if fd := l.f.add(p, offset, end); fd != nil {
+		return &reader{fd: fd, offset: offset}, nil
+	}
+	// One more reader of a partition, of what waited, has a fetcher of its own: a request
+	// names a partition once, and readers that wait for this one may have filled the budget.
+	run, stop := context.WithCancel(l.run)
+	f := newFetcher(l.c, 4*l.opts.PartitionBytes, l.opts.PartitionBytes)
+	r := &reader{fd: f.add(p, offset, end), offset: offset, stop: stop}
+	l.wg.Go(func() { f.run(run) })
+	return r, nil
 }
 
 // partition finds one, and the offsets between which the log holds it.

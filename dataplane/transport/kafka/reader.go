@@ -55,7 +55,8 @@ type reader struct {
 	inside bool  // it is being walked
 	after  int64 // offset after the batch that is being walked
 	runs   map[string]*run
-	err    error // for the next Read; stays if it cannot pass
+	err    error  // for the next Read; stays if it cannot pass
+	stop   func() // ends a fetcher of its own; nil: it has none
 }
 
 var _ deliver.Reader = (*reader)(nil)
@@ -271,6 +272,9 @@ func (r *reader) Lag() int64 {
 // Close implements deliver.Reader.
 func (r *reader) Close() error {
 	r.fd.f.remove(r.fd)
+	if r.stop != nil {
+		r.stop()
+	}
 	return nil
 }
 

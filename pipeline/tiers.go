@@ -1,0 +1,85 @@
+package pipeline
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"syncline/dataplane/change"
+	"syncline/tiers"
+	"syncline/tiers/predicate"
+)
+
+// TierNames returns the names of all tiers: stream, and those that are declared.
+func (s *Spec) TierNames() []string {
+	names := []string{tiers.Stream}
+	for _, t := range s.Tiers {
+		names = append(names, t.Name)
+	}
+	return names
+}
+
+// Tier returns a declared tier by name.
+func (s *Spec) Tier(name string) (Tier, bool) {
+	i := slices.IndexFunc(s.Tiers, func(t Tier) bool { return t.Name == name })
+	if i < 0 {
+		return Tier{}, false
+	}
+	return s.Tiers[i], true
+}
+
+// Rules returns what classify says of a table, in order; nil if all of it streams.
+func (s *Spec) Rules(t change.TableID) (out []tiers.Rule) {
+	for i, c := range s.Classify {
+		if g, err := parseGlob(c.Match); err == nil && g.match(t) {
+			out = append(out, tiers.Rule{N: i, Where: c.Where, Columns: c.Columns, Tier: c.Tier})
+		}
+	}
+	if !slices.ContainsFunc(out, func(r tiers.Rule) bool { return r.Tier != tiers.Stream }) {
+		return nil
+	}
+	return out
+}
+
+// tiers checks what tiers and classify say of each other and of the rest.
+func (d *decoder) tiers(s *Spec) {
+	names := s.TierNames()
+	for i, t := range s.Tiers {
+		p := d.item("tiers", i)
+		if t.Name == tiers.Stream {
+			d.problem(d.at[p+".name"], p+".name", `is "stream", the tier that needs no declaration`, "another name", "")
+		}
+		if s.Kafka.Retention > 0 && t.Every > s.Kafka.Retention/2 {
+			d.problem(d.at[p+".every"], p+".every", fmt.Sprintf("is %s, and the log keeps its changes for %s (kafka.retention): a run that fails could not be made up for", t.Every, s.Kafka.Retention),
+				"at most half of the retention", "")
+		}
+		if t.Jitter > t.Every/2 {
+			d.problem(d.at[p+".jitter"], p+".jitter", fmt.Sprintf("is %s, and the tier runs every %s", t.Jitter, t.Every), "at most half of the period", "")
+		}
+		if !slices.ContainsFunc(s.Classify, func(c Class) bool { return c.Tier == t.Name }) && t.Name != "" && t.Name != tiers.Stream {
+			d.problem(d.at[p+".name"], p+".name", fmt.Sprintf("is %q, to which classify gives nothing", t.Name), "an entry of classify with tier: "+t.Name, "")
+		}
+	}
+	if s.Stream.Order == OrderTransaction && len(s.Classify) > 0 {
+		d.problem(d.at["classify"], "classify", "is given, but stream.order is transaction: whole transactions cannot wait in part", "stream.order: key", "")
+	}
+	all := map[string]int{} // patterns of which an earlier entry takes everything
+	for i, c := range s.Classify {
+		p := d.item("classify", i)
+		if !slices.Contains(names, c.Tier) && c.Tier != "" {
+			d.problem(d.at[p+".tier"], p+".tier", fmt.Sprintf("is %q, which tiers does not declare", c.Tier), oneOf(names), Nearest(c.Tier, names))
+		}
+		if c.Where != "" {
+			if _, err := predicate.Parse(c.Where); err != nil {
+				var e *predicate.Error
+				errors.As(err, &e)
+				d.problem(d.at[p+".where"], p+".where", e.Error(), "", "")
+			}
+		}
+		if first, taken := all[c.Match]; taken {
+			d.problem(d.at[p+".match"], p+".match", fmt.Sprintf("is never asked: classify[%d] takes all changes of %s", first, c.Match), "the entry with conditions first", "")
+		} else if c.Where == "" && len(c.Columns) == 0 && c.Match != "" {
+			all[c.Match] = i
+		}
+	}
+}

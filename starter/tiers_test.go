@@ -1,0 +1,106 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"go.temporal.io/sdk/temporal"
+
+	"syncline/activities/contract"
+	"syncline/dataplane/change"
+)
+
+const classified = `tiers: [{name: hourly, every: 1h, jitter: 2m}]
+classify:
+  - {match: shop.events, where: "severity in ('critical', 'error')", tier: stream}
+  - {match: shop.events, columns: [hits], tier: hourly}
+  - {match: shop.events, where: severity is not null, tier: hourly}
+`
+
+func TestExplain(t *testing.T) {
+	s := newServer(t)
+	s.workers()
+	col := func(name, base string) change.Column {
+		return change.Column{Name: name, Type: change.Type{Name: base, Kind: change.Base, Base: base}}
+	}
+	id := change.TableID{Schema: "shop", Name: "events"}
+	schema := &change.Schema{Table: id, Key: []int{0}, Columns: []change.Column{col("id", "int8"), col("severity", "text"), col("hits", "int4")}}
+	s.fakes.report = contract.Report{OK: true, Tables: []contract.TableReport{{Table: id, Schema: schema}}}
+	file := write(t, "tiers.yaml", declaration(s.name)+classified)
+	explain := func(args ...string) result {
+		t.Helper()
+		return s.starter(append([]string{"tiers", "explain", file, "--table", "shop.events"}, args...)...)
+	}
+	explain("--row", `{"id": 1, "severity": "critical", "hits": 0}`).exits(exitOK).
+		says("table shop.events", "yes  classify[0]: all changes where severity in ('critical', 'error'): stream", "tier stream: it goes at once, since classify[0] is the first that matches")
+	explain("--row", `{"id": 1, "severity": "info", "hits": 0}`).exits(exitOK).
+		says("no   classify[0]", "no   classify[1]: updates of only hits: hourly", "yes  classify[2]", "tier hourly: it waits for the next run, 1h at most and 2m of jitter")
+	explain("--row", `{"id": 1, "severity": null}`).exits(exitOK).says("tier stream: it goes at once, since no rule matches it")
+	explain("--row", `{"id": 1}`).exits(exitOK).says("open classify[0]", "cannot be decided by what the log carries")
+	// Which columns an update changed is in the log of tables with REPLICA IDENTITY FULL only.
+	update := []string{"--row", `{"id": 1, "severity": null, "hits": 2}`, "--old", `{"hits": 1}`}
+	explain(update...).exits(exitOK).says("open classify[1]")
+	schema.Full = true
+	var e explained
+	explain(append(update, "--json")...).exits(exitOK).object(&e)
+	if e.Tier != "hourly" || e.Every != "1h" || e.Jitter != "2m" || len(e.Rules) != 2 || e.Rules[1] != (ruleSaid{1, "classify[1]: updates of only hits: hourly", "yes"}) {
+		t.Errorf("%+v", e)
+	}
+	schema.Full = false
+	explain("--row", `{"id": 1, "severity": "info"}`, "--deleted").exits(exitOK).says("open classify[0]", "tier stream")
+	s.starter("tiers", "explain", file, "--table", "shop.orders", "--row", "{}").exits(exitOK).says("since classify gives no change of it to a tier that waits")
+
+	for _, c := range []struct{ args, want string }{
+		{"--row {}", "explain needs a table and a row"},
+		{"--table shop.events", "explain needs a table and a row"},
+		{"--table events --row {}", "name it as schema.name"},
+		{"--table other.events --row {}", "does not take table other.events"},
+		{"--table shop.events --row {} --old {} --deleted", "exclude each other"},
+		{`--table shop.events --row {"sev":1}`, `--row: table shop.events has no column "sev"; its columns are id, severity, hits`},
+		{`--table shop.events --row {} --old []`, "--old: not a JSON object"},
+		{`--table shop.events --row {"severity":"info","hits":"many"}`, ""},
+	} {
+		r := s.starter(append([]string{"tiers", "explain", file}, strings.Fields(c.args)...)...)
+		if c.want != "" {
+			r.exits(exitInvalid).says(c.want)
+		}
+	}
+	s.starter("tiers").exits(exitInvalid).says("tiers takes a command")
+	s.starter("tiers", "advice").exits(exitInvalid).says(`"advice" is not a command of tiers`)
+
+	// A rule that does not fit the table, and a table that cannot be read.
+	bad := write(t, "bad.yaml", declaration(s.name)+strings.Replace(classified, "severity is not null", "level = 1", 1))
+	s.starter("tiers", "explain", bad, "--table", "shop.events", "--row", "{}").exits(exitInvalid).says(`classify[2].where: at character 1: table shop.events has no column "level"`)
+	s.fakes.report = contract.Report{}
+	explain("--row", "{}").exits(exitFailed).says("cannot be read at the source", "starter plan")
+}
+
+func TestTiersRun(t *testing.T) {
+	s := newServer(t)
+	s.workers()
+	s.file = write(t, "tiers.yaml", declaration(s.name)+classified)
+	s.starter("apply", s.file).exits(exitOK)
+	s.streams()
+	s.starter("tiers", "run", s.name, "hourly").exits(exitOK).says("warehouse: 5 changes that waited in 1 table took effect, in 1.0 s", "analytics: ", "up to 1:0/500")
+	var res contract.TierResult
+	s.starter("tiers", "run", s.name, "hourly", "--json").exits(exitOK).object(&res)
+	if res.Tier != "hourly" || len(res.Sinks) != 2 || res.Sinks[0].Waited != 5 {
+		t.Errorf("%+v", res)
+	}
+	s.starter("tiers", "run", s.name, "hourli").exits(exitFailed).says(`has no tier "hourli" that waits; did you mean "hourly"?`)
+	s.starter("tiers", "run", s.name).exits(exitInvalid).says("takes a pipeline name and a tier")
+	s.starter("tiers", "run", "nothing", "hourly").exits(exitFailed).says(`no pipeline is called "nothing"`)
+	skip := func(why string) {
+		s.fakes.mu.Lock()
+		defer s.fakes.mu.Unlock()
+		s.fakes.skip = why
+	}
+	skip("the pipeline is paused")
+	s.starter("tiers", "run", s.name, "hourly").exits(exitOK).says("nothing was done: the pipeline is paused")
+	s.fakes.set(contract.DrainTierActivity, temporal.NewNonRetryableApplicationError("told to", "SinkPrivilege", nil))
+	skip("")
+	s.starter("tiers", "run", s.name, "hourly").exits(exitFailed).says("TierBehind", "SinkPrivilege")
+	// A running pipeline can be asked by its name.
+	s.starter("tiers", "explain", s.name, "--table", "shop.orders", "--row", "{}").exits(exitOK).says("tier stream")
+	s.starter("destroy", s.name, "--yes").exits(exitOK).says("schedules of tiers")
+}
