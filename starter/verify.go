@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/client"
 
 	"syncline/activities/contract"
@@ -194,6 +195,9 @@ func (t *tool) followAudit(ctx context.Context, c client.Client, run client.Work
 // unended says why a command ends without the result of a workflow that goes on; err is
 // that of await.
 func unended(ctx context.Context, late bool, err error, what, lacks, id string, wait time.Duration) error {
+	// Temporal may find that the time is up before this process does.
+	var there *serviceerror.DeadlineExceeded
+	late = late || errors.Is(err, context.DeadlineExceeded) || errors.As(err, &there)
 	switch {
 	case errors.Is(ctx.Err(), context.Canceled):
 		return failed("interrupted; the %s goes on as workflow %s", what, id)
