@@ -27,6 +27,8 @@ import (
 
 const alertingPipeline = `  include: [s.*]
 stream: {status_interval: 200ms, heartbeat_interval: 1s}
+tiers: [{name: later, every: 10s}]
+classify: [{match: s.waits, tier: later}]
 objectives:
   - {name: capacity, indicator: backlog, at_most: 100}
   - {name: fresh, indicator: lag, within: 5s, target: 99%}
@@ -41,6 +43,7 @@ func TestAlertsFireAndClear(t *testing.T) {
 	w := newAlerting(t)
 	r := w.r
 	r.exec("CREATE SCHEMA s", "CREATE TABLE s.items (id bigint PRIMARY KEY, v text)", "CREATE TABLE s.refused (id int PRIMARY KEY, v text)",
+		"CREATE TABLE s.waits (id int PRIMARY KEY, n int)", "INSERT INTO s.waits VALUES (1, 1)",
 		"CREATE TABLE s.gated (id int PRIMARY KEY, v int)", "INSERT INTO s.refused VALUES (1, 'fine')", "INSERT INTO s.gated VALUES (1, 1)")
 	for _, s := range []string{"CREATE SCHEMA s", "CREATE TABLE s.refused (id int PRIMARY KEY, v text CHECK (v = 'fine'))"} {
 		if _, err := scalar(t.Context(), r.sinkDSN, s); err != nil {
@@ -362,7 +365,7 @@ func (w *alerting) quiet(selectors ...string) {
 	}
 }
 
-// trickle changes s.items at a steady rate until it is told to stop.
+// trickle changes s.items, and s.waits, at a steady rate until it is told to stop.
 func (r *rig) trickle() (stop func()) {
 	r.t.Helper()
 	conn, err := pgx.Connect(r.t.Context(), r.source)
@@ -376,7 +379,11 @@ func (r *rig) trickle() (stop func()) {
 		tick := time.NewTicker(20 * time.Millisecond)
 		defer tick.Stop()
 		for n := 0; ; n++ {
-			if _, err := conn.Exec(ctx, "INSERT INTO s.items VALUES ($1, repeat('x', 100))", n); err != nil {
+			_, err := conn.Exec(ctx, "INSERT INTO s.items VALUES ($1, repeat('x', 100))", n)
+			if err == nil {
+				_, err = conn.Exec(ctx, "UPDATE s.waits SET n = n + 1")
+			}
+			if err != nil {
 				if ctx.Err() == nil {
 					r.t.Errorf("change the source: %v", err)
 				}

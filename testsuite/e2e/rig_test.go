@@ -377,6 +377,9 @@ func (p *pipe) terminate(ctx context.Context) {
 			ids = append(ids, e.Execution.WorkflowId)
 		}
 	}
+	for _, t := range p.spec.Tiers {
+		_ = p.r.tc.ScheduleClient().GetHandle(ctx, contract.TierScheduleID(p.name, t.Name)).Delete(ctx)
+	}
 	for _, id := range ids {
 		_ = p.r.tc.TerminateWorkflow(ctx, id, "", "the test is over")
 	}
