@@ -200,7 +200,7 @@ func tierReport(spec *pipeline.Spec, s *change.Schema, rep *contract.TableReport
 	for _, r := range rules {
 		line := r.String()
 		if slices.Contains(blind, r.N) {
-			line += "; NEVER MATCHES: the log does not tell which columns an update changed (ALTER TABLE … REPLICA IDENTITY FULL)"
+			line += "; CANNOT BE TOLD: the log does not say which columns an update changed, so updates that come to this rule stream (ALTER TABLE … REPLICA IDENTITY FULL)"
 		}
 		rep.Tiers = append(rep.Tiers, line)
 	}

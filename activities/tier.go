@@ -109,7 +109,7 @@ func (a *Activities) DrainTier(ctx context.Context, in contract.TierTask) (out c
 				out.Waited += m.Ahead.Waits
 			}
 		}
-		for _, t := range in.Tables {
+		for _, t := range in.Tables { // of all at once, and not of each when its wait begins
 			if err := sk.SetDue(ctx, t, in.At); err != nil {
 				return err
 			}
@@ -124,10 +124,11 @@ func (a *Activities) DrainTier(ctx context.Context, in contract.TierTask) (out c
 					break
 				}
 				so.Store(&contract.TierProgress{Behind: behind})
-				if left, err := a.leftStreaming(ctx, sk, t); err != nil || left {
-					if err != nil {
-						return err
-					}
+				info, err := sk.Table(ctx, t)
+				if err != nil {
+					return err
+				}
+				if info.State != sink.Streaming {
 					break // its load, or whoever gated it, brings what waited
 				}
 			}
@@ -136,12 +137,6 @@ func (a *Activities) DrainTier(ctx context.Context, in contract.TierTask) (out c
 	})
 	out.Sink, out.Tables, out.Seconds = in.Sink.Name, len(in.Tables), time.Since(began).Seconds()
 	return out, err
-}
-
-// leftStreaming reports whether a table is no longer one that lanes deliver.
-func (a *Activities) leftStreaming(ctx context.Context, sk sink.Sink, id change.TableID) (bool, error) {
-	t, err := sk.Table(ctx, id)
-	return err == nil && t.State != sink.Streaming, err
 }
 
 // ScheduleTiers makes the Schedules of a pipeline's tiers as declared. One that is there

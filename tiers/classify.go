@@ -89,8 +89,9 @@ func Compile(s *change.Schema, rules []Rule) (*Classifier, error) {
 	return c, nil
 }
 
-// Blind returns the numbers of the rules that can match nothing but what the source's
-// log does not carry: rules by columns of a table whose REPLICA IDENTITY is not FULL.
+// Blind returns the numbers of the rules that cannot be decided for any update, so that
+// all that come to them stream: those by columns of a table whose REPLICA IDENTITY is not
+// FULL.
 func (c *Classifier) Blind() (out []int) {
 	for i := range c.rules {
 		if c.rules[i].columns != nil && !c.schema.Full {
