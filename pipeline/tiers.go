@@ -35,7 +35,7 @@ func (s *Spec) Rules(t change.TableID) (out []tiers.Rule) {
 			out = append(out, tiers.Rule{N: i, Where: c.Where, Columns: c.Columns, Tier: c.Tier})
 		}
 	}
-	if !slices.ContainsFunc(out, func(r tiers.Rule) bool { return r.Tier != tiers.Stream }) {
+	if !tiers.Wait(out) {
 		return nil
 	}
 	return out

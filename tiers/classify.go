@@ -182,11 +182,16 @@ func (c *Classifier) Explain(ch *change.Change) (tier string, steps []Step, err 
 	return Stream, steps, nil
 }
 
+// Wait reports whether any change waits by the rules.
+func Wait(rules []Rule) bool {
+	return slices.ContainsFunc(rules, func(r Rule) bool { return r.Tier != Stream })
+}
+
 // Encode returns the rules in a form that Decode reads, and that is equal for rules which
 // give each change of a table the same tier for the same reason. It is "" for rules by
 // which everything streams.
 func Encode(rules []Rule) (string, error) {
-	if !slices.ContainsFunc(rules, func(r Rule) bool { return r.Tier != Stream }) {
+	if !Wait(rules) {
 		return "", nil
 	}
 	b, err := json.Marshal(rules)
