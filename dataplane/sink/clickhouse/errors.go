@@ -20,6 +20,8 @@ var (
 		243: "no disk space is left", 252: "too many parts: merges are behind", 285: "too few live replicas", 286: "the insert quorum was not reached",
 		319: "the state of the insert is unknown", 425: "a system error", 499: "object storage failed", 999: "Keeper failed", 745: "the server is overloaded",
 		209: "a socket timeout", 210: "a network error", 394: "the query was cancelled",
+		// What stops a mutation for a moment: DROP PARTITION on the same table, a restart. The server goes on with it by itself.
+		236: "the server broke it off", 341: "the server has not finished the mutation yet",
 	}
 	authCodes    = map[int32]bool{192: true, 193: true, 194: true, 516: true}
 	missingCodes = map[int32]bool{60: true, 81: true}

@@ -5,7 +5,9 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
+	"time"
 
 	"syncline/dataplane/fault"
 )
@@ -134,6 +136,35 @@ func (s *Sink) Forget(ctx context.Context) error {
 	}
 	return nil
 }
+
+// deleteRows removes rows for good, if there are any. A mutation that the server broke off,
+// as it does for each DROP PARTITION on the table, it goes on with by itself: to ask again
+// is to see whether that is done.
+func (s *Sink) deleteRows(ctx context.Context, t target, where string) error {
+	part := ""
+	if t.db == s.opts.Ledger && slices.Contains(ledgerTables, t.table) {
+		part = " IN PARTITION " + lit(s.pipeline) // else it goes over the parts of all pipelines
+	}
+	for try := 0; ; try++ {
+		found := false
+		q := fmt.Sprintf("SELECT 1 FROM %s WHERE %s LIMIT 1", t, where)
+		if err := s.conn.query(ctx, "SELECT from "+t.String(), q, func(func(...any) error) error { found = true; return nil }); err != nil || !found {
+			return err
+		}
+		_, err := s.conn.exec(ctx, "delete from "+t.String(), fmt.Sprintf("ALTER TABLE %s DELETE%s WHERE %s", t, part, where))
+		if try == deleteTries || !fault.Is(err, CodeBusy) {
+			return err
+		}
+		select {
+		case <-time.After(50 * time.Millisecond << try):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// deleteTries is how often deleteRows asks again, for six seconds in all.
+const deleteTries = 7
 
 // mine is the condition that selects the pipeline's rows.
 func (s *Sink) mine() string { return "pipeline = " + lit(s.pipeline) }

@@ -327,17 +327,6 @@ func (s *Sink) removeStrays(ctx context.Context, l *layout, r *record, p *plan) 
 	return s.deleteRows(ctx, l.at, colVersion+" < "+versionLit(floor))
 }
 
-// deleteRows removes rows for good, if there are any.
-func (s *Sink) deleteRows(ctx context.Context, t target, where string) error {
-	found := false
-	q := fmt.Sprintf("SELECT 1 FROM %s WHERE %s LIMIT 1", t, where)
-	if err := s.conn.query(ctx, "SELECT from "+t.String(), q, func(func(...any) error) error { found = true; return nil }); err != nil || !found {
-		return err
-	}
-	_, err := s.conn.exec(ctx, "delete from "+t.String(), fmt.Sprintf("ALTER TABLE %s DELETE WHERE %s", t, where))
-	return err
-}
-
 // BeginLog records from where the table's delivery begins.
 func (s *Sink) BeginLog(ctx context.Context, id change.TableID, log []sink.LogRange, again bool) error {
 	all, err := s.Watermarks(ctx)

@@ -522,7 +522,7 @@ func TestFaultsAreNamed(t *testing.T) {
 		retry bool
 	}{
 		516: {sink.CodeAuth, true}, 497: {sink.CodePrivilege, false}, 60: {CodeTableMissing, false}, 252: {CodeBusy, true},
-		241: {CodeBusy, true}, 47: {CodeQuery, false},
+		241: {CodeBusy, true}, 341: {CodeBusy, true}, 47: {CodeQuery, false},
 	} {
 		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("X-ClickHouse-Exception-Code", fmt.Sprint(code))
@@ -591,5 +591,46 @@ func TestShortWrite(t *testing.T) {
 	}
 	if n, err := s.insert(t.Context(), at, 3, b.parts()); err != nil || n == 0 {
 		t.Fatal(n, err)
+	}
+}
+
+// TestPipelinesLeaveWhileOthersDelete: pipelines that share a ledger are forgotten while
+// another deletes its rows there. Both are done by ALTER, and the server breaks off a
+// mutation whose parts are dropped.
+func TestPipelinesLeaveWhileOthersDelete(t *testing.T) {
+	stays := openTest(t, "http", Options{}, "")
+	sch := sinktest.Schema("stays", 1, sinktest.Col("id", sinktest.Int4))
+	stop, left := make(chan struct{}), make(chan error, 1)
+	go func() {
+		left <- func() error {
+			for n := 0; ; n++ {
+				select {
+				case <-stop:
+					return nil
+				default:
+				}
+				leaves := &Sink{pipeline: fmt.Sprint("leaves", n%3), opts: stays.opts, conn: stays.conn}
+				s := sinktest.Schema("leaves", 1, sinktest.Col("id", sinktest.Int4))
+				if err := leaves.BeginLog(t.Context(), s.Table, make([]sink.LogRange, 64), false); err != nil {
+					return err
+				}
+				if err := leaves.Forget(t.Context()); err != nil {
+					return err
+				}
+			}
+		}()
+	}()
+	add(t, stays, sch, sink.TableOptions{})
+	for range 100 {
+		if err := stays.BeginLog(t.Context(), sch.Table, make([]sink.LogRange, 2), false); err != nil {
+			t.Fatal(err)
+		}
+		if err := stays.deleteRows(t.Context(), stays.ledger("watermarks"), stays.where(sch.Table.String())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(stop)
+	if err := <-left; err != nil {
+		t.Fatal(err)
 	}
 }
