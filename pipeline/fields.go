@@ -22,6 +22,8 @@ const (
 	identPattern  = `^[^\x00]{1,63}$`
 	hostPattern   = `^[^\s@?#\x00-\x1f\x7f]+$`
 	brokerPattern = `([^\s@/:,\[\]\x00-\x1f\x7f]+|\[[0-9A-Fa-f:]+\]):[0-9]{1,5}`
+	regionPattern = `^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?$`
+	regionWant    = "a region's name of at most 64 lower-case letters, digits and hyphens, such as eu-west-1"
 	hostWant      = "a host name, an address, or the folder of a Unix socket"
 )
 
@@ -60,6 +62,7 @@ var sourceField = &field{
 		{name: "password", kind: kindRef, also: []string{"pass", "secret"}, effect: RestartStream, doc: "Where the password is kept."},
 		{name: "sslmode", kind: kindText, enum: sslModes, def: "prefer", effect: RestartStream, doc: "As in libpq."},
 		{name: "sslrootcert", kind: kindText, also: []string{"ca_file"}, effect: RestartStream, doc: "File of the authorities' certificates, on the worker."},
+		{name: "region", kind: kindText, pattern: regionPattern, want: regionWant, also: []string{"location"}, effect: RestartStream, doc: "Region where it is, in the words of your provider; what goes from region to region has a price, and may be restricted."},
 		{name: "slot", kind: kindText, derived: "`syncline_<name>`", pattern: `^[a-z0-9_]{1,63}$`, want: "at most 63 lower-case letters, digits and underscores",
 			also: []string{"slot_name"}, effect: Refused, doc: "Name of the replication slot, which Syncline creates and drops."},
 		{name: "publication", kind: kindText, derived: "`syncline_<name>`", pattern: identPattern, want: "a name of at most 63 characters",
@@ -95,6 +98,7 @@ var kafkaField = &field{
 		{name: "format", kind: kindText, enum: []string{FormatSyncline, FormatDebezium, FormatDebeziumSchema}, def: FormatSyncline, effect: RestartStream,
 			effectNote: "extra topics begin with the changes from now on",
 			doc:        "`debezium` and `debezium-schema` write a second topic per table with Debezium-compatible JSON, without and with its schema, for other consumers."},
+		{name: "region", kind: kindText, pattern: regionPattern, want: regionWant, also: []string{"location"}, effect: RestartStream, doc: "Region where the brokers are."},
 		{name: "sasl", kind: kindObject, effect: RestartStream, doc: "Login.", fields: []*field{
 			{name: "mechanism", kind: kindText, required: true, enum: []string{"plain", "scram-sha-256", "scram-sha-512"}, effect: RestartStream, doc: "Mechanism."},
 			{name: "username", kind: kindText, required: true, also: []string{"user"}, effect: RestartStream, doc: "User."},
@@ -124,6 +128,7 @@ var sinksField = &field{
 			{name: "sslrootcert", kind: kindText, when: SinkPostgres, also: []string{"ca_file"}, effect: RestartStream, doc: "File of the authorities' certificates, on the worker."},
 			{name: "protocol", kind: kindText, when: SinkClickHouse, enum: []string{"http", "native"}, def: "http", effect: RestartStream, doc: "ClickHouse interface, HTTP or the native TCP protocol."},
 			{name: "tls", kind: kindObject, when: SinkClickHouse, also: []string{"ssl"}, effect: RestartStream, doc: "Encryption; `tls: {}` turns it on with the system's authorities.", fields: tlsFields},
+			{name: "region", kind: kindText, pattern: regionPattern, want: regionWant, also: []string{"location"}, effect: RestartStream, doc: "Region where it is."},
 			{name: "schema", kind: kindText, derived: "the source's schema names", pattern: identPattern, want: "a name of at most 63 characters", also: []string{"target_schema"}, effect: NeedsResync,
 				doc: "Schema (ClickHouse: database) that takes all tables."},
 			{name: "lanes", kind: kindInteger, derived: "2, but at most `kafka.partitions`", min: 1, max: 64, also: []string{"workers", "parallelism"}, effect: RestartStream, doc: "Parallel writers; each takes its share of partitions."},

@@ -1,6 +1,20 @@
 package pipeline
 
-import "strings"
+import (
+	"fmt"
+	"regexp"
+	"strings"
+)
+
+var region = regexp.MustCompile(regionPattern)
+
+// CheckRegion says what is wrong with the name of a region.
+func CheckRegion(name string) error {
+	if !region.MatchString(name) {
+		return fmt.Errorf("is %q, not %s", name, regionWant)
+	}
+	return nil
+}
 
 // derivedName keeps different pipelines apart: names have no underscore.
 func derivedName(name string) string { return "syncline_" + strings.ReplaceAll(name, "-", "_") }

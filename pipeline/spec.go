@@ -34,6 +34,7 @@ type Source struct {
 	Password    secrets.Ref `json:"password,omitzero"`
 	SSLMode     string      `json:"sslmode,omitempty"`
 	SSLRootCert string      `json:"sslrootcert,omitempty"`
+	Region      string      `json:"region,omitempty"`
 	Slot        string      `json:"slot,omitempty"`
 	Publication string      `json:"publication,omitempty"`
 }
@@ -55,6 +56,7 @@ type Kafka struct {
 	MaxMessageBytes   Size     `json:"max_message_bytes"`
 	Compression       string   `json:"compression"`
 	Format            string   `json:"format"`
+	Region            string   `json:"region,omitempty"`
 	SASL              *SASL    `json:"sasl,omitempty"`
 	TLS               *TLS     `json:"tls,omitempty"`
 }
@@ -95,7 +97,8 @@ type Sink struct {
 	SSLRootCert   string      `json:"sslrootcert,omitempty"` // Postgres
 	Protocol      string      `json:"protocol,omitempty"`    // ClickHouse: http or native
 	TLS           *TLS        `json:"tls,omitempty"`         // ClickHouse
-	Schema        string      `json:"schema,omitempty"`      // schema or database of all tables; default: the source's schema names
+	Region        string      `json:"region,omitempty"`
+	Schema        string      `json:"schema,omitempty"` // schema or database of all tables; default: the source's schema names
 	Lanes         int         `json:"lanes"`
 	OnExisting    string      `json:"on_existing"` // refuse, truncate or append: sink.Existing
 	MaxBatchRows  int         `json:"max_batch_rows"`

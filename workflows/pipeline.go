@@ -136,7 +136,12 @@ func (p *entity) show(ctx workflow.Context) {
 	for i, s := range p.spec.Sinks {
 		sinks[i] = s.Name
 	}
-	if err := workflow.UpsertTypedSearchAttributes(ctx,
+	region := temporal.NewSearchAttributeKeyKeyword(contract.RegionAttribute)
+	of := region.ValueUnset()
+	if r := p.spec.Source.Region; r != "" {
+		of = region.ValueSet(r)
+	}
+	if err := workflow.UpsertTypedSearchAttributes(ctx, of,
 		temporal.NewSearchAttributeKeyKeyword(contract.PipelineAttribute).ValueSet(p.spec.Name),
 		temporal.NewSearchAttributeKeyKeyword(contract.PhaseAttribute).ValueSet(string(p.state.Phase)),
 		temporal.NewSearchAttributeKeyKeyword(contract.SourceAttribute).ValueSet(p.spec.Source.Type),

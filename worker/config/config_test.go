@@ -28,7 +28,7 @@ func TestDefaults(t *testing.T) {
 func TestEverySettingIsRead(t *testing.T) {
 	c, err := Load([]string{
 		"SYNCLINE_TEMPORAL_ADDRESS=temporal:7233", "SYNCLINE_TEMPORAL_NAMESPACE=ns", "SYNCLINE_TEMPORAL_API_KEY=file:/key", "SYNCLINE_TASK_QUEUE_PREFIX=p",
-		"SYNCLINE_ROLES=deliver, snapshot", "SYNCLINE_HTTP_ADDR=127.0.0.1:0", "SYNCLINE_LOG_LEVEL=debug", "SYNCLINE_PPROF=true", "SYNCLINE_TRACE_RATIO=0.25", "OTEL_EXPORTER_OTLP_ENDPOINT=http://c:4317", "OTEL_EXPORTER_OTLP_PROTOCOL=grpc",
+		"SYNCLINE_ROLES=deliver, snapshot", "SYNCLINE_REGION=eu-west-1", "SYNCLINE_HTTP_ADDR=127.0.0.1:0", "SYNCLINE_LOG_LEVEL=debug", "SYNCLINE_PPROF=true", "SYNCLINE_TRACE_RATIO=0.25", "OTEL_EXPORTER_OTLP_ENDPOINT=http://c:4317", "OTEL_EXPORTER_OTLP_PROTOCOL=grpc",
 		"SYNCLINE_SPILL_DIR=/spill", "SYNCLINE_ANALYTICS=env:CH", "SYNCLINE_ANALYTICS_DATABASE=a", "SYNCLINE_ANALYTICS_SPILL=2MiB", "SYNCLINE_MAX_CONCURRENT_CHUNKS=9", "SYNCLINE_SHUTDOWN_TIMEOUT=1m",
 		"SYNCLINE_BUILD_ID=v1.2.3+abc", "SYNCLINE_DEPLOYMENT=d", "SYNCLINE_VAULT_ADDR=https://vault:8200",
 		"SYNCLINE_VAULT_ROLE_ID=r", "SYNCLINE_VAULT_SECRET_ID_FILE=/sid", "SYNCLINE_VAULT_NAMESPACE=team", "SYNCLINE_VAULT_CACERT=/ca",
@@ -39,7 +39,7 @@ func TestEverySettingIsRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Config{
-		TaskQueuePrefix: "p", Roles: []contract.Role{contract.Deliver, contract.Snapshot},
+		TaskQueuePrefix: "p", Region: "eu-west-1", Roles: []contract.Role{contract.Deliver, contract.Snapshot},
 		HTTPAddr: "127.0.0.1:0", LogLevel: zapcore.DebugLevel, Pprof: true, Traces: observe.TraceOptions{Ratio: 0.25, On: true, GRPC: true}, SpillDir: "/spill", MaxConcurrentChunks: 9,
 		ShutdownTimeout: time.Minute, BuildID: "v1.2.3+abc", Deployment: "d",
 	}
@@ -54,7 +54,7 @@ func TestEverySettingIsRead(t *testing.T) {
 		t.Errorf("analytics %v %v %v", c.Analytics, c.AnalyticsDatabase, c.AnalyticsSpill)
 	}
 	c.Vault, c.Roles, want.Roles = want.Vault, nil, nil
-	if c.Temporal.Address != "temporal:7233" || c.Temporal.Namespace != "ns" || !c.Temporal.TLS() || c.TaskQueuePrefix != want.TaskQueuePrefix ||
+	if c.Temporal.Address != "temporal:7233" || c.Temporal.Namespace != "ns" || !c.Temporal.TLS() || c.TaskQueuePrefix != want.TaskQueuePrefix || c.Region != want.Region ||
 		c.HTTPAddr != want.HTTPAddr || c.LogLevel != want.LogLevel || c.Pprof != want.Pprof || c.Traces != want.Traces || c.SpillDir != want.SpillDir ||
 		c.MaxConcurrentChunks != want.MaxConcurrentChunks || c.ShutdownTimeout != want.ShutdownTimeout || c.BuildID != want.BuildID || c.Deployment != want.Deployment {
 		t.Errorf("got %+v\nwant %+v", c, want)

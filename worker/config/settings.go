@@ -40,6 +40,8 @@ var settings = []Setting{
 		func(c *Config, v string) error { c.TaskQueuePrefix = v; return name(v) }},
 	{"SYNCLINE_ROLES", "control,capture,snapshot,deliver", "What this worker does, a comma-separated part of the default.",
 		func(c *Config, v string) (err error) { c.Roles, err = roles(v); return err }},
+	{"SYNCLINE_REGION", "", "Region where this worker runs, as in the pipelines' `region`; what it sends to another region is counted by route.",
+		func(c *Config, v string) error { c.Region = v; return pipeline.CheckRegion(v) }},
 	{"SYNCLINE_HTTP_ADDR", ":9464", "Where `/metrics`, `/healthz` and `/readyz` are served, as `[host]:port`; port 0 takes a free one.",
 		func(c *Config, v string) error { c.HTTPAddr = v; return hostPort(v) }},
 	{"SYNCLINE_LOG_LEVEL", "info", "`debug`, `info`, `warn` or `error`.",
