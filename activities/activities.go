@@ -145,7 +145,7 @@ func (a *Activities) sink(ctx context.Context, name string, s pipeline.Sink) (si
 	case pipeline.SinkPostgres:
 		return pgsink.Open(pgsink.Config{DSN: dsn, Pipeline: name, Dial: dial})
 	case pipeline.SinkClickHouse:
-		c := chsink.Config{DSN: dsn, Pipeline: name, Dial: dial, Options: chsink.Options{Database: s.Schema}}
+		c := chsink.Config{DSN: dsn, Pipeline: name, Dial: dial, Options: chsink.Options{Database: s.Schema, Compression: s.Compression}}
 		if s.TLS != nil {
 			if c.TLS, err = a.tls(ctx, s.TLS); err != nil {
 				return nil, err

@@ -127,6 +127,8 @@ var sinksField = &field{
 			{name: "sslmode", kind: kindText, when: SinkPostgres, enum: sslModes, def: "prefer", effect: RestartStream, doc: "As in libpq."},
 			{name: "sslrootcert", kind: kindText, when: SinkPostgres, also: []string{"ca_file"}, effect: RestartStream, doc: "File of the authorities' certificates, on the worker."},
 			{name: "protocol", kind: kindText, when: SinkClickHouse, enum: []string{"http", "native"}, def: "http", effect: RestartStream, doc: "ClickHouse interface, HTTP or the native TCP protocol."},
+			{name: "compression", kind: kindText, when: SinkClickHouse, enum: []string{"none", "lz4", "zstd"}, derived: "as the DSN's `compress` says, else `none`", effect: RestartStream,
+				doc: "Compression of what is sent. `lz4` costs little; between regions, where bytes are paid for, `zstd` sends least."},
 			{name: "tls", kind: kindObject, when: SinkClickHouse, also: []string{"ssl"}, effect: RestartStream, doc: "Encryption; `tls: {}` turns it on with the system's authorities.", fields: tlsFields},
 			{name: "region", kind: kindText, pattern: regionPattern, want: regionWant, also: []string{"location"}, effect: RestartStream, doc: "Region where it is."},
 			{name: "schema", kind: kindText, derived: "the source's schema names", pattern: identPattern, want: "a name of at most 63 characters", also: []string{"target_schema"}, effect: NeedsResync,

@@ -96,6 +96,7 @@ type Sink struct {
 	SSLMode       string      `json:"sslmode,omitempty"`     // Postgres
 	SSLRootCert   string      `json:"sslrootcert,omitempty"` // Postgres
 	Protocol      string      `json:"protocol,omitempty"`    // ClickHouse: http or native
+	Compression   string      `json:"compression,omitempty"` // ClickHouse: none, lz4 or zstd; "": as the DSN says
 	TLS           *TLS        `json:"tls,omitempty"`         // ClickHouse
 	Region        string      `json:"region,omitempty"`
 	Schema        string      `json:"schema,omitempty"` // schema or database of all tables; default: the source's schema names

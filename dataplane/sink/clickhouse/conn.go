@@ -55,6 +55,9 @@ func settings(given ch.Settings) ch.Settings {
 	return s
 }
 
+// compressions by the names of Options.Compression.
+var compressions = map[string]ch.CompressionMethod{"none": ch.CompressionNone, "lz4": ch.CompressionLZ4, "zstd": ch.CompressionZSTD}
+
 func openConn(dsn string, secure *tls.Config, dial wire.Dial, o *Options) (*conn, error) {
 	// The client library refuses https without this, as if the scheme did not say it.
 	if u, err := url.Parse(dsn); err == nil && u.Scheme == "https" && !u.Query().Has("secure") {
@@ -67,6 +70,9 @@ func openConn(dsn string, secure *tls.Config, dial wire.Dial, o *Options) (*conn
 	scheme, _, _ := strings.Cut(dsn, "://")
 	if err != nil || !slices.Contains([]string{"http", "https", "clickhouse", "tcp"}, scheme) {
 		return nil, errors.New("use http(s)://user:password@host:8123 or clickhouse://user:password@host:9000")
+	}
+	if m, given := compressions[o.Compression]; given {
+		co.Compression = &ch.Compression{Method: m}
 	}
 	c := &conn{http: co.Protocol == ch.HTTP, timeout: o.Timeout}
 	if co.Compression != nil {

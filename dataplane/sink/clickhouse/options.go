@@ -3,6 +3,7 @@ package clickhouse
 import (
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"time"
 
 	"syncline/dataplane/fault"
@@ -44,6 +45,7 @@ type Options struct {
 	Ledger      string        // database of the ledger; default syncline
 	NumericText bool          // keep every numeric as String instead of Decimal
 	JSON        bool          // keep json and jsonb as JSON instead of String (not exact)
+	Compression string        // of what is sent: none, lz4 or zstd; default: as the DSN says, else none
 	BlockRows   int           // rows of an INSERT, at most; default 100000
 	BlockBytes  int           // bytes of an INSERT, about at most; default 16 MiB
 	RowBytes    int           // of a snapshot's row in text form, at most; default 256 MiB
@@ -51,6 +53,9 @@ type Options struct {
 }
 
 func (o *Options) setDefaults() error {
+	if _, known := compressions[o.Compression]; !known && o.Compression != "" {
+		return fmt.Errorf("compression is %q: use none, lz4 or zstd", o.Compression)
+	}
 	if o.Ledger == "" {
 		o.Ledger = "syncline"
 	}

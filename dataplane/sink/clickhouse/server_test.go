@@ -417,13 +417,17 @@ func TestLateWriters(t *testing.T) {
 func TestSmallBlocksAndCompression(t *testing.T) { overBoth(t, smallBlocksAndCompression) }
 
 func smallBlocksAndCompression(t *testing.T, protocol string) {
-	for _, query := range []string{"", "compress=lz4", "compress=zstd", "compress=gzip"} {
+	for _, query := range []string{"", "compress=lz4", "compress=zstd", "compress=gzip", "none", "lz4", "zstd"} {
 		if query == "compress=gzip" && protocol == "native" {
 			continue // refused: see TestNativeFaults
 		}
 		t.Run(query, func(t *testing.T) {
 			t.Parallel()
-			s := openTest(t, protocol, Options{BlockRows: 700, BlockBytes: 16 << 10}, query)
+			o := Options{BlockRows: 700, BlockBytes: 16 << 10}
+			if _, ok := compressions[query]; ok {
+				o.Compression, query = query, "compress=lz4" // which it overrides
+			}
+			s := openTest(t, protocol, o, query)
 			sch := benchSchema()
 			tab := add(t, s, sch, sink.TableOptions{Name: "odd (name); `x`, --"})
 			if _, err := s.PlanChunks(t.Context(), sch.Table, []sink.Chunk{{}}); err != nil {
