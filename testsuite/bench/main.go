@@ -39,6 +39,7 @@ var benchmarks = []benchmark{
 	{"lag", "commit to visible at a steady rate, and the gap when the delivering worker is killed", lag},
 	{"instrumentation", "what recording costs: a backlog with and without it, and bytes in analytics", instrumentation},
 	{"verification", "digests of a million rows by engine, and planted errors found while rows change", verification},
+	{"compression", "bytes on the wire for a row of telemetry, by the size of batches and codec", compression},
 	{"memory", "peak memory of a worker during one large transaction", memory},
 }
 
