@@ -29,7 +29,9 @@ func compression(ctx context.Context, b *bench) ([]figure, error) {
 		return nil, err
 	}
 	defer r.close()
-	defer func() { _, _ = r.clickhouseQuery(context.WithoutCancel(ctx), "DROP DATABASE IF EXISTS bench_compression") }()
+	defer func() {
+		_, _ = r.clickhouseQuery(context.WithoutCancel(ctx), "DROP DATABASE IF EXISTS bench_compression")
+	}()
 	schema := telemetrySchema()
 	logical := 0
 	for n := range compressedBatches[len(compressedBatches)-1] {
@@ -168,18 +170,18 @@ func (r *rig) produceBatches(ctx context.Context, schema *change.Schema, codec s
 	}
 	version := schema.Version()
 	return func(ctx context.Context, from int) error {
-		var last uint64
-		for i := range n {
-			row := sinktest.Put(schema, from+i+1, reading(from+i).texts()...)
-			var err error
-			if last, err = w.Append(ctx, &change.Change{Table: schema.Table, Schema: version, Op: change.Insert, Pos: row.Pos, XID: uint32(from + 1), CommitTime: row.Commit, Last: i == n-1, Key: row.Key, New: row.New}); err != nil {
-				return err
+			var last uint64
+			for i := range n {
+				row := sinktest.Put(schema, from+i+1, reading(from+i).texts()...)
+				var err error
+				if last, err = w.Append(ctx, &change.Change{Table: schema.Table, Schema: version, Op: change.Insert, Pos: row.Pos, XID: uint32(from + 1), CommitTime: row.Commit, Last: i == n-1, Key: row.Key, New: row.New}); err != nil {
+					return err
+				}
 			}
-		}
-		return w.WaitAcked(ctx, last)
-	}, func() error {
-		return errors.Join(w.Close(), a.DeleteTopics(context.WithoutCancel(ctx), schema.Table), a.Close())
-	}, nil
+			return w.WaitAcked(ctx, last)
+		}, func() error {
+			return errors.Join(w.Close(), a.DeleteTopics(context.WithoutCancel(ctx), schema.Table), a.Close())
+		}, nil
 }
 
 // telemetrySchema is the definition of telemetry.readings.
