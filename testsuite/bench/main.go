@@ -40,6 +40,7 @@ var benchmarks = []benchmark{
 	{"instrumentation", "what recording costs: a backlog with and without it, and bytes in analytics", instrumentation},
 	{"verification", "digests of a million rows by engine, and planted errors found while rows change", verification},
 	{"compression", "bytes on the wire for a row of telemetry, by the size of batches and codec", compression},
+	{"telemetry", "telemetry from region to region by different policies: bytes, their price, and freshness", telemetry},
 	{"memory", "peak memory of a worker during one large transaction", memory},
 }
 
@@ -53,6 +54,8 @@ type bench struct {
 	rate    int   // changes per second
 	seconds int   // of the lag's measurement
 	large   int64 // rows of the large transaction
+	price   float64
+	drawn   string // file of the chart
 }
 
 func (b *bench) level() string {
@@ -73,6 +76,8 @@ func main() {
 	flag.IntVar(&b.rate, "rate", 1000, "changes per second of the lag's load")
 	flag.IntVar(&b.seconds, "seconds", 30, "how long the lag is measured")
 	flag.Int64Var(&b.large, "large", 5_000_000, "rows of the large transaction")
+	flag.Float64Var(&b.price, "price", 0.02, "price of a GB (10^9 bytes) from region to region, of the telemetry")
+	flag.StringVar(&b.drawn, "chart", ".data/telemetry.html", "file for the chart of the telemetry")
 	flag.Parse()
 	match, err := regexp.Compile(*only)
 	if err != nil {
