@@ -28,14 +28,14 @@ const (
 // Mend writes rows in place of whatever the table has of their keys. Whatever lies below
 // a row's version loses against it. The rest is removed: higher versions, other rows of
 // the very same version, and what lies elsewhere in a sorting key with more than the
-// primary key in it. Exactly the rows that were seen are, and only after there is another
+// primary key in it. Exactly the rows that were seen are, and only where there is another
 // for readers to find.
 //
 //   - Of rows of one version FINAL and merges take the one that was inserted last, so the
 //     mended row counts at once. Those before it are told from it by the server's time.
 //   - A merge may take the mended row away with one of a higher version, just before that
-//     is removed. So it is inserted once more as soon as the removal is under way: parts
-//     from before and after a mutation are not merged until it is done.
+//     is removed. So rows are removed from those parts alone in which they were seen while
+//     the mended row was seen too. Such a merge makes another part, which keeps its row.
 //
 // A last look, the same that verification takes, finds what went wrong all the same, and
 // the row is written again.
@@ -136,6 +136,7 @@ type found struct {
 	higher, lower []string // versions
 	same          uint64   // rows of the very version
 	last          int64    // when the server took the last of these, in microseconds
+	parts         []string // in which any of them is, as partBlocks
 }
 
 // mend writes rows until the table has them.
@@ -159,49 +160,76 @@ func (m *mending) mend(ctx context.Context, rows []int) error {
 	return fault.Transient(CodeBusy, nil, "rows of table %s are not as they were written: others write or merge them at the same time", m.lay.schema.Table)
 }
 
-// write is one round.
-func (m *mending) write(ctx context.Context, rows []int, fs map[int]*found) error {
-	var put, hidden []int
-	var out []string
+// write is one round: the rows, and then without what is beside them.
+func (m *mending) write(ctx context.Context, rows []int, before map[int]*found) error {
+	var put, crowded []int
+	for _, i := range rows {
+		if before[i].same == 0 || !m.wrote[i] {
+			put = append(put, i)
+		}
+		if m.beside(before[i], i, before[i], nil) != "" {
+			crowded = append(crowded, i)
+		}
+	}
+	if err := m.held(ctx, rows); err != nil {
+		return err
+	}
+	if err := m.put(ctx, put); err != nil {
+		return err
+	}
+	for some := range slices.Chunk(crowded, eraseKeys) {
+		if err := m.erase(ctx, some, before); err != nil {
+			return err
+		}
+	}
+	for _, i := range put {
+		m.wrote[i] = true
+	}
+	return nil
+}
+
+// erase removes what is beside rows that are there, with a lightweight DELETE, which
+// marks them instead of writing the table's parts anew.
+func (m *mending) erase(ctx context.Context, rows []int, before map[int]*found) error {
+	now, err := m.find(ctx, rows)
+	if err != nil {
+		return err
+	}
 	keys, err := keyTexts(m.lay, m.rows, rows)
 	if err != nil {
 		return err
 	}
+	var which, parts []string
 	for n, i := range rows {
-		f := fs[i]
-		if f.same == 0 || !m.wrote[i] {
-			put = append(put, i)
+		if now[i].same == 0 {
+			continue // merged away already: the next round writes it again
 		}
-		if len(f.higher) > 0 {
-			hidden = append(hidden, i)
+		if c := m.beside(now[i], i, before[i], keys[n]); c != "" {
+			which, parts = append(which, c), append(parts, now[i].parts...)
 		}
-		if c := m.beside(f, i, keys[n]); c != "" {
-			out = append(out, c)
-		}
-		m.wrote[i] = true
+	}
+	if len(which) == 0 {
+		return nil
 	}
 	if err := m.held(ctx, rows); err != nil {
 		return err
 	}
-	if err := m.put(ctx, put); err != nil || len(out) == 0 {
-		return err
+	slices.Sort(parts)
+	for i := range parts {
+		parts[i] = lit(parts[i])
 	}
-	if err := m.held(ctx, rows); err != nil {
-		return err
-	}
-	if len(hidden) > 0 {
-		if err := m.erase(ctx, out, " SETTINGS lightweight_deletes_sync = 0, mutations_sync = 0"); err != nil {
-			return err
-		}
-		if err := m.put(ctx, hidden); err != nil {
-			return err
-		}
-	}
-	return m.erase(ctx, out, "") // and waits for the one before
+	_, err = m.conn.exec(ctx, "DELETE from "+m.lay.at.String(), fmt.Sprintf("DELETE FROM %s WHERE (%s) AND %s IN (%s)",
+		m.lay.at, strings.Join(which, " OR "), partBlocks, strings.Join(slices.Compact(parts), ", ")))
+	return err
 }
 
-// beside is the condition of rows of a key that are to go, or empty.
-func (m *mending) beside(f *found, i int, key []string) string {
+// partBlocks names a part by its partition and the blocks in it, which a mutation leaves
+// as they are and a merge does not.
+const partBlocks = "arrayStringConcat(arraySlice(splitByChar('_', _part), 1, 3), '_')"
+
+// beside is the condition of rows of a key that are to go, or empty. before is what was
+// found before this round wrote its row.
+func (m *mending) beside(f *found, i int, before *found, key []string) string {
 	l := m.lay
 	var or []string
 	versions := f.higher
@@ -211,17 +239,18 @@ func (m *mending) beside(f *found, i int, key []string) string {
 	if len(versions) > 0 {
 		or = append(or, colVersion+" IN ("+strings.Join(versions, ", ")+")")
 	}
-	if f.same > 0 && !m.wrote[i] && m.timed {
-		or = append(or, fmt.Sprintf("%s = %s AND %s <= fromUnixTimestamp64Micro(%d, 'UTC')", colVersion, versionLit(m.rows[i].Pos), colSynced, f.last))
+	if before.same > 0 && !m.wrote[i] && m.timed {
+		or = append(or, fmt.Sprintf("%s = %s AND %s <= fromUnixTimestamp64Micro(%d, 'UTC')", colVersion, versionLit(m.rows[i].Pos), colSynced, before.last))
 	}
 	if len(or) == 0 {
 		return ""
 	}
 	var and []string
-	for k, name := range l.pk {
-		and = append(and, ident(name)+" = "+l.castKey(name, lit(key[k])))
+	for k, text := range key {
+		name := l.pk[k]
+		and = append(and, ident(name)+" = "+l.castKey(name, lit(text)))
 	}
-	return "(" + strings.Join(and, " AND ") + " AND (" + strings.Join(or, " OR ") + "))"
+	return "(" + strings.Join(append(and, "("+strings.Join(or, " OR ")+")"), " AND ") + ")"
 }
 
 // right tells which of the rows the table has as they should be, and nothing beside them.
@@ -292,14 +321,15 @@ func (m *mending) find(ctx context.Context, rows []int) (map[int]*found, error) 
 	if m.timed {
 		last = "toInt64(toUnixTimestamp64Micro(max(t." + colSynced + ")))"
 	}
-	q := fmt.Sprintf(`%s SELECT keys.n, toString(t.%s), count(), %s FROM %s AS t INNER JOIN keys ON tuple(%s) = keys.k
-		WHERE %s GROUP BY keys.n, t.%s`, l.withKeys(rows, keys), colVersion, last, l.at, l.pkTuple(), l.inKeys(""), colVersion)
+	q := fmt.Sprintf(`%s SELECT keys.n, toString(t.%s), count(), %s, groupUniqArray(%s) FROM %s AS t INNER JOIN keys ON tuple(%s) = keys.k
+		WHERE %s GROUP BY keys.n, t.%s`, l.withKeys(rows, keys), colVersion, last, strings.Replace(partBlocks, "_part", "t._part", 1), l.at, l.pkTuple(), l.inKeys(""), colVersion)
 	err = m.conn.query(ctx, "SELECT versions from "+l.at.String(), q, func(scan func(...any) error) error {
 		var i uint32
 		var text string
 		var n uint64
 		var last int64
-		if err := scan(&i, &text, &n, &last); err != nil {
+		var parts []string
+		if err := scan(&i, &text, &n, &last, &parts); err != nil {
 			return err
 		}
 		v, ok := new(big.Int).SetString(text, 10)
@@ -307,6 +337,7 @@ func (m *mending) find(ctx context.Context, rows []int) (map[int]*found, error) 
 			return fmt.Errorf("version of a row: not a number")
 		}
 		f := out[int(i)]
+		f.parts = append(f.parts, parts...)
 		switch v.Cmp(m.rows[i].Pos.Version()) {
 		case -1:
 			f.lower = append(f.lower, "toUInt128('"+text+"')")
@@ -354,15 +385,4 @@ func (m *mending) put(ctx context.Context, rows []int) error {
 		}
 	}
 	return flush()
-}
-
-// erase removes rows with a lightweight DELETE, which marks them instead of writing the
-// table's parts anew.
-func (m *mending) erase(ctx context.Context, which []string, settings string) error {
-	for some := range slices.Chunk(which, eraseKeys) {
-		if _, err := m.conn.exec(ctx, "DELETE from "+m.lay.at.String(), "DELETE FROM "+m.lay.at.String()+" WHERE "+strings.Join(some, " OR ")+settings); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -3,6 +3,7 @@ package clickhouse
 import (
 	"fmt"
 	"math/big"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -255,7 +256,8 @@ func TestMendOddKeys(t *testing.T) {
 	want(t, rowsOf(t, b.s, sch, b.tab.Options), "A|infinity|1.0|right", "a|9999-12-31 00:00:00+00|1|another's", "b?|2024-01-01 00:00:00+00|1.5|right")
 }
 
-// TestReadersNeverMissTheRow reads while a row is mended that lies under others.
+// TestReadersNeverMissTheRow reads while a row is mended that lies under others, and while
+// parts are merged.
 func TestReadersNeverMissTheRow(t *testing.T) {
 	sch := sinktest.Schema("watched", 1, sinktest.Col("id", sinktest.Int4), sinktest.Col("v", sinktest.TextT))
 	b := breakTable(t, "http", sch, sink.TableOptions{})
@@ -288,7 +290,16 @@ func TestReadersNeverMissTheRow(t *testing.T) {
 		if n%2 == 0 {
 			b.stray(change.Position{Epoch: 9, Commit: change.LSN(n)}, false, "1", "higher")
 		}
+		merged := make(chan error, 1)
+		go func() { // at some moment of it
+			time.Sleep(time.Duration(rand.IntN(60)) * time.Millisecond)
+			_, err := b.s.conn.exec(t.Context(), "merge", "OPTIMIZE TABLE "+b.lay.at.String())
+			merged <- err
+		}()
 		b.mend(r)
+		if err := <-merged; err != nil {
+			t.Fatal(err)
+		}
 		want(t, rowsOf(t, b.s, sch, b.tab.Options), "1|right")
 	}
 	close(done)
