@@ -44,6 +44,10 @@ func (d *decoder) value(f *field, n *node, path string, blame pos) (v any, ok bo
 		return d.quantity(f, n, path)
 	case kindRef:
 		return d.ref(f, n, path)
+	case kindMoment:
+		return d.moment(f, n, path)
+	case kindDecimal:
+		return d.decimal(f, n, path)
 	}
 	return d.text(f, n, path)
 }

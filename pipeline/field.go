@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+
+	"syncline/tiers/cost"
 )
 
 // kind is what a field accepts.
@@ -22,6 +24,8 @@ const (
 	kindRatio    kind = "percentage"
 	kindRef      kind = "secret reference"
 	kindGlob     kind = "glob"
+	kindMoment   kind = "date"
+	kindDecimal  kind = "decimal number"
 )
 
 // Effect says what a changed field does to a running pipeline.
@@ -138,6 +142,10 @@ func (f *field) expected() string {
 		return "a size such as 64MiB" + f.rangeText(func(n int64) string { return Size(n).String() })
 	case kindRatio:
 		return "a percentage such as 99.9%" + f.rangeText(func(n int64) string { return Ratio(n).String() })
+	case kindMoment:
+		return "a date such as 2026-01-31, which begins in UTC, or a time such as 2026-01-31T08:00:00Z"
+	case kindDecimal:
+		return fmt.Sprintf("a decimal number such as 0.02, of at most %d decimals", cost.PriceDigits)
 	case kindRef:
 		return "a reference to a secret: env:NAME, file:<path> or vault:<path>#<field>"
 	case kindGlob:

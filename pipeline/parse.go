@@ -13,7 +13,7 @@ func Parse(filename string, data []byte, env func(string) (string, bool)) (*Spec
 	if env == nil {
 		env = func(string) (string, bool) { return "", false }
 	}
-	n, problems := fromYAML(data)
+	n, problems := fromYAML(data, aPipeline)
 	spec := new(Spec)
 	if n != nil {
 		var more Problems

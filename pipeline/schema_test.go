@@ -46,7 +46,7 @@ func validate(s *jsonschema.Schema, tree any) error {
 
 func TestExamplesSatisfyTheSchema(t *testing.T) {
 	s := compiled(t)
-	files, _ := filepath.Glob("../examples/*.yaml")
+	files := declarations()
 	for _, f := range append(files, "testdata/messy.yaml") {
 		var tree any
 		err := yaml.UnmarshalWithOptions(example(t, filepath.Join("../pipeline", f)), &tree, yaml.AllowDuplicateMapKey())

@@ -21,8 +21,9 @@ const (
 	maxNodes   = 50_000
 )
 
-// fromYAML reads one document. It returns no node if there is nothing to go on with.
-func fromYAML(data []byte) (root *node, problems Problems) {
+// fromYAML reads one document, of what is wanted. It returns no node if there is nothing
+// to go on with.
+func fromYAML(data []byte, wanted string) (root *node, problems Problems) {
 	data = bytes.TrimPrefix(data, []byte("\ufeff"))
 	if p, bad := unreadable(data); bad {
 		return nil, Problems{p}
@@ -48,21 +49,20 @@ func fromYAML(data []byte) (root *node, problems Problems) {
 		docs = docs[1:]
 	}
 	if len(docs) == 0 {
-		return nil, append(problems, Problem{Line: 1, Column: 1, Message: "is empty", Expected: root0Expected()})
+		return nil, append(problems, Problem{Line: 1, Column: 1, Message: "is empty", Expected: wanted})
 	}
 	c := &converter{anchors: map[string]ast.Node{}, active: map[string]bool{}}
 	for _, d := range docs[1:] {
 		if d.Body != nil {
-			c.problem(start(d.Body), "", "a second document begins here", "one pipeline per file")
+			c.problem(start(d.Body), "", "a second document begins here", "one document per file")
 		}
 	}
 	root = c.convert(docs[0].Body, "", 0)
 	return root, append(problems, c.problems...)
 }
 
-// root0Expected is a function because the field table refers to functions that
-// reach it.
-func root0Expected() string { return "a pipeline: version, name, source, kafka, sinks, tables" }
+// aPipeline is what a declaration holds.
+const aPipeline = "a pipeline: version, name, source, kafka, sinks, tables"
 
 func unreadable(data []byte) (Problem, bool) {
 	if len(data) > maxBytes {
