@@ -3,6 +3,8 @@ package analytics
 import (
 	"slices"
 	"time"
+
+	"github.com/shopspring/decimal"
 )
 
 // Window is the span of time that one row of a counting table covers. Time is
@@ -297,22 +299,56 @@ type Storage struct {
 	Bytes    uint64    `ch:"bytes"`
 }
 
-// CostLedger has the column names of FinOps' FOCUS specification where they fit.
+// Categories of CostLedger, by FOCUS.
+const (
+	Networking = "Networking" // what was moved
+	StorageSku = "Storage"    // what was kept
+)
+
+// CostLedger has the column names of FinOps' FOCUS specification where they fit; its own
+// begin with x_. Rows of an hour count if they are of the pricing that Pricings says is
+// that hour's: view cost shows these.
 type CostLedger struct {
-	Start    time.Time         `ch:"ChargePeriodStart"`
-	End      time.Time         `ch:"ChargePeriodEnd"`
-	Pipeline string            `ch:"x_pipeline"`
-	Tier     string            `ch:"x_tier"`
-	Sink     string            `ch:"x_sink"`
-	Tab      string            `ch:"x_table"`
-	Region   string            `ch:"RegionId"`
-	Sku      string            `ch:"SkuId"` // route class
-	Quantity float64           `ch:"ConsumedQuantity"`
-	Unit     string            `ch:"ConsumedUnit"`
-	Price    float64           `ch:"ListUnitPrice"`
-	Cost     float64           `ch:"EffectiveCost"`
-	Currency string            `ch:"BillingCurrency"`
-	Tags     map[string]string `ch:"Tags"`
+	Start       time.Time         `ch:"ChargePeriodStart"`
+	End         time.Time         `ch:"ChargePeriodEnd"`
+	Pipeline    string            `ch:"x_pipeline"`
+	Tier        string            `ch:"x_tier"`
+	Sink        string            `ch:"x_sink"`
+	Tab         string            `ch:"x_table"`
+	Component   string            `ch:"x_component"` // as in Usage; empty for storage
+	Category    string            `ch:"ServiceCategory"`
+	Region      string            `ch:"RegionId"`      // that bytes left, or are kept in
+	Destination string            `ch:"x_destination"` // region that they went to
+	Sku         string            `ch:"SkuId"`         // entry of the price table; empty: none is for it
+	Bytes       uint64            `ch:"x_bytes"`       // of storage byte-hours
+	Quantity    decimal.Decimal   `ch:"ConsumedQuantity"`
+	Unit        string            `ch:"ConsumedUnit"`
+	Price       *decimal.Decimal  `ch:"ListUnitPrice"` // nil: there is none
+	Cost        decimal.Decimal   `ch:"EffectiveCost"` // 0 without a price
+	Currency    string            `ch:"BillingCurrency"`
+	Pricing     string            `ch:"x_pricing"`
+	Tags        map[string]string `ch:"Tags"` // place, of storage
+}
+
+// Pricings says which pricing of an hour counts: the newest.
+type Pricings struct {
+	Time    time.Time `ch:"ts"`
+	Hour    time.Time `ch:"hour"`
+	Pricing string    `ch:"pricing"`
+	Prices  string    `ch:"prices"` // version of the price table
+	Digest  string    `ch:"digest"` // of the charges: equal ones are not written again
+	Charges uint64    `ch:"charges"`
+	Actor   string    `ch:"actor"`
+}
+
+// Prices are the price tables that were applied; the newest counts.
+type Prices struct {
+	Time     time.Time `ch:"ts"`
+	Version  string    `ch:"version"` // digest of the text
+	Actor    string    `ch:"actor"`
+	Reason   string    `ch:"reason"`
+	Currency string    `ch:"currency"`
+	Text     string    `ch:"definition"` // YAML
 }
 
 // Kinds of SecurityEvents.
@@ -360,6 +396,8 @@ func (*Conflicts) Table() string      { return "conflicts" }
 func (*Rotations) Table() string      { return "rotations" }
 func (*AuditTrail) Table() string     { return "audit_trail" }
 func (*CostLedger) Table() string     { return "cost_ledger" }
+func (*Pricings) Table() string       { return "pricings" }
+func (*Prices) Table() string         { return "prices" }
 func (*SecurityEvents) Table() string { return "security_events" }
 func (*Objectives) Table() string     { return "objectives" }
 func (*Wire) Table() string           { return "wire" }
@@ -379,6 +417,7 @@ var kinds = func() map[string]func() Row {
 		func() Row { return new(CostLedger) }, func() Row { return new(SecurityEvents) }, func() Row { return new(Objectives) },
 		func() Row { return new(Wire) }, func() Row { return new(Freshness) },
 		func() Row { return new(Usage) }, func() Row { return new(Storage) },
+		func() Row { return new(Pricings) }, func() Row { return new(Prices) },
 	} {
 		m[f().Table()] = f
 	}

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"syncline/dataplane/fault"
+	"syncline/tiers/cost"
 )
 
 // How long rows stay, in days.
@@ -140,6 +141,18 @@ var migrations = [][]string{
 		{"component", word, ""}, {"origin", word, ""}, {"destination", word, ""},
 		{"changes", "UInt64", sum}, {"logical", "UInt64", sum}, {"encoded", "UInt64", sum}, {"wire", "UInt64", sum}}}),
 		rare("storage", ofPipeline+", place LowCardinality(String), tab LowCardinality(String), region LowCardinality(String), bytes UInt64 CODEC(T64, ZSTD(1))", "pipeline, place, tab, ts", KeepHours)),
+	{
+		fmt.Sprintf(`ALTER TABLE {db}.cost_ledger
+			ADD COLUMN IF NOT EXISTS x_component LowCardinality(String), ADD COLUMN IF NOT EXISTS ServiceCategory LowCardinality(String),
+			ADD COLUMN IF NOT EXISTS x_destination LowCardinality(String), ADD COLUMN IF NOT EXISTS x_bytes UInt64, ADD COLUMN IF NOT EXISTS x_pricing LowCardinality(String),
+			MODIFY COLUMN ConsumedQuantity Decimal(76, %d), MODIFY COLUMN ListUnitPrice Nullable(Decimal(76, %d)), MODIFY COLUMN EffectiveCost Decimal(76, %d)`,
+			cost.UnitDigits, cost.HourDigits, cost.CostDigits),
+		rare("pricings", "hour DateTime('UTC'), pricing String, prices LowCardinality(String), digest String, charges UInt64, actor LowCardinality(String)", "hour, ts", KeepHours),
+		// Without an end: the newest counts, however old it is.
+		"CREATE TABLE IF NOT EXISTS {db}.prices (" + timeColumn + ", version String, actor String, reason String, currency LowCardinality(String), definition String CODEC(ZSTD(3))) ENGINE = MergeTree ORDER BY ts",
+		`CREATE VIEW IF NOT EXISTS {db}.cost AS SELECT * FROM {db}.cost_ledger
+			WHERE (toStartOfHour(ChargePeriodStart), x_pricing) IN (SELECT toStartOfHour(hour) AS h, argMax(pricing, ts) FROM {db}.pricings GROUP BY h)`,
+	},
 }
 
 // Migrate makes the tables, or brings them up to this release.

@@ -73,6 +73,9 @@ func Dashboards() []Dashboard {
 	rate := func(metric, by string) string {
 		return "sum by (" + by + ") (rate(" + metric + "{" + chosen + "}[$__rate_interval]))"
 	}
+	charged := func(columns, rest string) string {
+		return "SELECT " + columns + " FROM " + Database + ".cost WHERE $__timeFilter(ChargePeriodStart) AND match(x_pipeline, '^(${pipeline:regex})$') " + rest
+	}
 	return []Dashboard{
 		{
 			UID: "syncline-executive", Title: "Syncline: overview", Description: "Whether data arrive in time and unharmed, and what that costs.",
@@ -86,8 +89,9 @@ func Dashboards() []Dashboard {
 				click("Promises kept", "percentunit", Graph, series("objectives_hourly", "concat(pipeline, ' ', objective)", "sum(good) / (sum(good) + sum(bad))", chosenCH), "Part of the events that met each objective."),
 				click("Changes by hour", "short", Graph, series("applies_hourly", both, "sum(inserts) + sum(updates) + sum(deletes)", chosenCH), "Changes that took effect."),
 				click("Tables by their last verdict", "short", Table, "SELECT pipeline, sink, countIf(verdict = 'equal') AS equal, countIf(verdict = 'different') AS different, countIf(verdict = 'inconclusive') AS inconclusive FROM "+lastVerdict+" GROUP BY pipeline, sink ORDER BY pipeline, sink", "What the last verification of each table said."),
-				click("Cost by day", "currencyUSD", Graph, "SELECT toStartOfDay(ChargePeriodStart) AS time, concat(x_pipeline, ' ', x_tier) AS name, sum(EffectiveCost) AS value FROM "+Database+".cost_ledger WHERE $__timeFilter(ChargePeriodStart) AND match(x_pipeline, '^(${pipeline:regex})$') GROUP BY time, name ORDER BY time", "What was charged, in the currency of the ledger."),
-				click("Cost by table", "short", Table, "SELECT x_pipeline AS pipeline, x_sink AS sink, x_table AS tab, SkuId AS route, round(sum(ConsumedQuantity), 3) AS quantity, any(ConsumedUnit) AS unit, round(sum(EffectiveCost), 4) AS cost, any(BillingCurrency) AS currency FROM "+Database+".cost_ledger WHERE $__timeFilter(ChargePeriodStart) AND match(x_pipeline, '^(${pipeline:regex})$') GROUP BY pipeline, sink, tab, route ORDER BY cost DESC LIMIT 50", "Where the money goes."),
+				click("Cost by day", "short", Graph, charged("toStartOfDay(ChargePeriodStart) AS time, concat(x_pipeline, ' ', if(x_tier = '', lower(ServiceCategory), x_tier), ' in ', BillingCurrency) AS name, toFloat64(sum(EffectiveCost)) AS value", "GROUP BY time, name ORDER BY time"), "What was charged."),
+				click("Cost by table", "short", Table, charged("x_pipeline AS pipeline, x_sink AS sink, x_table AS tab, x_tier AS tier, RegionId AS origin, x_destination AS destination, SkuId AS sku, round(toFloat64(sum(ConsumedQuantity)), 3) AS quantity, any(ConsumedUnit) AS unit, round(toFloat64(sum(EffectiveCost)), 4) AS cost, any(BillingCurrency) AS currency", "GROUP BY pipeline, sink, tab, tier, origin, destination, sku ORDER BY cost DESC LIMIT 50"), "Where the money goes."),
+				click("Without a price", "short", Table, charged("x_pipeline AS pipeline, ServiceCategory AS category, RegionId AS origin, x_destination AS destination, Tags['place'] AS place, round(toFloat64(sum(ConsumedQuantity)), 3) AS quantity, any(ConsumedUnit) AS unit", "AND ListUnitPrice IS NULL GROUP BY pipeline, category, origin, destination, place ORDER BY quantity DESC LIMIT 50"), "What no entry of the price table is for: it is in no cost."),
 				click("Repairs", "short", Table, rows("ts, pipeline, sink, tab, state, keys, rows_read, reason", "repairs", chosenCH, "ORDER BY ts DESC LIMIT 50"), "What was found wrong and put right."),
 			},
 		},
@@ -150,6 +154,8 @@ func Dashboards() []Dashboard {
 				click("Bytes on the wire by end", "bytes", Graph, series("wire", "concat(component, ' ', peer)", "sum(sent + received)", chosenCH), "What connections carried in each window, in both directions."),
 				click("Bytes by route and tier", "bytes", Graph, series("usage", "concat(component, ' ', tier, ' ', origin, ' → ', destination)", "sum(wire)", chosenCH), "On the wire, from region to region."),
 				click("Bytes by table and tier", "short", Table, rows("pipeline, sink, tab, tier, sum(changes) AS changed, sum(logical) AS logical_bytes, sum(encoded) AS encoded_bytes, sum(wire) AS wire_bytes, round(logical_bytes / wire_bytes, 2) AS logical_per_wire", "usage", chosenCH, "GROUP BY pipeline, sink, tab, tier ORDER BY wire_bytes DESC LIMIT 50"), "Values as text, encoded on each leg, and on the wire."),
+				click("Pricings", "short", Table, "SELECT ts, hour, pricing, prices, charges, actor FROM "+Database+".pricings WHERE $__timeFilter(ts) ORDER BY ts DESC, hour DESC LIMIT 50", "Hours whose charges became others, and by whom."),
+				click("Price tables", "short", Table, "SELECT ts, version, currency, actor, reason FROM "+Database+".prices ORDER BY ts DESC LIMIT 20", "Which were applied; the newest counts."),
 				click("Stored", "bytes", Graph, series("storage", "concat(place, ' ', tab)", "max(bytes)", chosenCH), "What tables occupy at sinks and in Kafka."),
 				click("Backlog in bytes", "bytes", Graph, series("backlog", "concat(sink, ' ', toString(lane))", "max(bytes)", chosenCH), "What each lane has before it."),
 				click("Retries by component", "short", Graph, series("retries", "concat(component, ' ', code)", "sum(retries)", chosenCH), "Failures that were tried again."),
