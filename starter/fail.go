@@ -86,7 +86,11 @@ func (t *tool) report(err error) int {
 		for _, p := range ps {
 			fmt.Fprintln(t.err, s.Paint("31", "✗")+" "+p.String())
 		}
-		fmt.Fprintf(t.err, "starter: %s in the declaration\n", view.Plural(len(ps), "mistake"))
+		in := "declaration"
+		if errors.As(err, new(*inPrices)) {
+			in = "price table"
+		}
+		fmt.Fprintf(t.err, "starter: %s in the %s\n", view.Plural(len(ps), "mistake"), in)
 	} else {
 		fmt.Fprintln(t.err, "starter:", err)
 	}

@@ -13,12 +13,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/shopspring/decimal"
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/worker"
 
 	"syncline/activities/contract"
+	"syncline/analytics/bill"
 	"syncline/analytics/report"
 	"syncline/dataplane/change"
 	"syncline/dataplane/repair"
@@ -26,6 +28,7 @@ import (
 	"syncline/dataplane/verify"
 	"syncline/pipeline"
 	"syncline/testsuite/stack"
+	"syncline/tiers/cost"
 	"syncline/workflows"
 )
 
@@ -164,6 +167,7 @@ type fakes struct {
 	blocks   []string                // that CreateSlot waits for
 	verdicts []contract.TableVerdict // by task of an audit; none: equal
 	alike    *contract.Compared      // what a replay says
+	prices   []bill.Applied          // price tables, the newest first
 	skip     string                  // why a run of a tier has nothing to do
 }
 
@@ -313,6 +317,25 @@ func (f *fakes) register(w worker.Worker, c client.Client) {
 		}
 		return r, f.did(contract.MeasureActivity, in.Pipeline)
 	})
+	reg(contract.PriceHoursActivity, func(_ context.Context, in contract.PriceInput) (bill.Pricing, error) {
+		return bill.Pricing{From: in.From, Until: in.Until, Dry: in.Dry, Prices: "v1", Currency: "USD", Hours: 24, Changed: 2, After: decimal.NewFromInt(3), Pipelines: []bill.Difference{{Pipeline: "shop", After: decimal.NewFromInt(3)}}},
+			f.did(contract.PriceHoursActivity, fmt.Sprint(in.Dry, len(in.Text) > 0))
+	})
+	reg(contract.KeepPricesActivity, func(_ context.Context, in contract.PricesInput) (contract.PricesResult, error) {
+		f.mu.Lock()
+		out := contract.PricesResult{Applied: f.prices}
+		if out.Changed = in.Text != "" && (len(f.prices) == 0 || f.prices[0].Text != in.Text); out.Changed {
+			out.Applied = append([]bill.Applied{{Version: "v1", At: time.Now(), Who: in.Who, Why: in.Why, Currency: "USD", Text: in.Text}}, f.prices...)
+			f.prices = out.Applied
+		}
+		f.mu.Unlock()
+		return out, f.did(contract.KeepPricesActivity, in.Who)
+	})
+	reg(contract.ReportCostActivity, func(_ context.Context, in contract.CostInput) (bill.Report, error) {
+		g := bill.Group{Key: []string{"stream", "s.a"}[:len(in.By)], Cost: decimal.NewFromInt(7), Share: 1, Moved: 1 << 30, Points: []float64{3, 4}}
+		return bill.Report{Pipeline: in.Pipeline, Since: in.Since, Until: in.Until, Priced: in.Until, By: in.By, Currency: "USD", Prices: "v1", Groups: []bill.Group{g}, Total: g, Forecast: cost.Forecast{Why: "too little"}},
+			f.did(contract.ReportCostActivity, in.Pipeline)
+	})
 	reg(contract.PlanAuditActivity, func(_ context.Context, in contract.AuditInput) (contract.AuditPlan, error) {
 		out := contract.AuditPlan{Sinks: []pipeline.Sink{{Name: "warehouse"}, {Name: "analytics"}}}
 		for _, t := range tables {
@@ -430,7 +453,7 @@ func (s *server) workers() {
 	for _, role := range []contract.Role{contract.Control, contract.Capture, contract.Snapshot, contract.Deliver} {
 		w := worker.New(s.c, contract.Queue(s.prefix, role), worker.Options{MaxHeartbeatThrottleInterval: 50 * time.Millisecond, WorkerStopTimeout: 5 * time.Second})
 		if role == contract.Control {
-			for _, fn := range []any{workflows.Pipeline, workflows.Stream, workflows.Bootstrap, workflows.Snapshot, workflows.Plan, workflows.Report, workflows.Audit, workflows.Replay, workflows.Repair, workflows.CheckTrail, workflows.BatchTier} {
+			for _, fn := range []any{workflows.Pipeline, workflows.Stream, workflows.Bootstrap, workflows.Snapshot, workflows.Plan, workflows.Report, workflows.Audit, workflows.Replay, workflows.Repair, workflows.CheckTrail, workflows.BatchTier, workflows.Price, workflows.Prices, workflows.Cost} {
 				w.RegisterWorkflow(fn)
 			}
 		}

@@ -122,7 +122,7 @@ verify and replay also 4 different, 5 inconclusive; repair and audit-trail verif
 	f.BoolVar(&t.json, "json", t.json, "print one JSON object instead of text")
 	root.AddCommand(
 		t.validateCommand(), t.schemaCommand(), t.versionCommand(), t.completionCommand(),
-		t.planCommand(), t.applyCommand(), t.statusCommand(), t.verifyCommand(), t.repairCommand(), t.trailCommand(), t.reportCommand(),
+		t.planCommand(), t.applyCommand(), t.statusCommand(), t.verifyCommand(), t.repairCommand(), t.trailCommand(), t.reportCommand(), t.costCommand(),
 		t.pauseCommand(), t.resumeCommand(),
 		t.tablesCommand("add-table", "load tables and deliver them", contract.AddTableUpdate),
 		t.tablesCommand("remove-table", "stop delivering tables; their rows stay", contract.RemoveTableUpdate),

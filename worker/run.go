@@ -223,6 +223,9 @@ func newWorker(tc client.Client, c config.Config, role contract.Role, acts *acti
 		w.RegisterWorkflowWithOptions(workflows.Repair, workflow.RegisterOptions{Name: contract.RepairWorkflow})
 		w.RegisterWorkflowWithOptions(workflows.CheckTrail, workflow.RegisterOptions{Name: contract.CheckTrailWorkflow})
 		w.RegisterWorkflowWithOptions(workflows.Replay, workflow.RegisterOptions{Name: contract.ReplayWorkflow})
+		w.RegisterWorkflowWithOptions(workflows.Price, workflow.RegisterOptions{Name: contract.PriceWorkflow})
+		w.RegisterWorkflowWithOptions(workflows.Prices, workflow.RegisterOptions{Name: contract.PricesWorkflow})
+		w.RegisterWorkflowWithOptions(workflows.Cost, workflow.RegisterOptions{Name: contract.CostWorkflow})
 		w.RegisterWorkflowWithOptions(workflows.BatchTier, workflow.RegisterOptions{Name: contract.BatchTierWorkflow})
 	}
 	for name, fn := range acts.ByRole(role) {

@@ -17,6 +17,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"syncline/activities/contract"
+	"syncline/analytics/bill"
 	"syncline/analytics/report"
 	"syncline/dataplane/change"
 	"syncline/dataplane/repair"
@@ -168,6 +169,15 @@ func (w *world) register(r interface {
 	reg(contract.MeasureActivity, func(_ context.Context, in contract.ReportInput) (report.Report, error) {
 		return report.Report{Pipeline: in.Pipeline, Since: in.Since, Until: in.Until, Indicators: []report.Indicator{{Definition: report.Define(report.Lag), Value: report.Number(1.5)}}},
 			w.called(contract.MeasureActivity, fmt.Sprint(in.Pipeline, " ", len(in.Objectives)))
+	})
+	reg(contract.PriceHoursActivity, func(_ context.Context, in contract.PriceInput) (bill.Pricing, error) {
+		return bill.Pricing{Prices: "v1", Currency: "USD", Hours: 3, Dry: in.Dry}, w.called(contract.PriceHoursActivity, in.Who)
+	})
+	reg(contract.KeepPricesActivity, func(_ context.Context, in contract.PricesInput) (contract.PricesResult, error) {
+		return contract.PricesResult{Applied: []bill.Applied{{Version: "v1", Who: in.Who}}, Changed: in.Text != ""}, w.called(contract.KeepPricesActivity, in.Who)
+	})
+	reg(contract.ReportCostActivity, func(_ context.Context, in contract.CostInput) (bill.Report, error) {
+		return bill.Report{Pipeline: in.Pipeline, Currency: "USD"}, w.called(contract.ReportCostActivity, in.Pipeline)
 	})
 	reg(contract.PlanAuditActivity, func(_ context.Context, in contract.AuditInput) (contract.AuditPlan, error) {
 		out := contract.AuditPlan{Sinks: []pipeline.Sink{{Name: "warehouse"}, {Name: "analytics"}}, Skipped: []contract.AuditSkipped{{Sink: "warehouse", Reason: "it is loading"}}}

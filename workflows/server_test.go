@@ -44,6 +44,9 @@ func replayer() worker.WorkflowReplayer {
 	r.RegisterWorkflow(Repair)
 	r.RegisterWorkflow(CheckTrail)
 	r.RegisterWorkflow(BatchTier)
+	r.RegisterWorkflow(Price)
+	r.RegisterWorkflow(Prices)
+	r.RegisterWorkflow(Cost)
 	return r
 }
 
@@ -89,7 +92,7 @@ func startServer(t *testing.T, w *world) *server {
 	for _, role := range []contract.Role{contract.Control, contract.Capture, contract.Snapshot, contract.Deliver} {
 		wk := worker.New(c, contract.Queue(s.prefix, role), worker.Options{MaxHeartbeatThrottleInterval: 100 * time.Millisecond, WorkerStopTimeout: 5 * time.Second})
 		if role == contract.Control {
-			for _, fn := range []any{Pipeline, Stream, Bootstrap, Snapshot, Plan, Report, Audit, Replay, Repair, CheckTrail, BatchTier} {
+			for _, fn := range []any{Pipeline, Stream, Bootstrap, Snapshot, Plan, Report, Audit, Replay, Repair, CheckTrail, BatchTier, Price, Prices, Cost} {
 				wk.RegisterWorkflow(fn)
 			}
 		}
@@ -280,6 +283,14 @@ func TestOnServer(t *testing.T) {
 	tier := s.start(ctx, contract.TierScheduleID(spec.Name, "hourly"), contract.BatchTierWorkflow, contract.TierInput{Pipeline: spec.Name, Tier: "hourly"})
 	s.must(tier.Get(ctx, nil))
 	s.check(ctx, tier.GetID(), "", "batch-tier")
+	for name, run := range map[string]client.WorkflowRun{
+		"price":  s.start(ctx, "price/"+spec.Name, contract.PriceWorkflow, contract.PriceInput{Who: "ann"}),
+		"prices": s.start(ctx, "prices/"+spec.Name, contract.PricesWorkflow, contract.PricesInput{}),
+		"cost":   s.start(ctx, "cost/"+spec.Name, contract.CostWorkflow, contract.CostInput{Pipeline: spec.Name}),
+	} {
+		s.must(run.Get(ctx, nil))
+		s.check(ctx, run.GetID(), "", name)
+	}
 
 	w.mu.Lock()
 	w.fail[contract.CreateSlotActivity] = permanent("SlotsExhausted")

@@ -113,9 +113,10 @@ type Group struct {
 	Share  float64         `json:"share"`
 	Moved  uint64          `json:"moved_bytes"`
 	Kept   uint64          `json:"kept_byte_hours"`
-	// NoPrice are bytes, or byte-hours, that no price is for.
-	NoPrice uint64    `json:"no_price"`
-	Points  []float64 `json:"points"`
+	// NoPrice are bytes that no price is for, and NoPriceKept byte-hours.
+	NoPrice     uint64    `json:"no_price_bytes"`
+	NoPriceKept uint64    `json:"no_price_byte_hours"`
+	Points      []float64 `json:"points"`
 }
 
 // Other is cost in another currency.

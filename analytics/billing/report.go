@@ -104,14 +104,14 @@ func groups(ctx context.Context, s *analytics.Store, r *bill.Report, by []string
 	found := map[string]*bill.Group{}
 	r.Total.Points = make([]float64, points)
 	sql := fmt.Sprintf(`SELECT [%s] AS k, if(ChargePeriodStart < toDateTime(%d, 'UTC'), -1, intDiv(toUnixTimestamp(ChargePeriodStart) - %d, %d)) AS i, sum(EffectiveCost),
-		sumIf(x_bytes, ServiceCategory = '%s'), sumIf(x_bytes, ServiceCategory = '%s'), sumIf(x_bytes, ListUnitPrice IS NULL)
+		sumIf(x_bytes, ServiceCategory = '%s'), sumIf(x_bytes, ServiceCategory = '%s'), sumIf(x_bytes, ListUnitPrice IS NULL AND ServiceCategory = '%s'), sumIf(x_bytes, ListUnitPrice IS NULL AND ServiceCategory = '%s')
 		FROM {db}.cost WHERE %s AND BillingCurrency = ? AND %s GROUP BY k, i ORDER BY k, i`, strings.Join(by, ", "), r.Since.Unix(), r.Since.Unix(), r.Step,
-		analytics.Networking, analytics.StorageSku, where, between("ChargePeriodStart", r.Since.Add(-length), r.Until))
+		analytics.Networking, analytics.StorageSku, analytics.Networking, analytics.StorageSku, where, between("ChargePeriodStart", r.Since.Add(-length), r.Until))
 	err := rows(ctx, s, sql, func(q driver.Rows) error {
 		var key []string
 		var i int64
 		var g bill.Group
-		if err := q.Scan(&key, &i, &g.Cost, &g.Moved, &g.Kept, &g.NoPrice); err != nil {
+		if err := q.Scan(&key, &i, &g.Cost, &g.Moved, &g.Kept, &g.NoPrice, &g.NoPriceKept); err != nil {
 			return err
 		}
 		k := strings.Join(key, "\x00")
@@ -148,7 +148,7 @@ func groups(ctx context.Context, s *analytics.Store, r *bill.Report, by []string
 		if days {
 			return slices.Compare(a.Key, b.Key)
 		}
-		return cmp.Or(b.Cost.Cmp(a.Cost), cmp.Compare(b.NoPrice, a.NoPrice), slices.Compare(a.Key, b.Key))
+		return cmp.Or(b.Cost.Cmp(a.Cost), cmp.Compare(b.NoPrice+b.NoPriceKept, a.NoPrice+a.NoPriceKept), slices.Compare(a.Key, b.Key))
 	})
 	if len(r.Groups) > maxGroups {
 		r.Left, r.Rest.Points = len(r.Groups)-maxGroups, make([]float64, points)
@@ -166,7 +166,7 @@ func groups(ctx context.Context, s *analytics.Store, r *bill.Report, by []string
 
 func sum(into, g *bill.Group) {
 	into.Cost, into.Before = into.Cost.Add(g.Cost), into.Before.Add(g.Before)
-	into.Moved, into.Kept, into.NoPrice = into.Moved+g.Moved, into.Kept+g.Kept, into.NoPrice+g.NoPrice
+	into.Moved, into.Kept, into.NoPrice, into.NoPriceKept = into.Moved+g.Moved, into.Kept+g.Kept, into.NoPrice+g.NoPrice, into.NoPriceKept+g.NoPriceKept
 }
 
 // gaps finds what has no price.
