@@ -60,6 +60,7 @@ func (a *Activities) ByRole(r contract.Role) map[string]any {
 			contract.PriceHoursActivity:        a.PriceHours,
 			contract.KeepPricesActivity:        a.KeepPrices,
 			contract.ReportCostActivity:        a.ReportCost,
+			contract.BudgetsActivity:           a.LookAtBudgets,
 			contract.ConcludeAuditActivity:     a.ConcludeAudit,
 			contract.LoadRepairActivity:        a.LoadRepair,
 			contract.AbandonKeysActivity:       a.AbandonKeys,

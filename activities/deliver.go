@@ -114,6 +114,10 @@ func (a *Activities) Deliver(ctx context.Context, in contract.DeliverInput) (err
 			watching.Go(func() { showHeld(watch, sk, conf.QuarantineViews, log) })
 			watching.Go(func() { watchGates(watch, sk, metrics) })
 		}
+		pace := &pace{spec: &in.Spec}
+		if len(in.Spec.Tiers) > 0 {
+			watching.Go(func() { pace.watch(watch, a.statusOf) })
+		}
 		defer func() { // before the connection goes
 			stop()
 			watching.Wait()
@@ -121,7 +125,7 @@ func (a *Activities) Deliver(ctx context.Context, in contract.DeliverInput) (err
 		tally.Skew(clock.read)
 		var token atomic.Int64
 		metrics.Capacity(capacity(&in.Spec))
-		obs := a.deliverObserver(&in, metrics, tally, &token, log)
+		obs := a.deliverObserver(&in, pace, metrics, tally, &token, log)
 		gates := a.tellGates(ctx, in.Spec.Name, in.Sink, log)
 		known, err := sk.Tables(ctx)
 		if err != nil {
@@ -240,7 +244,7 @@ func deliverOptions(in *contract.DeliverInput, s *pipeline.Sink) deliver.Options
 	return o
 }
 
-func (a *Activities) deliverObserver(in *contract.DeliverInput, m *observe.Deliver, tally *analytics.Tally, token *atomic.Int64, log *zap.Logger) deliver.Observer {
+func (a *Activities) deliverObserver(in *contract.DeliverInput, pace *pace, m *observe.Deliver, tally *analytics.Tally, token *atomic.Int64, log *zap.Logger) deliver.Observer {
 	promised := a.promises(&in.Spec, tally)
 	return deliver.Observer{
 		Applied: func(t change.TableID, op change.Op, n int) {
@@ -273,7 +277,7 @@ func (a *Activities) deliverObserver(in *contract.DeliverInput, m *observe.Deliv
 		},
 		Swept: func(t change.TableID, tier string, d time.Duration, n int) {
 			m.Waited(tier, d, n)
-			tally.Waited(t.String(), tier, d, promise(&in.Spec, tier), n)
+			tally.Waited(t.String(), tier, d, pace.promise(tier, time.Now()), n)
 		},
 		Moved: func(p sink.Partition, from, to int64, pos change.Position) {
 			tally.Moved(p.Table.String(), p.N, from, to, pos.String(), token.Load())

@@ -188,13 +188,6 @@ const CodeTierRules fault.Code = "TierRules"
 // deliver.Tiers.
 type delivered struct{ spec *pipeline.Spec }
 
-// promise is how long a change of a tier waits at most, by its declaration; 0 of a tier
-// that is declared no more.
-func promise(s *pipeline.Spec, tier string) time.Duration {
-	t, _ := s.Tier(tier)
-	return (t.Every + t.Jitter).Std()
-}
-
 // Rules returns the table's rules in the form that the ledger keeps.
 func (d delivered) Rules(t change.TableID) string {
 	text, err := tiers.Encode(d.spec.Rules(t))

@@ -351,6 +351,22 @@ type Prices struct {
 	Text     string    `ch:"definition"` // YAML
 }
 
+// Budgets are looks at how a pipeline stood to its budget.
+type Budgets struct {
+	Time     time.Time `ch:"ts"`
+	Pipeline string    `ch:"pipeline"`
+	Standing string    `ch:"standing"` // within, near, over, unclear
+	Per      string    `ch:"per"`
+	Start    time.Time `ch:"period_start"`
+	End      time.Time `ch:"period_end"`
+	Amount   float64   `ch:"amount"`
+	Spent    float64   `ch:"spent"`
+	Expected float64   `ch:"expected"` // at the end of the period; 0: not known
+	Currency string    `ch:"currency"`
+	Slow     uint32    `ch:"slow"` // factor for batch tiers while it is over; 0: none
+	Reason   string    `ch:"reason"`
+}
+
 // Kinds of SecurityEvents.
 const (
 	SecurityAuth       = "auth"       // a login was refused
@@ -398,6 +414,7 @@ func (*AuditTrail) Table() string     { return "audit_trail" }
 func (*CostLedger) Table() string     { return "cost_ledger" }
 func (*Pricings) Table() string       { return "pricings" }
 func (*Prices) Table() string         { return "prices" }
+func (*Budgets) Table() string        { return "budgets" }
 func (*SecurityEvents) Table() string { return "security_events" }
 func (*Objectives) Table() string     { return "objectives" }
 func (*Wire) Table() string           { return "wire" }
@@ -417,7 +434,7 @@ var kinds = func() map[string]func() Row {
 		func() Row { return new(CostLedger) }, func() Row { return new(SecurityEvents) }, func() Row { return new(Objectives) },
 		func() Row { return new(Wire) }, func() Row { return new(Freshness) },
 		func() Row { return new(Usage) }, func() Row { return new(Storage) },
-		func() Row { return new(Pricings) }, func() Row { return new(Prices) },
+		func() Row { return new(Pricings) }, func() Row { return new(Prices) }, func() Row { return new(Budgets) },
 	} {
 		m[f().Table()] = f
 	}

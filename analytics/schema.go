@@ -153,6 +153,7 @@ var migrations = [][]string{
 		`CREATE VIEW IF NOT EXISTS {db}.cost AS SELECT * FROM {db}.cost_ledger
 			WHERE (toStartOfHour(ChargePeriodStart), x_pricing) IN (SELECT toStartOfHour(hour) AS h, argMax(pricing, ts) FROM {db}.pricings GROUP BY h)`,
 	},
+	{rare("budgets", ofPipeline+", standing LowCardinality(String), per LowCardinality(String), period_start DateTime('UTC'), period_end DateTime('UTC'), amount Float64, spent Float64, expected Float64, currency LowCardinality(String), slow UInt32, reason String", "pipeline, ts", KeepHours)},
 }
 
 // Migrate makes the tables, or brings them up to this release.

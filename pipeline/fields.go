@@ -35,7 +35,7 @@ var root = (&field{
 		{name: "version", kind: kindInteger, required: true, min: 1, max: 1, effect: Refused, doc: "Version of this format."},
 		{name: "name", kind: kindText, required: true, pattern: namePattern, want: nameWant, check: checkName, effect: Refused,
 			doc: "Name of the pipeline; workflow, slot, publication and topics are named after it."},
-		sourceField, kafkaField, sinksField, tablesField, snapshotField, streamField, tiersField, classifyField, objectivesField,
+		sourceField, kafkaField, sinksField, tablesField, snapshotField, streamField, tiersField, classifyField, objectivesField, budgetField,
 	},
 }).compile()
 
@@ -244,5 +244,16 @@ var objectivesField = &field{
 			{name: "target", kind: kindRatio, def: "99.9%", min: 1, max: unit - 1, also: []string{"goal", "objective"}, effect: Live, doc: "Share of events that are good; what is left to 100% is the error budget."},
 			{name: "period", kind: kindDuration, def: "30d", min: int64(time.Hour), max: 365 * day, also: []string{"window", "over"}, effect: Live, doc: "Time over which the target counts, up to now."},
 		},
+	},
+}
+
+var budgetField = &field{
+	name: "budget", kind: kindObject, also: []string{"budgets"}, effect: Live, doc: "What the pipeline may cost, by the price table; `starter status` and the alert `SynclineBudget` tell when it costs more.",
+	fields: []*field{
+		{name: "amount", kind: kindText, required: true, pattern: moneyPattern, want: "a sum and a currency, such as 100 USD", also: []string{"limit", "max"}, effect: Live, doc: "Sum in the price table's currency, such as `100 USD`."},
+		{name: "per", kind: kindText, def: PerMonth, enum: []string{PerDay, PerWeek, PerMonth}, also: []string{"period", "every"}, effect: Live, doc: "Time that the sum is for: a day, a week from Monday on, or a month, in UTC."},
+		{name: "warn_at", kind: kindRatio, def: "80%", min: 1, max: unit, also: []string{"warn", "alert_at"}, effect: Live, doc: "Share of the sum from which on it is warned; also if the forecast is above the sum."},
+		{name: "slow", kind: kindInteger, min: 2, max: 1000, also: []string{"factor", "slowdown"}, effect: Live,
+			doc: "While more than the sum is spent, batch tiers run this many times as rarely, up to half of `kafka.retention`; what streams goes on as ever. Without it nothing is slowed."},
 	},
 }

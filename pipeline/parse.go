@@ -146,6 +146,9 @@ func (d *decoder) relations(s *Spec) {
 	d.tables(s)
 	d.tiers(s)
 	d.objectives(s)
+	if b := s.Budget; b != nil && b.Slow > 0 && len(s.Tiers) == 0 && !d.given("tiers") {
+		d.problem(d.at["budget.slow"], "budget.slow", "is given, but there is no batch tier, and what streams is never slowed", "tiers and classify, or a budget without slow", "")
+	}
 }
 
 func (d *decoder) given(path string) bool { _, ok := d.at[path]; return ok }

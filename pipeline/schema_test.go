@@ -224,7 +224,9 @@ func (g *generator) object(f *field, path string) any {
 		}
 		out[c.name] = g.value(c, p)
 	}
-	if path == "" && rapid.Bool().Draw(g.t, "tiers") {
+	budget, _ := out["budget"].(map[string]any)
+	_, slows := budget["slow"] // tiers, which must be there then
+	if path == "" && (slows || rapid.Bool().Draw(g.t, "tiers")) {
 		g.tiers(out)
 	}
 	if g.plant(path, "unknown field") {

@@ -20,6 +20,7 @@ type Spec struct {
 	Tiers      []Tier      `json:"tiers,omitempty"`
 	Classify   []Class     `json:"classify,omitempty"`
 	Objectives []Objective `json:"objectives,omitempty"`
+	Budget     *Budget     `json:"budget,omitempty"`
 }
 
 // Source is the database that changes come from. Either DSN is set, or Host and

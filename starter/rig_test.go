@@ -321,6 +321,7 @@ func (f *fakes) register(w worker.Worker, c client.Client) {
 		return bill.Pricing{From: in.From, Until: in.Until, Dry: in.Dry, Prices: "v1", Currency: "USD", Hours: 24, Changed: 2, After: decimal.NewFromInt(3), Pipelines: []bill.Difference{{Pipeline: "shop", After: decimal.NewFromInt(3)}}},
 			f.did(contract.PriceHoursActivity, fmt.Sprint(in.Dry, len(in.Text) > 0))
 	})
+	reg(contract.BudgetsActivity, func(context.Context) ([]bill.Budget, error) { return nil, f.did(contract.BudgetsActivity, "") })
 	reg(contract.KeepPricesActivity, func(_ context.Context, in contract.PricesInput) (contract.PricesResult, error) {
 		f.mu.Lock()
 		out := contract.PricesResult{Applied: f.prices}

@@ -19,7 +19,7 @@ const standingEvery = 10 * time.Second
 func watchStanding(ctx context.Context, open func(context.Context) (*analytics.Store, error), m *observe.Metrics, log *zap.Logger) {
 	type sink struct{ pipeline, name string }
 	var store *analytics.Store
-	known := map[sink]bool{}
+	known, budgets := map[sink]bool{}, map[string]bool{}
 	look := func() error {
 		ctx, cancel := context.WithTimeout(ctx, standingEvery)
 		defer cancel()
@@ -47,6 +47,17 @@ func watchStanding(ctx context.Context, open func(context.Context) (*analytics.S
 		}
 		known = now
 		m.RotationsFailed(st.FailedRotations)
+		spoken := map[string]bool{}
+		for _, b := range st.Budgets {
+			spoken[b.Pipeline] = true
+			m.Budget(b.Pipeline, b.Standing, b.Used)
+		}
+		for p := range budgets {
+			if !spoken[p] {
+				m.NoBudget(p)
+			}
+		}
+		budgets = spoken
 		return nil
 	}
 	for {

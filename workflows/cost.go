@@ -9,12 +9,19 @@ import (
 	"syncline/analytics/bill"
 )
 
-// Price prices what was used in hours that have ended.
+// Price prices what was used in hours that have ended, and then lets pipelines know how
+// they stand to their budgets.
 func Price(ctx workflow.Context, in contract.PriceInput) (out bill.Pricing, err error) {
-	ctx = short(ctx, "price what was used", pricingTries)
-	o := workflow.GetActivityOptions(ctx)
+	long := short(ctx, "price what was used", pricingTries)
+	o := workflow.GetActivityOptions(long)
 	o.StartToCloseTimeout = time.Hour // of a first pricing, which may have 400 days before it
-	err = workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, o), contract.PriceHoursActivity, in).Get(ctx, &out)
+	if err := workflow.ExecuteActivity(workflow.WithActivityOptions(long, o), contract.PriceHoursActivity, in).Get(ctx, &out); err != nil || in.Dry {
+		return out, err
+	}
+	look := short(ctx, "look at the budgets", pricingTries)
+	o = workflow.GetActivityOptions(look)
+	o.StartToCloseTimeout = 10 * time.Minute // it asks every pipeline
+	err = workflow.ExecuteActivity(workflow.WithActivityOptions(look, o), contract.BudgetsActivity).Get(ctx, &out.Budgets)
 	return out, err
 }
 

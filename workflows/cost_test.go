@@ -15,7 +15,12 @@ func TestPrice(t *testing.T) {
 	env := environment(t, w)
 	env.ExecuteWorkflow(Price, contract.PriceInput{Who: "ann", Dry: true})
 	var r bill.Pricing
-	if err := env.GetWorkflowResult(&r); err != nil || r.Hours != 3 || !r.Dry || w.count("PriceHours ann") != 2 {
+	if err := env.GetWorkflowResult(&r); err != nil || r.Hours != 3 || !r.Dry || w.count("PriceHours ann") != 2 || w.count("LookAtBudgets ") != 0 {
+		t.Errorf("%+v, %v after %v", r, err, w.names())
+	}
+	env = environment(t, w)
+	env.ExecuteWorkflow(Price, contract.PriceInput{Who: "bob"})
+	if err := env.GetWorkflowResult(&r); err != nil || len(r.Budgets) != 1 || r.Budgets[0].Standing != bill.Near || w.count("LookAtBudgets ") != 1 {
 		t.Errorf("%+v, %v after %v", r, err, w.names())
 	}
 	w = newWorld()

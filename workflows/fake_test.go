@@ -173,6 +173,9 @@ func (w *world) register(r interface {
 	reg(contract.PriceHoursActivity, func(_ context.Context, in contract.PriceInput) (bill.Pricing, error) {
 		return bill.Pricing{Prices: "v1", Currency: "USD", Hours: 3, Dry: in.Dry}, w.called(contract.PriceHoursActivity, in.Who)
 	})
+	reg(contract.BudgetsActivity, func(context.Context) ([]bill.Budget, error) {
+		return []bill.Budget{{Pipeline: "shop", Standing: bill.Near}}, w.called(contract.BudgetsActivity, "")
+	})
 	reg(contract.KeepPricesActivity, func(_ context.Context, in contract.PricesInput) (contract.PricesResult, error) {
 		return contract.PricesResult{Applied: []bill.Applied{{Version: "v1", Who: in.Who}}, Changed: in.Text != ""}, w.called(contract.KeepPricesActivity, in.Who)
 	})
@@ -213,7 +216,11 @@ func (w *world) register(r interface {
 	reg(contract.ScheduleTiersActivity, func(_ context.Context, in contract.TierSchedules) error {
 		var names []string
 		for _, t := range in.Tiers {
-			names = append(names, t.Name)
+			name := t.Name
+			if t.Every.Std() != time.Hour {
+				name += "@" + t.Every.String()
+			}
+			names = append(names, name)
 		}
 		return w.called(contract.ScheduleTiersActivity, fmt.Sprint(names, " not ", in.Gone))
 	})

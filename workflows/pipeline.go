@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/workflow"
@@ -49,8 +50,8 @@ func Pipeline(ctx workflow.Context, in contract.PipelineInput) error {
 		return err
 	}
 	for {
-		err := workflow.Await(ctx, func() bool {
-			return p.ended || p.dirty || workflow.GetInfo(ctx).GetContinueAsNewSuggested() && workflow.AllHandlersFinished(ctx)
+		err := p.await(ctx, func() bool {
+			return p.ended || p.dirty || p.unpaced(ctx) || workflow.GetInfo(ctx).GetContinueAsNewSuggested() && workflow.AllHandlersFinished(ctx)
 		})
 		if err != nil { // cancelled: stop what runs, keep what exists
 			last, _ := workflow.NewDisconnectedContext(ctx)
@@ -66,6 +67,11 @@ func Pipeline(ctx workflow.Context, in contract.PipelineInput) error {
 			if err := p.start(ctx); err != nil {
 				return err
 			}
+		case p.unpaced(ctx):
+			if err := p.pace(ctx); err != nil {
+				return err
+			}
+		case !workflow.GetInfo(ctx).GetContinueAsNewSuggested() || !workflow.AllHandlersFinished(ctx): // a time has come: look again
 		default:
 			p.drain(ctx)
 			p.state.Failure = p.failed
@@ -89,13 +95,15 @@ type entity struct {
 	// alone: what runs is started while no update runs, and a destroy is joined, not
 	// refused. Runs that an older release began go on as they were recorded.
 	alone    bool
-	removing *removal // the last destroy
+	removing *removal  // the last destroy
+	repace   time.Time // before that the Schedules of tiers are not tried again
 }
 
 func (p *entity) status() contract.PipelineStatus {
 	return contract.PipelineStatus{
 		Name: p.spec.Name, Phase: p.state.Phase, Since: p.state.Since, Epoch: p.state.Epoch, LoadEpoch: p.state.LoadEpoch, SlotAt: p.state.SlotAt,
 		Tables: p.state.Tables, Components: p.state.Components, Loading: p.state.Loading, Spec: p.spec, Failure: p.failed,
+		Budget: p.budget(), Slowed: p.state.Slowed,
 	}
 }
 
@@ -154,6 +162,9 @@ func (p *entity) show(ctx workflow.Context) {
 	fmt.Fprintf(&b, "**%s** since %s · epoch %d · slot began at `%s`\n\n", p.state.Phase, p.state.Since.UTC().Format("2006-01-02 15:04:05Z"), p.state.Epoch, p.state.SlotAt)
 	if p.failed != nil {
 		fmt.Fprintf(&b, "`%s` %s\n\n", p.failed.Code, p.failed.Message)
+	}
+	if s := p.state.Budget; s != nil && p.state.Slowed > 1 {
+		fmt.Fprintf(&b, "- over its budget (%s of %s %s a %s): batch tiers run %d times as rarely, until %s at most\n", s.Spent.StringFixed(2), s.Amount, s.Currency, s.Per, p.state.Slowed, s.End.UTC().Format("2006-01-02 15:04Z"))
 	}
 	for _, c := range p.state.Components {
 		if c.Failed {
@@ -218,6 +229,7 @@ func (p *entity) listen(ctx workflow.Context) {
 	each(ctx, contract.GatedSignal, p.onGated)
 	each(ctx, contract.BootstrapSignal, p.onBootstrap)
 	each(ctx, contract.StoppedSignal, p.onStopped)
+	each(ctx, contract.BudgetSignal, p.onBudget)
 }
 
 func each[T any](ctx workflow.Context, name string, take func(workflow.Context, T)) {
@@ -241,6 +253,7 @@ func (p *entity) drain(ctx workflow.Context) {
 	drain(ctx, contract.GatedSignal, p.onGated)
 	drain(ctx, contract.BootstrapSignal, p.onBootstrap)
 	drain(ctx, contract.StoppedSignal, p.onStopped)
+	drain(ctx, contract.BudgetSignal, p.onBudget)
 }
 
 func drain[T any](ctx workflow.Context, name string, take func(workflow.Context, T)) {

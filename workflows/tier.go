@@ -94,9 +94,9 @@ func draining(ctx workflow.Context, t pipeline.Tier, sink string) workflow.Conte
 }
 
 // scheduleTiers makes the Schedules of the declaration's tiers, and removes those of
-// tiers that another declaration had.
+// tiers that another declaration had. They are slowed as the budget wants.
 func (p *entity) scheduleTiers(ctx workflow.Context, had []pipeline.Tier) error {
-	in := contract.TierSchedules{Pipeline: p.spec.Name, Tiers: p.spec.Tiers}
+	in := contract.TierSchedules{Pipeline: p.spec.Name, Tiers: p.spec.SlowedTiers(p.state.Slowed)}
 	for _, t := range had {
 		if _, still := p.spec.Tier(t.Name); !still {
 			in.Gone = append(in.Gone, t.Name)

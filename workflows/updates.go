@@ -97,6 +97,10 @@ func (p *entity) apply(ctx workflow.Context, spec pipeline.Spec) (res contract.A
 			p.applied = true
 			return nil
 		}
+		if !slices.ContainsFunc(res.Changes, func(c pipeline.Change) bool { return !strings.HasPrefix(c.Path, "budget") }) {
+			p.spec.Budget = spec.Budget // nothing that runs needs it
+			return nil
+		}
 		return p.change(ctx, spec)
 	})
 	for _, t := range p.state.Tables {
@@ -144,13 +148,13 @@ func (p *entity) change(ctx workflow.Context, spec pipeline.Spec) error {
 	if err == nil && len(come) == 0 && topicsDiffer(&old, &spec) && workflow.GetVersion(ctx, "topic-settings", workflow.DefaultVersion, 1) >= 1 {
 		err = workflow.ExecuteActivity(short(ctx, "adapt the topics", setupTries), contract.EnsureTopicsActivity, contract.SetupInput{Spec: spec, Tables: want}).Get(ctx, nil)
 	}
-	if err == nil && !reflect.DeepEqual(old.Tiers, spec.Tiers) {
+	if err == nil && !reflect.DeepEqual(old.SlowedTiers(p.state.Slowed), spec.SlowedTiers(p.state.Slowed)) {
 		err = p.scheduleTiers(ctx, old.Tiers)
 	}
 	if err != nil {
 		undo()
 		p.spec = old.WithTables(nil, go_) // they are gone all the same
-		if !reflect.DeepEqual(old.Tiers, spec.Tiers) {
+		if !reflect.DeepEqual(old.SlowedTiers(p.state.Slowed), spec.SlowedTiers(p.state.Slowed)) {
 			if err := p.scheduleTiers(ctx, spec.Tiers); err != nil {
 				workflow.GetLogger(ctx).Warn("schedules of tiers not taken back", "error", err)
 			}

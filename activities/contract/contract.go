@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"syncline/analytics/bill"
 	"syncline/dataplane/change"
 	"syncline/dataplane/sink"
 	"syncline/pipeline"
@@ -53,6 +54,7 @@ const (
 	BootstrapSignal  = "bootstrap"  // Bootstrap to Pipeline: BootstrapEnded
 	GenerationSignal = "generation" // snapshot holder to its workflow: Generation
 	RetrySignal      = "retry"      // Pipeline to Stream: try failed components again
+	BudgetSignal     = "budget"     // Price to Pipeline: bill.Budget
 )
 
 // Search attributes, typed; the worker registers those that are missing.
@@ -124,6 +126,8 @@ type PipelineState struct {
 	StreamOn   bool             `json:"stream_on,omitempty"`
 	Since      time.Time        `json:"since"` // of the phase
 	Failure    *Failure         `json:"failure,omitempty"`
+	Budget     *bill.Budget     `json:"budget,omitempty"` // as Price last said
+	Slowed     int              `json:"slowed,omitempty"` // by which factor the Schedules of tiers are slowed; 0: by none
 }
 
 // TableStatus is one table in a status.
@@ -151,6 +155,8 @@ type PipelineStatus struct {
 	Loading    []string         `json:"loading,omitempty"` // ids of Bootstrap workflows to query
 	Spec       pipeline.Spec    `json:"spec"`              // secret references only
 	Failure    *Failure         `json:"failure,omitempty"`
+	Budget     *bill.Budget     `json:"budget,omitempty"` // as the last pricing found it
+	Slowed     int              `json:"slowed,omitempty"` // how many times as rarely batch tiers run, since the budget is spent; 0: as declared
 }
 
 // ComponentState is what became of one long activity: capture, or a lane of a sink.

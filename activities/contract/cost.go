@@ -18,6 +18,8 @@ const (
 	PriceHoursActivity = "PriceHours" // PriceInput → bill.Pricing
 	KeepPricesActivity = "KeepPrices" // PricesInput → PricesResult
 	ReportCostActivity = "ReportCost" // CostInput → bill.Report
+	// BudgetsActivity looks at the budgets of all pipelines that run, and tells them.
+	BudgetsActivity = "LookAtBudgets" // none → []bill.Budget
 )
 
 // PriceScheduleID is the Schedule of Price: one for the namespace, made with the first

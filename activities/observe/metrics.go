@@ -27,6 +27,7 @@ type Metrics struct {
 	wireBytes                                          *prometheus.CounterVec
 	tierSeconds                                        *prometheus.HistogramVec
 	tierWaiting, tierAge                               *prometheus.GaugeVec
+	budgetUsed, budgetStanding                         *prometheus.GaugeVec
 	applied, duplicates, skipped, deadLetters          *prometheus.CounterVec
 	batchSeconds, visibleSeconds                       *prometheus.HistogramVec
 	backlog                                            *prometheus.GaugeVec
@@ -101,6 +102,8 @@ func NewMetrics(buildID string) *Metrics {
 		sloTarget:      gauge("slo_target_ratio", "Part of the events that should meet the objective.", "pipeline", "objective"),
 		sloEvents:      counter("slo_events_total", "Events that met the objective or missed it.", "pipeline", "objective", "result"),
 		verified:       gauge("verification_tables", "Tables by their newest verdict; a different one holds until one is equal.", "pipeline", "sink", "verdict"),
+		budgetUsed:     gauge("budget_used_ratio", "Part of the pipeline's budget that is spent in the period that is under way.", "pipeline"),
+		budgetStanding: gauge("budget_standing", "How the pipeline stands to its budget: 0 within, 1 nearly spent, 2 spent, 3 it cannot be told.", "pipeline"),
 		paused:         gauge("pipeline_paused", "1 while an operator has the pipeline paused.", "pipeline"),
 		repairsWaiting: gauge("repair_awaits_approval", "1 while a repair of the pipeline waits for an approval.", "pipeline"),
 		repairsFailed:  gauge("repair_failed", "1 if the newest repair of the pipeline within a day failed, or left keys failed.", "pipeline"),
@@ -291,7 +294,7 @@ func (m *Metrics) Forget(pipeline string) {
 		m.captured, m.captureLag, m.slotRetained, m.kafkaRecords, m.kafkaBytes, m.applied, m.duplicates, m.skipped,
 		m.deadLetters, m.batchSeconds, m.visibleSeconds, m.backlog, m.snapshotRows, m.snapshotBytes, m.chunkSeconds, m.fenced, m.retries,
 		m.gated, m.capacity, m.sloTarget, m.sloEvents, m.verified, m.paused, m.repairsWaiting, m.repairsFailed,
-		m.wireBytes, m.tierSeconds, m.tierWaiting, m.tierAge,
+		m.wireBytes, m.tierSeconds, m.tierWaiting, m.tierAge, m.budgetUsed, m.budgetStanding,
 	} {
 		v.DeletePartialMatch(l)
 	}

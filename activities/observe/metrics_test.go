@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"syncline/analytics"
+	"syncline/analytics/bill"
 )
 
 // useAll touches every metric.
@@ -35,6 +36,7 @@ func useAll(m *Metrics, pipeline string) (*Capture, *Deliver) {
 	m.Verified(pipeline, "warehouse", 9, 0, 1)
 	m.Objective(pipeline, "freshness", 0.99, 98, 2)
 	m.RotationsFailed(2)
+	m.Budget(pipeline, bill.Over, 1.25)
 	m.SecurityFailed(analytics.SecurityAuth)
 	m.AnalyticsSpill(400)
 	d.Fenced()
@@ -102,6 +104,8 @@ func TestMetricsLintAndServe(t *testing.T) {
 		`syncline_slo_events_total{objective="freshness",pipeline="shop",result="bad"} 2`,
 		`syncline_slo_target_ratio{objective="freshness",pipeline="shop"} 0.99`,
 		`syncline_rotations_failed 2`,
+		`syncline_budget_used_ratio{pipeline="shop"} 1.25`,
+		`syncline_budget_standing{pipeline="shop"} 2`,
 		`syncline_security_failures_total{kind="auth"} 1`,
 		`syncline_analytics_spill_bytes 400`,
 		`temporal_request_total{namespace="default",task_queue="syncline_control"} 5`,

@@ -4,6 +4,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"syncline/analytics"
+	"syncline/analytics/bill"
 )
 
 // DefaultCapacity is how many records a sink's backlog may reach if the pipeline
@@ -88,6 +89,21 @@ func (m *Metrics) Objective(pipeline, objective string, target float64, good, ba
 	m.sloTarget.WithLabelValues(p, o).Set(target)
 	m.sloEvents.WithLabelValues(p, o, "good").Add(float64(good))
 	m.sloEvents.WithLabelValues(p, o, "bad").Add(float64(bad))
+}
+
+// Budget shows how a pipeline stands to its budget, by the words of package bill, and
+// which part of it is spent.
+func (m *Metrics) Budget(pipeline, standing string, used float64) {
+	p := m.pipelines.value(pipeline)
+	m.budgetUsed.WithLabelValues(p).Set(used)
+	m.budgetStanding.WithLabelValues(p).Set(map[string]float64{bill.Within: 0, bill.Near: 1, bill.Over: 2, bill.Unclear: 3}[standing])
+}
+
+// NoBudget takes back what was shown of a pipeline's budget.
+func (m *Metrics) NoBudget(pipeline string) {
+	p := m.pipelines.value(pipeline)
+	m.budgetUsed.DeleteLabelValues(p)
+	m.budgetStanding.DeleteLabelValues(p)
 }
 
 // RotationsFailed is how many secrets there are whose newest rotation failed.

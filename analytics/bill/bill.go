@@ -60,6 +60,7 @@ type Budget struct {
 	Standing string          `json:"standing"`
 	Amount   decimal.Decimal `json:"amount"`
 	Currency string          `json:"currency"`
+	Per      string          `json:"per"` // as declared
 	Spent    decimal.Decimal `json:"spent"`
 	Start    time.Time       `json:"start"` // of the period
 	End      time.Time       `json:"end"`

@@ -283,6 +283,14 @@ func TestPricesChange(t *testing.T) {
 	if r := price(t, s, more); r.Changed != 1 || charged() != "other 0.01; shop 0.54; " {
 		t.Errorf("%+v: %s", r, charged())
 	}
+	// Usage of before all that was priced, by hand perhaps, is taken up, however long ago it was.
+	insert(t, s, "old", &analytics.Usage{Time: hour.Add(-100 * time.Hour), Pipeline: "old", Origin: "eu", Destination: "eu", Wire: 1e9})
+	if r := price(t, s, more); r.Changed != 1 || !r.From.Equal(hour.Add(-100*time.Hour)) || charged() != "old 0.01; other 0.01; shop 0.54; " {
+		t.Errorf("%+v: %s", r, charged())
+	}
+	if r := price(t, s, more); r.Changed != 0 || !r.From.Equal(hour.Add(time.Hour-LookBack)) {
+		t.Errorf("%+v", r)
+	}
 	// The hour that is under way is not priced.
 	insert(t, s, "open", &analytics.Usage{Time: now, Pipeline: "shop", Origin: "eu", Destination: "us", Wire: 1e9})
 	if r := price(t, s, more); r.Changed != 0 {

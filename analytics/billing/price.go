@@ -104,13 +104,13 @@ func begin(ctx context.Context, s *analytics.Store, in Task) (from time.Time, er
 		}
 		return from, nil
 	}
-	var first, last time.Time
+	var first, begun, last time.Time
 	var any, done uint64
-	err = rows(ctx, s, `SELECT (SELECT min(ts) FROM {db}.usage_hourly), (SELECT min(toStartOfHour(ts)) FROM {db}.storage), (SELECT count() FROM {db}.usage_hourly), (SELECT count() FROM {db}.storage),
-		(SELECT max(hour) FROM {db}.pricings), (SELECT count() FROM {db}.pricings)`, func(r driver.Rows) error {
+	err = rows(ctx, s, `SELECT (SELECT min(ts) FROM {db}.usage_hourly WHERE wire > 0), (SELECT min(toStartOfHour(ts)) FROM {db}.storage WHERE bytes > 0), (SELECT count() FROM {db}.usage_hourly WHERE wire > 0), (SELECT count() FROM {db}.storage WHERE bytes > 0),
+		(SELECT min(hour) FROM {db}.pricings), (SELECT max(hour) FROM {db}.pricings), (SELECT count() FROM {db}.pricings)`, func(r driver.Rows) error {
 		var stored time.Time
 		var kept uint64
-		if err := r.Scan(&first, &stored, &any, &kept, &last, &done); err != nil {
+		if err := r.Scan(&first, &stored, &any, &kept, &begun, &last, &done); err != nil {
 			return err
 		}
 		if kept > 0 && (any == 0 || stored.Before(first)) {
@@ -122,7 +122,7 @@ func begin(ctx context.Context, s *analytics.Store, in Task) (from time.Time, er
 	switch {
 	case err != nil || any == 0:
 		return in.Now.UTC(), err // there is nothing to be priced
-	case done > 0 && last.Add(-LookBack).After(first):
+	case done > 0 && !begun.After(first) && last.Add(-LookBack).After(first): // all before it was priced once
 		from = last.Add(-LookBack)
 	default:
 		from = first

@@ -67,15 +67,7 @@ func Report(ctx context.Context, s *analytics.Store, in Question) (*bill.Report,
 	if r.Until.Sub(r.Since) > 72*time.Hour {
 		r.Step = 24 * 3600
 	}
-	if err := rows(ctx, s, "SELECT max(hour), count() FROM {db}.pricings WHERE charges > 0", func(q driver.Rows) error {
-		var n uint64
-		var last time.Time
-		if err := q.Scan(&last, &n); err != nil || n == 0 {
-			return err
-		}
-		r.Priced = last.UTC().Add(time.Hour)
-		return nil
-	}); err != nil {
+	if r.Priced, err = Priced(ctx, s); err != nil {
 		return nil, err
 	}
 	for _, read := range []func(context.Context, *analytics.Store, *bill.Report, []string) error{groups, gaps, others} {
@@ -85,8 +77,23 @@ func Report(ctx context.Context, s *analytics.Store, in Question) (*bill.Report,
 	}
 	now := in.Now.UTC()
 	start := time.Date(now.Year(), now.Month(), 1, 0, 0, 0, 0, time.UTC)
-	_, r.Forecast, err = Spend(ctx, s, in.Pipeline, r.Currency, start, start.AddDate(0, 1, 0), r.Priced)
+	month, err := Spend(ctx, s, in.Pipeline, r.Currency, start, start.AddDate(0, 1, 0), r.Priced)
+	r.Forecast = month.Forecast
 	return r, err
+}
+
+// Priced returns until when hours are priced; zero if none is.
+func Priced(ctx context.Context, s *analytics.Store) (until time.Time, err error) {
+	err = rows(ctx, s, "SELECT max(hour), count() FROM {db}.pricings WHERE charges > 0", func(q driver.Rows) error {
+		var n uint64
+		var last time.Time
+		if err := q.Scan(&last, &n); err != nil || n == 0 {
+			return err
+		}
+		until = last.UTC().Add(time.Hour)
+		return nil
+	})
+	return until, err
 }
 
 // of is a condition that selects a pipeline's charges, with its argument.
@@ -201,9 +208,16 @@ func others(ctx context.Context, s *analytics.Store, r *bill.Report, _ []string)
 	}, append(args, r.Currency)...)
 }
 
+// Spent is what was spent of a period.
+type Spent struct {
+	Sum      decimal.Decimal
+	NoPrice  bool // there is usage that no price is for
+	Forecast cost.Forecast
+}
+
 // Spend says what a pipeline, or all of them, have cost since start, and will have cost
 // at end, from what is priced.
-func Spend(ctx context.Context, s *analytics.Store, pipeline, currency string, start, end, until time.Time) (spent decimal.Decimal, f cost.Forecast, err error) {
+func Spend(ctx context.Context, s *analytics.Store, pipeline, currency string, start, end, until time.Time) (out Spent, err error) {
 	if until.After(end) {
 		until = end
 	}
@@ -214,10 +228,11 @@ func Spend(ctx context.Context, s *analytics.Store, pipeline, currency string, s
 	}
 	var hours []float64
 	var first time.Time
-	err = rows(ctx, s, "SELECT toStartOfHour(ChargePeriodStart) AS h, sum(EffectiveCost) FROM {db}.cost WHERE "+where+" AND BillingCurrency = ? AND "+between("ChargePeriodStart", from, until)+" GROUP BY h ORDER BY h", func(q driver.Rows) error {
+	err = rows(ctx, s, "SELECT toStartOfHour(ChargePeriodStart) AS h, sum(EffectiveCost), countIf(ListUnitPrice IS NULL) FROM {db}.cost WHERE "+where+" AND BillingCurrency = ? AND "+between("ChargePeriodStart", from, until)+" GROUP BY h ORDER BY h", func(q driver.Rows) error {
 		var h time.Time
 		var d decimal.Decimal
-		if err := q.Scan(&h, &d); err != nil {
+		var gaps uint64
+		if err := q.Scan(&h, &d, &gaps); err != nil {
 			return err
 		}
 		if h = h.UTC(); first.IsZero() {
@@ -228,15 +243,16 @@ func Spend(ctx context.Context, s *analytics.Store, pipeline, currency string, s
 			hours[i] = d.InexactFloat64()
 		}
 		if !h.Before(start) {
-			spent = spent.Add(d)
+			out.Sum, out.NoPrice = out.Sum.Add(d), out.NoPrice || gaps > 0
 		}
 		return nil
 	}, append(args, currency)...)
 	if err != nil {
-		return spent, f, err
+		return out, err
 	}
 	if until.Before(start) {
 		until = start
 	}
-	return spent, cost.Foresee(start, until, end, spent.InexactFloat64(), hours), nil
+	out.Forecast = cost.Foresee(start, until, end, out.Sum.InexactFloat64(), hours)
+	return out, nil
 }

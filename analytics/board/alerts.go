@@ -20,6 +20,7 @@ const (
 	Pause      = "pause"
 	Objective  = "objective"
 	Rotation   = "rotation"
+	Cost       = "cost"
 	Security   = "security"
 	Analytics  = "analytics"
 )
@@ -321,6 +322,19 @@ func Alerts(l Limits) []Alert {
 				}, Fires: "390m", Clears: "465m",
 				Labels:  map[string]string{"pipeline": "shop", "objective": "freshness"},
 				Summary: "shop spends the error budget of freshness 2 times as fast as it may.",
+			},
+		},
+		{
+			Name: "SynclineBudget", Cause: Cost, Severity: Ticket,
+			Expr:    "max by (pipeline) (syncline_budget_used_ratio)\n  and on (pipeline) max by (pipeline) (syncline_budget_standing) > 0",
+			Summary: "The budget of {{ $labels.pipeline }} is spent, nearly spent, or cannot be told: {{ $value | humanizePercentage }} of it are spent.",
+			Example: Example{
+				Series: [][2]string{
+					{"syncline_budget_used_ratio" + at + `, pipeline="shop"}`, "0.5+0x8 0.9+0x20 0.1+0x20"},
+					{"syncline_budget_standing" + at + `, pipeline="shop"}`, "0+0x8 1+0x20 0+0x20"},
+				}, Fires: "4m", Clears: "10m",
+				Labels:  shop,
+				Summary: "The budget of shop is spent, nearly spent, or cannot be told: 90% of it are spent.",
 			},
 		},
 		{

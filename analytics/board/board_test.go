@@ -34,7 +34,7 @@ func TestFilesAreFresh(t *testing.T) {
 }
 
 func TestAlertsAreComplete(t *testing.T) {
-	causes := map[string]bool{Worker: true, Source: true, Sink: true, Dependency: true, Capacity: true, Lag: true, Divergence: true, Audit: true, Repair: true, Pause: true, Objective: true, Rotation: true, Security: true, Analytics: true}
+	causes := map[string]bool{Worker: true, Source: true, Sink: true, Dependency: true, Capacity: true, Lag: true, Divergence: true, Audit: true, Repair: true, Pause: true, Objective: true, Rotation: true, Security: true, Analytics: true, Cost: true}
 	seen, used := map[string]bool{}, map[string]bool{}
 	for _, a := range Alerts(Default()) {
 		if seen[a.Name] || !strings.HasPrefix(a.Name, "Syncline") {

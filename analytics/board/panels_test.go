@@ -21,6 +21,7 @@ import (
 
 	"syncline/activities/observe"
 	"syncline/analytics"
+	"syncline/analytics/bill"
 	"syncline/testsuite/stack"
 )
 
@@ -63,6 +64,7 @@ func busy(t *testing.T, pipeline string) http.Handler {
 		m.Verified(pipeline, "warehouse", 8, 1, 1)
 		m.Objective(pipeline, "freshness", 0.99, 9, 1)
 		m.RotationsFailed(1)
+		m.Budget(pipeline, bill.Near, 0.9)
 		m.Wire(pipeline, "Deliver", "kafka", 100, 1000)
 		m.SecurityFailed(analytics.SecurityAuth)
 		m.AnalyticsRows(observe.AnalyticsWritten, 3)
@@ -221,7 +223,7 @@ func everyRow() []analytics.Row {
 	return []analytics.Row{
 		new(analytics.Applies), new(analytics.Lag), new(analytics.Errors), new(analytics.Retries), new(analytics.Duplicates), new(analytics.DeadLetters),
 		new(analytics.Backlog), new(analytics.Throughput), new(analytics.Progress), new(analytics.SchemaVersions), new(analytics.Verifications), new(analytics.Repairs),
-		new(analytics.Conflicts), new(analytics.Rotations), new(analytics.AuditTrail), new(analytics.CostLedger), new(analytics.SecurityEvents), new(analytics.Objectives), new(analytics.Wire), new(analytics.Freshness), new(analytics.Usage), new(analytics.Storage), new(analytics.Pricings), new(analytics.Prices),
+		new(analytics.Conflicts), new(analytics.Rotations), new(analytics.AuditTrail), new(analytics.CostLedger), new(analytics.SecurityEvents), new(analytics.Objectives), new(analytics.Wire), new(analytics.Freshness), new(analytics.Usage), new(analytics.Storage), new(analytics.Pricings), new(analytics.Prices), new(analytics.Budgets),
 	}
 }
 

@@ -21,7 +21,18 @@ type Verdicts struct {
 type Standing struct {
 	Verdicts        []Verdicts
 	FailedRotations int // secrets whose newest rotation failed
+	Budgets         []Budget
 }
+
+// Budget is how a pipeline stands to its budget, by the newest look at it.
+type Budget struct {
+	Pipeline string
+	Standing string  // as in analytics.Budgets
+	Used     float64 // share that is spent
+}
+
+// budgetHours is how long a look at a budget is spoken of; the next comes in an hour.
+const budgetHours = 3
 
 // standingDays is how long a verdict or a rotation is spoken of.
 const standingDays = 30
@@ -74,5 +85,26 @@ func Stand(ctx context.Context, s *analytics.Store) (*Standing, error) {
 	if err := failed.Err(); err != nil {
 		return nil, fmt.Errorf("read rotations: %w", err)
 	}
-	return st, nil
+	st.Budgets, err = budgets(ctx, s)
+	return st, err
+}
+
+func budgets(ctx context.Context, s *analytics.Store) (out []Budget, err error) {
+	rows, err := s.Query(ctx, fmt.Sprintf(`SELECT pipeline, argMax(standing, ts), argMax(if(amount > 0, spent / amount, 1), ts) FROM {db}.budgets
+		WHERE ts > now64(3) - INTERVAL %d HOUR GROUP BY pipeline ORDER BY pipeline`, budgetHours))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = rows.Close() }() // read to its end, or failed for another reason
+	for rows.Next() {
+		var b Budget
+		if err := rows.Scan(&b.Pipeline, &b.Standing, &b.Used); err != nil {
+			return nil, fmt.Errorf("read budgets: %w", err)
+		}
+		out = append(out, b)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("read budgets: %w", err)
+	}
+	return out, nil
 }

@@ -206,3 +206,33 @@ func DrawPricing(w io.Writer, s Style, p *bill.Pricing) {
 		c.line("nothing was written: --dry-run")
 	}
 }
+
+// drawBudget says how the pipeline stands to its budget, and what comes of it.
+func (v *View) drawBudget(c canvas) {
+	spec, b := v.Status.Spec.Budget, v.Status.Budget
+	if v.Closed != "" || spec == nil {
+		return
+	}
+	if b == nil {
+		c.wrapped("  budget: ", fmt.Sprintf("%s a %s; what is spent of it is not known before the next hour is priced", spec.Amount, spec.Per))
+	} else {
+		color := map[string]string{bill.Within: green, bill.Near: yellow, bill.Over: red, bill.Unclear: yellow}[b.Standing]
+		text := fmt.Sprintf("%s, %s of %s a %s, priced until %s UTC", c.s.Paint(color, b.Standing), Money(b.Spent), spec.Amount, b.Per, minute(b.At))
+		if b.Standing == bill.Unclear {
+			text = c.s.Paint(color, b.Standing)
+		} else if f := b.Forecast; f.Why == "" {
+			text += fmt.Sprintf("; %s at the end of the %s, with 90%% between %s and %s", money(f.Expected), b.Per, money(f.Low), money(f.High))
+		}
+		if b.Why != "" {
+			text += "; " + b.Why
+		}
+		c.wrapped("  budget: ", text)
+	}
+	if n := v.Status.Slowed; n > 1 {
+		var promises []string
+		for i, t := range v.Status.Spec.SlowedTiers(n) {
+			promises = append(promises, fmt.Sprintf("%s every %s, declared %s", t.Name, t.Every, v.Status.Spec.Tiers[i].Every))
+		}
+		c.wrapped("  "+c.s.Paint(yellow, "slowed")+": ", fmt.Sprintf("since the budget is spent, batch tiers run up to %d times as rarely (%s), and what streams as ever; raise budget.amount and apply, or wait for the next %s", n, strings.Join(promises, "; "), spec.Per))
+	}
+}

@@ -72,6 +72,7 @@ func (v *View) Draw(w io.Writer, s Style) {
 		}
 		c.wrapped("  "+s.Paint(red, "✗")+" ", at+Said(st.Failure.Code, st.Failure.Message))
 	}
+	v.drawBudget(c)
 	v.drawWaiting(c)
 	v.DrawLoads(w, s)
 	v.drawTables(c)

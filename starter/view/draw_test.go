@@ -10,9 +10,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/shopspring/decimal"
+
 	"syncline/activities/contract"
+	"syncline/analytics/bill"
 	"syncline/dataplane/change"
 	"syncline/dataplane/sink"
+	"syncline/pipeline"
+	"syncline/tiers/cost"
 )
 
 var update = flag.Bool("update", false, "write the golden files again")
@@ -131,7 +136,13 @@ func TestDraw(t *testing.T) {
 	}
 	failing := loading()
 	failing.Loads[0].Loads[4].Failure = &contract.Failure{Code: "SinkPrivilege", Message: "SinkPrivilege: permission denied for schema shop (fix: grant the right to the sink's role)"}
-	for name, v := range map[string]*View{"loading": loading(), "streaming": streaming(), "degraded": degraded(), "ended": ended, "paused": paused, "preparing": preparing, "waiting": waiting, "load-failed": failing} {
+	spent := streaming()
+	spent.Status.Slowed = 4
+	spent.Status.Spec = pipeline.Spec{Budget: &pipeline.Budget{Amount: "100 USD", Per: "month", Slow: 4}, Kafka: pipeline.Kafka{Retention: pipeline.Duration(7 * 24 * time.Hour)}, Tiers: []pipeline.Tier{{Name: "hourly", Every: pipeline.Duration(time.Hour)}, {Name: "daily", Every: pipeline.Duration(24 * time.Hour)}}}
+	spent.Status.Budget = &bill.Budget{Standing: bill.Over, Per: "month", Spent: decimal.RequireFromString("120.5"), At: noon, Forecast: cost.Forecast{Expected: 150, Low: 140, High: 160}, Why: "some of what was used has no price and is not in it: starter cost shop"}
+	unknown := streaming()
+	unknown.Status.Spec = pipeline.Spec{Budget: &pipeline.Budget{Amount: "100 USD", Per: "day"}}
+	for name, v := range map[string]*View{"budget-spent": spent, "budget-new": unknown, "loading": loading(), "streaming": streaming(), "degraded": degraded(), "ended": ended, "paused": paused, "preparing": preparing, "waiting": waiting, "load-failed": failing} {
 		golden(t, name+".color", v, fancy)
 		golden(t, name+".plain", v, plain)
 	}
