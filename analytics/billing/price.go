@@ -96,7 +96,7 @@ func largest(m map[bill.Unpriced]uint64) []bill.Unpriced {
 // begin says where a pricing begins: as told, or for those that come by themselves some
 // time before the last hour that is priced, or with the first usage.
 func begin(ctx context.Context, s *analytics.Store, in Task) (from time.Time, err error) {
-	oldest := in.Now.Add(-analytics.KeepHours * 24 * time.Hour)
+	oldest := in.Now.Add(-analytics.KeepHours * 24 * time.Hour).UTC()
 	if !in.From.IsZero() {
 		from = in.From.UTC().Truncate(time.Hour)
 		if from.Before(oldest) {
@@ -106,8 +106,10 @@ func begin(ctx context.Context, s *analytics.Store, in Task) (from time.Time, er
 	}
 	var first, begun, last time.Time
 	var any, done uint64
-	err = rows(ctx, s, `SELECT (SELECT min(ts) FROM {db}.usage_hourly WHERE wire > 0), (SELECT min(toStartOfHour(ts)) FROM {db}.storage WHERE bytes > 0), (SELECT count() FROM {db}.usage_hourly WHERE wire > 0), (SELECT count() FROM {db}.storage WHERE bytes > 0),
-		(SELECT min(hour) FROM {db}.pricings), (SELECT max(hour) FROM {db}.pricings), (SELECT count() FROM {db}.pricings)`, func(r driver.Rows) error {
+	kept := fmt.Sprintf("ts >= toDateTime(%d, 'UTC')", oldest.Truncate(time.Hour).Unix()) // what is older may be there for a while
+	err = rows(ctx, s, `WITH u AS (SELECT min(ts) AS at, count() AS n FROM {db}.usage_hourly WHERE wire > 0 AND `+kept+`), k AS (SELECT min(toStartOfHour(ts)) AS at, count() AS n FROM {db}.storage WHERE bytes > 0 AND `+kept+`),
+		p AS (SELECT min(hour) AS first, max(hour) AS last, count() AS n FROM {db}.pricings)
+		SELECT u.at, k.at, u.n, k.n, p.first, p.last, p.n FROM u, k, p`, func(r driver.Rows) error {
 		var stored time.Time
 		var kept uint64
 		if err := r.Scan(&first, &stored, &any, &kept, &begun, &last, &done); err != nil {
