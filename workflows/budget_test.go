@@ -46,6 +46,7 @@ func TestBudgetSlowsTiers(t *testing.T) {
 	spend(2*h, 100, 24*h, nil)
 	look("over", 2*h+time.Minute)
 	spend(2*h+2*time.Minute, 1, 24*h, func(b *bill.Budget) { b.At = begin }) // old
+	look("after old word", 2*h+2*time.Minute+30*time.Second)
 	spend(2*h+3*time.Minute, 900, 24*h, func(b *bill.Budget) { b.Currency = "EUR" })
 	look("another currency", 2*h+4*time.Minute)
 	spend(2*h+5*time.Minute, 100, 24*h, nil)
@@ -66,7 +67,7 @@ func TestBudgetSlowsTiers(t *testing.T) {
 	if more.err != nil || up.err != nil || down.err != nil || gone.err != nil || env.GetWorkflowError() != nil {
 		t.Fatalf("%+v, %+v, %+v, %+v, %v", more, up, down, gone, env.GetWorkflowError())
 	}
-	for what, want := range map[string]int{"within": 0, "over": 4, "another currency": 0, "after an apply": 4, "raised": 0, "far over": 1000, "the next day": 0} {
+	for what, want := range map[string]int{"within": 0, "over": 4, "after old word": 4, "another currency": 0, "after an apply": 4, "raised": 0, "far over": 1000, "the next day": 0} {
 		if seen[what] != want {
 			t.Errorf("%s: slowed by %d, want %d", what, seen[what], want)
 		}
