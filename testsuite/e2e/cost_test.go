@@ -50,7 +50,7 @@ func TestCostAndBudget(t *testing.T) {
 	r.env = append(r.env, "SYNCLINE_ANALYTICS=env:E2E_CLICKHOUSE", "SYNCLINE_ANALYTICS_DATABASE="+r.clickDB)
 	r.exec("CREATE TABLE event (id bigint PRIMARY KEY, severity text NOT NULL)", "INSERT INTO event SELECT i, 'info' FROM generate_series(1, 10) i")
 	r.fleet()
-	p := r.pipe("  include: [public.event]\n" + fastStream + hourly + "budget: {amount: 1 USD, per: " + per + ", slow: 4}\n")
+	p := r.pipe("  include: [public.event]\n" + fastStream + strings.Replace(hourly, "every: 30m", "every: 5m", 1) + "budget: {amount: 1 USD, per: " + per + ", slow: 4}\n")
 	p.mustApply()
 	p.awaitPhase(bound, contract.Streaming)
 
@@ -124,13 +124,13 @@ storage:
 			return nil
 		})
 	}
-	every(30*time.Minute, 0)
-	use(10_000_000_000) // 0.20 USD, which come late
-	if b := price(); b.Standing != bill.Over || b.Spent.String() != "1.02" {
+	every(5*time.Minute, 0)
+	use(11_000_000_000) // 0.22 USD, which come late
+	if b := price(); b.Standing != bill.Over || b.Spent.String() != "1.04" {
 		t.Errorf("%+v", b)
 	}
-	every(2*time.Hour, 4)
+	every(20*time.Minute, 4)
 	p.spec.Budget.Amount = "2 USD"
 	p.mustApply()
-	every(30*time.Minute, 0)
+	every(5*time.Minute, 0)
 }
