@@ -44,6 +44,7 @@ type explained struct {
 	Tier   string         `json:"tier"`
 	Every  string         `json:"every,omitempty"` // of a batch tier
 	Jitter string         `json:"jitter,omitempty"`
+	Slowed string         `json:"slowed,omitempty"` // why Every is longer than declared
 	Reason string         `json:"reason"`
 	Rules  []ruleSaid     `json:"rules"` // up to the one that decided
 }
@@ -152,17 +153,19 @@ func (t *tool) drawTier(r *contract.TierResult) {
 	fmt.Fprintf(t.out, "up to %s\n", r.At)
 }
 
-// declared reads a declaration from a file, or that of a running pipeline.
-func (t *tool) declared(ctx context.Context, from string) (*pipeline.Spec, error) {
+// declared reads a declaration from a file, or that of a running pipeline, and how many
+// times as rarely its batch tiers run now.
+func (t *tool) declared(ctx context.Context, from string) (spec *pipeline.Spec, slowed int, err error) {
 	if _, err := os.Stat(from); err == nil || from == "-" || strings.ContainsAny(from, "./") {
-		return t.read(from)
+		spec, err := t.read(from)
+		return spec, 0, err
 	}
 	c, err := t.find(ctx, from)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	st, err := t.pipelineOf(ctx, c, from)
-	return &st.Spec, err
+	return &st.Spec, st.Slowed, err
 }
 
 func (t *tool) classify(ctx context.Context, from string, in *told, wait time.Duration) (*explained, error) {
@@ -176,7 +179,7 @@ func (t *tool) classify(ctx context.Context, from string, in *told, wait time.Du
 	if err != nil {
 		return nil, invalid("--table: %w (fix: name it as schema.name)", err)
 	}
-	spec, err := t.declared(ctx, from)
+	spec, slowed, err := t.declared(ctx, from)
 	if err != nil {
 		return nil, err
 	}
@@ -228,6 +231,10 @@ func (t *tool) classify(ctx context.Context, from string, in *told, wait time.Du
 		out.Rules = append(out.Rules, said)
 	}
 	if b, ok := spec.Tier(tier); ok {
+		if slow := b.Slowed(slowed, spec.Kafka.Retention); slow.Every > b.Every {
+			out.Slowed = fmt.Sprintf("declared %s, and slowed since the budget is spent", b.Every)
+			b = slow
+		}
 		out.Every = b.Every.String()
 		if b.Jitter > 0 {
 			out.Jitter = b.Jitter.String()
@@ -275,6 +282,9 @@ func (t *tool) drawExplained(e *explained) {
 		what = fmt.Sprintf("tier %s: it waits for the next run, %s at most", e.Tier, e.Every)
 		if e.Jitter != "" {
 			what += " and " + e.Jitter + " of jitter"
+		}
+		if e.Slowed != "" {
+			what += " (" + e.Slowed + ")"
 		}
 	}
 	view.Wrapped(t.out, s, "", what+", since "+e.Reason)

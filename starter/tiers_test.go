@@ -3,11 +3,15 @@ package main
 import (
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/shopspring/decimal"
 	"go.temporal.io/sdk/temporal"
 
 	"syncline/activities/contract"
+	"syncline/analytics/bill"
 	"syncline/dataplane/change"
+	"syncline/pipeline"
 )
 
 const classified = `tiers: [{name: hourly, every: 1h, jitter: 2m}]
@@ -49,6 +53,21 @@ func TestExplain(t *testing.T) {
 	schema.Full = false
 	explain("--row", `{"id": 1, "severity": "info"}`, "--deleted").exits(exitOK).says("open classify[0]", "tier stream")
 	s.starter("tiers", "explain", file, "--table", "shop.orders", "--row", "{}").exits(exitOK).says("since classify gives no change of it to a tier that waits")
+
+	// Of a pipeline whose budget is spent it says what the tier promises now.
+	s.file = write(t, "spent.yaml", declaration(s.name)+classified+"budget: {amount: 1 USD, slow: 3}\n")
+	s.starter("apply", s.file).exits(exitOK)
+	now := time.Now()
+	if err := s.c.SignalWorkflow(t.Context(), contract.PipelineID(s.name), "", contract.BudgetSignal, bill.Budget{Standing: bill.Over, Amount: decimal.NewFromInt(1), Currency: "USD", Per: pipeline.PerMonth, Spent: decimal.NewFromInt(2), End: now.AddDate(0, 1, 0), At: now}); err != nil {
+		t.Fatal(err)
+	}
+	s.until("the tiers are slowed", func(r result) bool {
+		return strings.Contains(r.out, "up to 3 times as rarely (hourly every 3h, declared 1h)")
+	}, "status", s.name)
+	s.starter("status", s.name).exits(exitOK).says("budget: over, 2.00 of 1 USD a month")
+	s.starter("tiers", "explain", s.name, "--table", "shop.events", "--row", `{"id": 1, "severity": "info", "hits": 0}`).exits(exitOK).
+		says("tier hourly: it waits for the next run, 3h at most and 2m of jitter (declared 1h, and slowed since the budget is spent)")
+	s.starter("destroy", s.name, "--yes").exits(exitOK)
 
 	for _, c := range []struct{ args, want string }{
 		{"--row {}", "explain needs a table and a row"},

@@ -387,4 +387,15 @@ func TestStand(t *testing.T) {
 	did("ForgetSink", "a")
 	say("x", analytics.Equal)
 	expect(1, 0, 0, 1)
+	// Of budgets the newest look counts, if it is no older than a few hours.
+	now := time.Now().UTC()
+	insert(t, s, "budgets", []analytics.Row{
+		&analytics.Budgets{Time: now.Add(-2 * time.Hour), Pipeline: "shop", Standing: "within", Amount: 10, Spent: 4},
+		&analytics.Budgets{Time: now.Add(-time.Hour), Pipeline: "shop", Standing: "over", Amount: 10, Spent: 15},
+		&analytics.Budgets{Time: now.Add(-4 * time.Hour), Pipeline: "gone", Standing: "over", Amount: 10, Spent: 15},
+	})
+	st, err := Stand(t.Context(), s)
+	if err != nil || len(st.Budgets) != 1 || st.Budgets[0] != (Budget{"shop", "over", 1.5}) {
+		t.Errorf("%+v, %v", st, err)
+	}
 }

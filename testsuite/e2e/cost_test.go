@@ -79,8 +79,8 @@ storage:
 		t.Helper()
 		r.click(fmt.Sprintf("INSERT INTO %s.usage (ts, pipeline, sink, tab, tier, component, origin, destination, wire) VALUES (toDateTime64(%d, 3, 'UTC'), '%s', 'pg', 'public.event', 'stream', 'Deliver', 'eu', 'us', %d)", r.clickDB, hour.Unix(), p.name, wire))
 	}
-	use(30_000_000_000) // 0.60 USD
-	use(10_000_000_000) // 0.20 USD
+	use(30_000_000_000)                                                                                                                                                                                            // 0.60 USD
+	use(10_000_000_000)                                                                                                                                                                                            // 0.20 USD
 	r.click(fmt.Sprintf("INSERT INTO %s.storage (ts, pipeline, place, tab, region, bytes) VALUES (toDateTime64(%d, 3, 'UTC'), '%s', 'kafka', 'public.event', 'eu', 20000000000)", r.clickDB, hour.Unix(), p.name)) // 0.02 USD an hour
 	price := func() (b bill.Budget) {
 		t.Helper()
