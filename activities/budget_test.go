@@ -1,6 +1,7 @@
 package activities
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"time"
@@ -19,7 +20,7 @@ func TestJudge(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		rows, err := s.Query(t.Context(), "DROP DATABASE IF EXISTS {db}")
+		rows, err := s.Query(context.Background(), "DROP DATABASE IF EXISTS {db}")
 		if err != nil {
 			t.Error(err)
 		} else {

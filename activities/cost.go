@@ -92,21 +92,28 @@ func (a *Activities) KeepPrices(ctx context.Context, in contract.PricesInput) (o
 }
 
 // schedulePricing makes the Schedule, some minutes after the hour, by when workers have
-// written what they counted. One that is there stays as an operator left it.
+// written what they counted. One that is there stays as an operator left it, but for the
+// workers that it is for.
 func (a *Activities) schedulePricing(ctx context.Context) error {
-	_, err := a.Client.ScheduleClient().Create(ctx, client.ScheduleOptions{
-		ID:   contract.PriceScheduleID,
-		Spec: client.ScheduleSpec{Intervals: []client.ScheduleIntervalSpec{{Every: time.Hour, Offset: 5 * time.Minute}}},
-		Action: &client.ScheduleWorkflowAction{
-			ID: contract.PriceScheduleID, Workflow: contract.PriceWorkflow, TaskQueue: activity.GetInfo(ctx).TaskQueue,
-			Args: []any{contract.PriceInput{Who: "schedule " + contract.PriceScheduleID}}, StaticSummary: "price the last hours",
-		},
-		Overlap: enumspb.SCHEDULE_OVERLAP_POLICY_SKIP, CatchupWindow: time.Hour, // a run prices what those before it missed
-	})
-	if errors.Is(err, temporal.ErrScheduleAlreadyRunning) {
-		return nil
+	action := &client.ScheduleWorkflowAction{
+		ID: contract.PriceScheduleID, Workflow: contract.PriceWorkflow, TaskQueue: activity.GetInfo(ctx).TaskQueue,
+		Args: []any{contract.PriceInput{Who: "schedule " + contract.PriceScheduleID}}, StaticSummary: "price the last hours",
 	}
-	return err
+	_, err := a.Client.ScheduleClient().Create(ctx, client.ScheduleOptions{
+		ID:     contract.PriceScheduleID,
+		Spec:   client.ScheduleSpec{Intervals: []client.ScheduleIntervalSpec{{Every: time.Hour, Offset: 5 * time.Minute}}},
+		Action: action,
+		// A run prices what those before it missed.
+		Overlap: enumspb.SCHEDULE_OVERLAP_POLICY_SKIP, CatchupWindow: time.Hour,
+	})
+	if !errors.Is(err, temporal.ErrScheduleAlreadyRunning) {
+		return err
+	}
+	return a.Client.ScheduleClient().GetHandle(ctx, contract.PriceScheduleID).Update(ctx, client.ScheduleUpdateOptions{DoUpdate: func(u client.ScheduleUpdateInput) (*client.ScheduleUpdate, error) {
+		s := u.Description.Schedule
+		s.Action = action
+		return &client.ScheduleUpdate{Schedule: &s}, nil
+	}})
 }
 
 // ReportCost says what was charged.

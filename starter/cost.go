@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/client"
 
 	"syncline/activities/contract"
@@ -46,6 +48,12 @@ foresees what the month will come to.`,
 			var r bill.Report
 			if err := t.ask(cmd.Context(), wait, contract.CostWorkflow, "what was charged", in, &r); err != nil {
 				return err
+			}
+			if in.Pipeline != "" && len(r.Groups) == 0 { // nothing was charged, or the name is wrong
+				var missing *serviceerror.NotFound
+				if _, err := t.client.DescribeWorkflowExecution(cmd.Context(), contract.PipelineID(in.Pipeline), ""); errors.As(err, &missing) {
+					return t.unknown(cmd.Context(), t.client, in.Pipeline)
+				}
 			}
 			return t.print(r, func() { view.DrawCost(t.out, t.style(), &r) })
 		},

@@ -22,6 +22,7 @@ func TestCost(t *testing.T) {
 		t.Errorf("%+v", p)
 	}
 	s.starter("cost", "shop").exits(exitOK).says("shop from ", "(30d)", "in USD", "tier", "stream", "7.00", "no forecast: too little")
+	s.starter("cost", "nobody").exits(exitFailed).says(`no pipeline is called "nobody"`)
 	s.starter("cost", "--by", "route", "--since", "2026-01-01", "--until", "2026-01-02").exits(exitOK).says("all pipelines from 2026-01-01 00:00 until 2026-01-02 00:00")
 	var r bill.Report
 	s.starter("cost", "--json", "--by", "day").exits(exitOK).object(&r)
