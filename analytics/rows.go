@@ -261,6 +261,42 @@ type Wire struct {
 	Connections uint64    `ch:"connections"` // that were opened
 }
 
+// Usage counts what was moved for a table, by tier and route: changes and logical bytes
+// once, where they take effect; encoded bytes on each leg that carries them (Kafka's
+// records as they are read, statements as they are written); bytes on the wire as
+// connections carried them, given to tables in proportion to encoded, so that their sum
+// is what was measured.
+type Usage struct {
+	Time        time.Time `ch:"ts"`
+	Pipeline    string    `ch:"pipeline"`
+	Sink        string    `ch:"sink"`        // empty for capture
+	Tab         string    `ch:"tab"`         // empty for what is of no table, such as heartbeats
+	Tier        string    `ch:"tier"`        // empty for what is of no tier, such as capture
+	Component   string    `ch:"component"`   // capture, snapshot, deliver, …
+	Origin      string    `ch:"origin"`      // region that the bytes left; empty: not said
+	Destination string    `ch:"destination"` // region that they went to
+	Changes     uint64    `ch:"changes"`
+	Logical     uint64    `ch:"logical"` // bytes of the values as text
+	Encoded     uint64    `ch:"encoded"` // bytes before the transport compresses them
+	Wire        uint64    `ch:"wire"`    // bytes with TLS, as Wire has them
+}
+
+// PlaceKafka is that of Storage in Kafka; a sink's is PlaceSink and its name.
+const (
+	PlaceKafka = "kafka"
+	PlaceSink  = "sink:"
+)
+
+// Storage is how much a table occupies at a place at one moment.
+type Storage struct {
+	Time     time.Time `ch:"ts"`
+	Pipeline string    `ch:"pipeline"`
+	Place    string    `ch:"place"`
+	Tab      string    `ch:"tab"` // empty for what is of no table, such as the ledger
+	Region   string    `ch:"region"`
+	Bytes    uint64    `ch:"bytes"`
+}
+
 // CostLedger has the column names of FinOps' FOCUS specification where they fit.
 type CostLedger struct {
 	Start    time.Time         `ch:"ChargePeriodStart"`
@@ -328,6 +364,8 @@ func (*SecurityEvents) Table() string { return "security_events" }
 func (*Objectives) Table() string     { return "objectives" }
 func (*Wire) Table() string           { return "wire" }
 func (*Freshness) Table() string      { return "freshness" }
+func (*Usage) Table() string          { return "usage" }
+func (*Storage) Table() string        { return "storage" }
 
 // kinds makes an empty row of each table, to decode into.
 var kinds = func() map[string]func() Row {
@@ -340,6 +378,7 @@ var kinds = func() map[string]func() Row {
 		func() Row { return new(Conflicts) }, func() Row { return new(Rotations) }, func() Row { return new(AuditTrail) },
 		func() Row { return new(CostLedger) }, func() Row { return new(SecurityEvents) }, func() Row { return new(Objectives) },
 		func() Row { return new(Wire) }, func() Row { return new(Freshness) },
+		func() Row { return new(Usage) }, func() Row { return new(Storage) },
 	} {
 		m[f().Table()] = f
 	}

@@ -136,6 +136,10 @@ var migrations = [][]string{
 		{"sent", "UInt64", sum}, {"received", "UInt64", sum}, {"connections", "UInt64", sum}}}),
 	countedDDL(counting{"freshness", []column{{"pipeline", word, ""}, {"sink", word, ""}, {"tab", word, ""}, {"tier", word, ""},
 		{"changes", "UInt64", sum}, {"late", "UInt64", sum}, {"micros", "UInt64", sum}, {"max_micros", "UInt64", "max"}, {"promised_micros", "UInt64", "max"}}}),
+	append(countedDDL(counting{"usage", []column{{"pipeline", word, ""}, {"sink", word, ""}, {"tab", word, ""}, {"tier", word, ""},
+		{"component", word, ""}, {"origin", word, ""}, {"destination", word, ""},
+		{"changes", "UInt64", sum}, {"logical", "UInt64", sum}, {"encoded", "UInt64", sum}, {"wire", "UInt64", sum}}}),
+		rare("storage", ofPipeline+", place LowCardinality(String), tab LowCardinality(String), region LowCardinality(String), bytes UInt64 CODEC(T64, ZSTD(1))", "pipeline, place, tab, ts", KeepHours)),
 }
 
 // Migrate makes the tables, or brings them up to this release.

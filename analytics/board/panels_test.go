@@ -217,7 +217,7 @@ func everyRow() []analytics.Row {
 	return []analytics.Row{
 		new(analytics.Applies), new(analytics.Lag), new(analytics.Errors), new(analytics.Retries), new(analytics.Duplicates), new(analytics.DeadLetters),
 		new(analytics.Backlog), new(analytics.Throughput), new(analytics.Progress), new(analytics.SchemaVersions), new(analytics.Verifications), new(analytics.Repairs),
-		new(analytics.Conflicts), new(analytics.Rotations), new(analytics.AuditTrail), new(analytics.CostLedger), new(analytics.SecurityEvents), new(analytics.Objectives), new(analytics.Wire), new(analytics.Freshness),
+		new(analytics.Conflicts), new(analytics.Rotations), new(analytics.AuditTrail), new(analytics.CostLedger), new(analytics.SecurityEvents), new(analytics.Objectives), new(analytics.Wire), new(analytics.Freshness), new(analytics.Usage), new(analytics.Storage),
 	}
 }
 
