@@ -1,6 +1,7 @@
 package activities
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,6 +25,7 @@ import (
 	"syncline/dataplane/transport/kafka"
 	"syncline/pipeline"
 	"syncline/secrets"
+	"syncline/tiers"
 )
 
 // stalled is how long a loop may get nowhere, with work to do, before /healthz is red.
@@ -122,6 +124,12 @@ func (a *Activities) Deliver(ctx context.Context, in contract.DeliverInput) (err
 		var token atomic.Int64
 		metrics.Capacity(capacity(&in.Spec))
 		obs := a.deliverObserver(&in, metrics, tally, &token, log)
+		fromLog, toSink := a.Wires.account(ctx, in.Spec.Name, kafkaEnd, in.Spec.Kafka.Region), a.Wires.account(ctx, in.Spec.Name, sinkEnd(in.Sink), conf.Region)
+		obs.Used = func(t change.TableID, tier string, u deliver.Used) {
+			p := part{t.String(), cmp.Or(tier, tiers.Stream)}
+			fromLog.carried(received, p, 0, 0, u.Read)
+			toSink.carried(sent, p, int64(u.Changes), u.Text, u.Sent)
+		}
 		gates := a.tellGates(ctx, in.Spec.Name, in.Sink, log)
 		known, err := sk.Tables(ctx)
 		if err != nil {

@@ -87,7 +87,7 @@ func run(ctx context.Context, c config.Config, identity string, log *zap.Logger)
 	acts := &activities.Activities{
 		Analytics: recorder,
 		Client:    tc, Secrets: resolver, Metrics: metrics, Health: health, Log: log,
-		SpillDir: c.SpillDir, Worker: identity, Tracer: traces.Tracer(), Wires: activities.NewWires(metrics),
+		SpillDir: c.SpillDir, Worker: identity, Tracer: traces.Tracer(), Wires: activities.NewWires(metrics, c.Region),
 	}
 	wires, wiresEnd := context.WithCancel(context.WithoutCancel(ctx))
 	var counting sync.WaitGroup
