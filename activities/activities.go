@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -45,6 +46,7 @@ type Activities struct {
 	Tracer         *trace.Tracer // nil: nothing is traced
 	Wires          *Wires        // nil: what connections carry is not counted
 
+	measured sync.Map // when what is stored was, by pipeline and place
 }
 
 // ByRole returns the activities that a worker of the role registers, by name.

@@ -77,6 +77,7 @@ func (a *Activities) Capture(ctx context.Context, in contract.CaptureInput) (err
 		var watching sync.WaitGroup
 		var end atomic.Uint64 // of the source's log, as its catalog has it
 		watching.Go(func() { watchSlot(watch, srv, in.Spec.SlotName(), metrics, &end, log) })
+		watching.Go(func() { a.storage(watch, in.Spec.Name, kafkaEnd, in.Spec.Kafka.Region, storedIn(ko), log) })
 		defer func() { // before the gauges are taken back
 			stop()
 			watching.Wait()

@@ -115,6 +115,7 @@ func (a *Activities) Deliver(ctx context.Context, in contract.DeliverInput) (err
 		if in.Lane == 0 { // one for all lanes of the sink
 			watching.Go(func() { showHeld(watch, sk, conf.QuarantineViews, log) })
 			watching.Go(func() { watchGates(watch, sk, metrics) })
+			watching.Go(func() { a.storage(watch, in.Spec.Name, sinkEnd(in.Sink), conf.Region, storedAt(sk), log) })
 		}
 		defer func() { // before the connection goes
 			stop()
