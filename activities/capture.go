@@ -203,8 +203,10 @@ func (l *countedLog) Append(ctx context.Context, c *change.Change) (uint64, erro
 			l.pending[k] = p
 		}
 		p.changes++
-		if p.text += c.New.TextBytes(); c.New == nil {
-			p.text += c.Old.TextBytes()
+		if l.into != nil {
+			if p.text += c.New.TextBytes(); c.New == nil {
+				p.text += c.Old.TextBytes()
+			}
 		}
 		l.n++
 		full := l.n >= 1000 // label look-ups cost more than the rest of this: pay them now and then

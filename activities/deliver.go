@@ -126,10 +126,12 @@ func (a *Activities) Deliver(ctx context.Context, in contract.DeliverInput) (err
 		metrics.Capacity(capacity(&in.Spec))
 		obs := a.deliverObserver(&in, metrics, tally, &token, log)
 		fromLog, toSink := a.Wires.account(ctx, in.Spec.Name, kafkaEnd, in.Spec.Kafka.Region), a.Wires.account(ctx, in.Spec.Name, sinkEnd(in.Sink), conf.Region)
-		obs.Used = func(t change.TableID, tier string, u deliver.Used) {
-			p := part{t.String(), cmp.Or(tier, tiers.Stream)}
-			fromLog.carried(received, p, 0, 0, u.Read)
-			toSink.carried(sent, p, int64(u.Changes), u.Text, u.Sent)
+		if toSink != nil {
+			obs.Used = func(t change.TableID, tier string, u deliver.Used) {
+				p := part{t.String(), cmp.Or(tier, tiers.Stream)}
+				fromLog.carried(received, p, 0, 0, u.Read)
+				toSink.carried(sent, p, int64(u.Changes), u.Text, u.Sent)
+			}
 		}
 		gates := a.tellGates(ctx, in.Spec.Name, in.Sink, log)
 		known, err := sk.Tables(ctx)

@@ -62,6 +62,9 @@ func (w *Wires) open(k accountKey, region string) *account {
 
 // Run records what was carried, once in a window, until ctx ends, and then the rest.
 func (w *Wires) Run(ctx context.Context, into *analytics.Writer) {
+	if w == nil {
+		return
+	}
 	t := time.NewTicker(analytics.Window)
 	defer t.Stop()
 	for {

@@ -122,6 +122,9 @@ func (l *lane) applyWithout(ctx, work context.Context, p *plan, r *result, witho
 		if err == nil {
 			for i, t := range b.Tables {
 				r.rows += len(t.Rows)
+				if l.obs.Used == nil {
+					continue
+				}
 				used := &p.byTable[t.Schema.Table].used
 				for ri := range t.Rows {
 					used.Text += int64(textBytes(&t.Rows[ri]))
