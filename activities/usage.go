@@ -38,8 +38,8 @@ type account struct {
 // part is a table's share of an account, in a tier.
 type part struct{ tab, tier string }
 
-// moved is what was moved for a part within a window. Of a change only the leg counts
-// its values on which it takes effect.
+// moved is what was moved for a part within a window. Values of a change are counted
+// where they leave, and not where they were read.
 type moved struct {
 	changes, logical, encoded int64
 	weight                    int64 // for its share of what was carried; encoded, if that is counted

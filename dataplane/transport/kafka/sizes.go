@@ -61,7 +61,7 @@ func (a *Admin) Sizes(ctx context.Context) (map[change.TableID]int64, error) {
 		return nil
 	})
 	if err == nil && !told {
-		return nil, fault.Transient(CodeAuth, nil, "the brokers do not tell the sizes of topics: allow user %q to Describe the cluster", a.c.opts.SASL.User)
+		return nil, fault.Transient(CodeAuth, nil, "the brokers do not tell the sizes of topics: allow the user that the pipeline declares to Describe the cluster")
 	}
 	return out, classify(ctx, err, "sizes of topics")
 }
