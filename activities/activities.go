@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -44,6 +45,8 @@ type Activities struct {
 	Worker         string        // identity of the process
 	Tracer         *trace.Tracer // nil: nothing is traced
 	Wires          *Wires        // nil: what connections carry is not counted
+
+	measured sync.Map // when what is stored was, by pipeline and place
 }
 
 // ByRole returns the activities that a worker of the role registers, by name.
@@ -136,7 +139,7 @@ func (a *Activities) source(ctx context.Context, name string, s pipeline.Source)
 	if err != nil {
 		return nil, err
 	}
-	return source.NewServer(source.ServerOptions{DSN: dsn, Pipeline: name, Dial: a.Wires.dial(ctx, name, sourceEnd)})
+	return source.NewServer(source.ServerOptions{DSN: dsn, Pipeline: name, Dial: a.Wires.account(ctx, name, sourceEnd, s.Region).dial()})
 }
 
 func (a *Activities) sink(ctx context.Context, name string, s pipeline.Sink) (sink.Sink, error) {
@@ -144,7 +147,7 @@ func (a *Activities) sink(ctx context.Context, name string, s pipeline.Sink) (si
 	if err != nil {
 		return nil, err
 	}
-	dial := a.Wires.dial(ctx, name, sinkEnd(s.Name))
+	dial := a.Wires.account(ctx, name, sinkEnd(s.Name), s.Region).dial()
 	switch s.Type {
 	case pipeline.SinkPostgres:
 		return pgsink.Open(pgsink.Config{DSN: dsn, Pipeline: name, Dial: dial})
@@ -162,7 +165,7 @@ func (a *Activities) sink(ctx context.Context, name string, s pipeline.Sink) (si
 
 func (a *Activities) kafkaOptions(ctx context.Context, spec *pipeline.Spec) (kafka.Options, error) {
 	k := spec.Kafka
-	o := kafka.Options{Brokers: k.Brokers, Prefix: k.TopicPrefix, Pipeline: spec.Name, Dial: a.Wires.dial(ctx, spec.Name, kafkaEnd)}
+	o := kafka.Options{Brokers: k.Brokers, Prefix: k.TopicPrefix, Pipeline: spec.Name, Dial: a.Wires.account(ctx, spec.Name, kafkaEnd, k.Region).dial()}
 	if k.Format != pipeline.FormatSyncline {
 		o.Debezium = &debezium.Options{WithSchema: k.Format == pipeline.FormatDebeziumSchema}
 	}

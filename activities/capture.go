@@ -77,6 +77,7 @@ func (a *Activities) Capture(ctx context.Context, in contract.CaptureInput) (err
 		var watching sync.WaitGroup
 		var end atomic.Uint64 // of the source's log, as its catalog has it
 		watching.Go(func() { watchSlot(watch, srv, in.Spec.SlotName(), metrics, &end, log) })
+		watching.Go(func() { a.storage(watch, in.Spec.Name, kafkaEnd, in.Spec.Kafka.Region, storedIn(ko), log) })
 		defer func() { // before the gauges are taken back
 			stop()
 			watching.Wait()
@@ -89,7 +90,9 @@ func (a *Activities) Capture(ctx context.Context, in contract.CaptureInput) (err
 			defer traced.Finish()
 			to = traced
 		}
-		counted := &countedLog{Log: to, m: metrics, tally: tally, pending: map[countKey]int{}}
+		counted := &countedLog{Log: to, m: metrics, tally: tally, pending: map[countKey]*counted{}, encoded: map[change.TableID]int64{}, records: records,
+			from: a.Wires.account(ctx, in.Spec.Name, sourceEnd, in.Spec.Source.Region), into: a.Wires.account(ctx, in.Spec.Name, kafkaEnd, in.Spec.Kafka.Region)}
+		defer counted.weigh()
 		defer counted.flush()
 		err = capture.Run(ctx, stream, counted, capture.Options{
 			Epoch: in.Epoch, CreatedAt: in.SlotAt, StatusInterval: in.Spec.Stream.StatusInterval.Std(),
@@ -109,6 +112,7 @@ func (a *Activities) Capture(ctx context.Context, in contract.CaptureInput) (err
 				metrics.Written(int(acked-written.Changes), int(s.Bytes-written.Bytes))
 				tally.Passed(analytics.StageCapture, "", 0, int64(acked-written.Changes), int64(s.Bytes-written.Bytes), 0, 0)
 				counted.flush()
+				counted.weigh()
 				tally.Tick()
 				written.Changes, written.Bytes = acked, s.Bytes
 				if moves.made(s.InFlight == 0, acked, uint64(s.Acked)) {
@@ -166,9 +170,21 @@ type countedLog struct {
 	m       *observe.Capture
 	tally   *analytics.Tally
 	mu      sync.Mutex
-	pending map[countKey]int
+	pending map[countKey]*counted
 	n       int
+
+	records    encoded
+	encoded    map[change.TableID]int64 // as of the last look
+	from, into *account
 }
+
+// encoded is what a kafka.Writer tells of the sizes of its records.
+type encoded interface {
+	Encoded(func(change.TableID, int64))
+}
+
+// counted are changes of one table and operation, and the bytes of their values.
+type counted struct{ changes, text int }
 
 type countKey struct {
 	table change.TableID
@@ -180,7 +196,18 @@ func (l *countedLog) Append(ctx context.Context, c *change.Change) (uint64, erro
 	seq, err := l.Log.Append(ctx, c)
 	if err == nil {
 		l.mu.Lock()
-		l.pending[countKey{c.Table, c.Op}]++
+		k := countKey{c.Table, c.Op}
+		p := l.pending[k]
+		if p == nil {
+			p = new(counted)
+			l.pending[k] = p
+		}
+		p.changes++
+		if l.into != nil {
+			if p.text += c.New.TextBytes(); c.New == nil {
+				p.text += c.Old.TextBytes()
+			}
+		}
 		l.n++
 		full := l.n >= 1000 // label look-ups cost more than the rest of this: pay them now and then
 		l.mu.Unlock()
@@ -196,12 +223,28 @@ func (l *countedLog) Append(ctx context.Context, c *change.Change) (uint64, erro
 func (l *countedLog) flush() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for k, n := range l.pending {
-		l.m.Changes(k.table.String(), k.op.String(), n)
-		l.tally.Passed(analytics.StageCapture, k.table.String(), int64(n), 0, 0, 0, 0)
+	for k, p := range l.pending {
+		if p.changes == 0 {
+			continue
+		}
+		tab := part{tab: k.table.String()}
+		l.m.Changes(tab.tab, k.op.String(), p.changes)
+		l.tally.Passed(analytics.StageCapture, tab.tab, int64(p.changes), 0, 0, 0, 0)
+		l.from.weigh(tab, int64(p.text))
+		l.into.carried(sent, tab, int64(p.changes), int64(p.text), 0)
+		*p = counted{}
 	}
-	clear(l.pending)
 	l.n = 0
+}
+
+// weigh counts the bytes of records.
+func (l *countedLog) weigh() {
+	l.records.Encoded(func(t change.TableID, n int64) {
+		if d := n - l.encoded[t]; d > 0 {
+			l.encoded[t] = n
+			l.into.carried(sent, part{tab: t.String()}, 0, 0, d)
+		}
+	})
 }
 
 // rate is a sliding average of a counter, per second.

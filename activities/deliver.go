@@ -1,6 +1,7 @@
 package activities
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,6 +25,7 @@ import (
 	"syncline/dataplane/transport/kafka"
 	"syncline/pipeline"
 	"syncline/secrets"
+	"syncline/tiers"
 )
 
 // stalled is how long a loop may get nowhere, with work to do, before /healthz is red.
@@ -113,6 +115,7 @@ func (a *Activities) Deliver(ctx context.Context, in contract.DeliverInput) (err
 		if in.Lane == 0 { // one for all lanes of the sink
 			watching.Go(func() { showHeld(watch, sk, conf.QuarantineViews, log) })
 			watching.Go(func() { watchGates(watch, sk, metrics) })
+			watching.Go(func() { a.storage(watch, in.Spec.Name, sinkEnd(in.Sink), conf.Region, storedAt(sk), log) })
 		}
 		pace := &pace{spec: &in.Spec}
 		if len(in.Spec.Tiers) > 0 {
@@ -126,6 +129,14 @@ func (a *Activities) Deliver(ctx context.Context, in contract.DeliverInput) (err
 		var token atomic.Int64
 		metrics.Capacity(capacity(&in.Spec))
 		obs := a.deliverObserver(&in, pace, metrics, tally, &token, log)
+		fromLog, toSink := a.Wires.account(ctx, in.Spec.Name, kafkaEnd, in.Spec.Kafka.Region), a.Wires.account(ctx, in.Spec.Name, sinkEnd(in.Sink), conf.Region)
+		if toSink != nil {
+			obs.Used = func(t change.TableID, tier string, u deliver.Used) {
+				p := part{t.String(), cmp.Or(tier, tiers.Stream)}
+				fromLog.carried(received, p, 0, 0, u.Read)
+				toSink.carried(sent, p, int64(u.Changes), u.Text, u.Sent)
+			}
+		}
 		gates := a.tellGates(ctx, in.Spec.Name, in.Sink, log)
 		known, err := sk.Tables(ctx)
 		if err != nil {

@@ -197,6 +197,10 @@ func (a *Activities) CopyChunk(ctx context.Context, in contract.ChunkTask) (out 
 			tally := a.Analytics.Tally(analytics.Labels{Pipeline: in.Pipeline, Sink: in.Sink.Name, Worker: a.Worker})
 			tally.Passed(analytics.StageSnapshot, in.Table.String(), 0, c.Rows, c.Bytes, 1, time.Since(begun))
 			tally.Close()
+			// COPY's text is the values with one byte behind each; a binary copy is about as long.
+			tab, text := part{tab: in.Table.String()}, max(c.Bytes-c.Rows*int64(len(schema.Columns)), 0)
+			a.Wires.account(ctx, in.Pipeline, sourceEnd, in.Source.Region).carried(received, tab, 0, 0, c.Bytes)
+			a.Wires.account(ctx, in.Pipeline, sinkEnd(in.Sink.Name), in.Sink.Region).carried(sent, tab, c.Rows, text, c.Bytes)
 		}
 		out = contract.ChunkDone{Rows: c.Rows, Bytes: c.Bytes}
 		return nil

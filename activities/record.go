@@ -39,12 +39,12 @@ type recorded struct {
 }
 
 func (i *recorded) ExecuteActivity(ctx context.Context, in *interceptor.ExecuteActivityInput) (any, error) {
-	out, err := i.Next.ExecuteActivity(ctx, in)
 	var arg any
 	if len(in.Args) > 0 {
 		arg = in.Args[0]
 	}
 	w := subjectOf(activity.GetInfo(ctx).ActivityType.Name, arg)
+	out, err := i.Next.ExecuteActivity(context.WithValue(ctx, subjectKey{}, w), in)
 	if err != nil {
 		i.a.failed(ctx, w, err)
 	} else if changes[activity.GetInfo(ctx).ActivityType.Name] {
@@ -61,23 +61,35 @@ var changes = map[string]bool{
 	contract.RemoveTableActivity: true, contract.FinishLoadActivity: true,
 }
 
-// subject is what an activity works on.
-type subject struct{ pipeline, component, object string }
+// subject is what an activity works on. sink and tab are empty if it is not for one.
+type subject struct{ pipeline, component, object, sink, tab string }
+
+type subjectKey struct{}
+
+// subjectIn is that of the activity whose context it is, as far as it is known.
+func subjectIn(ctx context.Context) subject {
+	s, _ := ctx.Value(subjectKey{}).(subject)
+	return s
+}
 
 func subjectOf(name string, arg any) subject {
 	s := subject{component: name}
 	table := func(in contract.TableTask) {
 		s.pipeline, s.object = in.Pipeline, in.Sink.Name+" "+in.Table.String()
+		s.sink, s.tab = in.Sink.Name, in.Table.String()
+	}
+	replay := func(pipeline, sink string, t change.TableID) {
+		s.pipeline, s.object, s.sink, s.tab = pipeline, sink+" "+t.String(), sink, t.String()
 	}
 	switch in := arg.(type) {
 	case contract.CaptureInput:
 		s.pipeline, s.component = in.Spec.Name, captureComponent
 	case contract.DeliverInput:
-		s.pipeline, s.component = in.Spec.Name, deliverComponent(in.Sink, in.Lane)
+		s.pipeline, s.component, s.sink = in.Spec.Name, deliverComponent(in.Sink, in.Lane), in.Sink
 	case contract.SetupInput:
 		s.pipeline, s.object = in.Spec.Name, in.Spec.SlotName()
 	case contract.SinkInput:
-		s.pipeline, s.object = in.Spec.Name, in.Sink
+		s.pipeline, s.object, s.sink = in.Spec.Name, in.Sink, in.Sink
 	case contract.TeardownInput:
 		s.pipeline, s.object = in.Spec.Name, in.Spec.SlotName()
 	case contract.TableTask:
@@ -91,12 +103,16 @@ func subjectOf(name string, arg any) subject {
 		s.pipeline = in.Pipeline
 	case contract.VerifyTask:
 		table(in.TableTask)
+	case contract.RepairTask:
+		table(in.TableTask)
+	case contract.TierTask:
+		s.pipeline, s.object, s.sink = in.Pipeline, in.Sink.Name+" "+in.Tier, in.Sink.Name
 	case contract.ReplayInput:
-		s.pipeline, s.object = in.Pipeline, in.Sink+" "+in.Table.String()
+		replay(in.Pipeline, in.Sink, in.Table)
 	case contract.ReplayTask:
-		s.pipeline, s.object = in.Spec.Name, in.Sink+" "+in.Table.String()
+		replay(in.Spec.Name, in.Sink, in.Table)
 	case contract.ReplayEnd:
-		s.pipeline, s.object = in.Spec.Name, in.Sink+" "+in.Table.String()
+		replay(in.Spec.Name, in.Sink, in.Table)
 	case contract.AuditConclusion:
 		s.pipeline, s.object = in.Pipeline, in.Run
 	}

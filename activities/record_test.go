@@ -29,17 +29,19 @@ func TestSubjects(t *testing.T) {
 		in   any
 		want subject
 	}{
-		contract.CaptureActivity:       {contract.CaptureInput{Spec: spec}, subject{"p", "capture", ""}},
-		contract.DeliverActivity:       {contract.DeliverInput{Spec: spec, Sink: "s", Lane: 2}, subject{"p", "deliver/s/2", ""}},
-		contract.EnsureTopicsActivity:  {contract.SetupInput{Spec: spec}, subject{"p", contract.EnsureTopicsActivity, "slot"}},
-		contract.PrepareSinkActivity:   {contract.SinkInput{Spec: spec, Sink: "s"}, subject{"p", contract.PrepareSinkActivity, "s"}},
-		contract.DropSlotActivity:      {contract.TeardownInput{Spec: spec}, subject{"p", contract.DropSlotActivity, "slot"}},
-		contract.FinishLoadActivity:    {task, subject{"p", contract.FinishLoadActivity, "s a.b"}},
-		contract.CopyChunkActivity:     {contract.ChunkTask{TableTask: task, N: 4}, subject{"p", contract.CopyChunkActivity, "s a.b chunk 4"}},
-		contract.HoldSnapshotActivity:  {contract.HoldInput{Pipeline: "p"}, subject{"p", contract.HoldSnapshotActivity, ""}},
-		contract.PlanAuditActivity:     {contract.AuditInput{Pipeline: "p"}, subject{"p", contract.PlanAuditActivity, ""}},
-		contract.VerifyTableActivity:   {contract.VerifyTask{TableTask: task, Run: "r"}, subject{"p", contract.VerifyTableActivity, "s a.b"}},
-		contract.ConcludeAuditActivity: {contract.AuditConclusion{Pipeline: "p", Run: "r"}, subject{"p", contract.ConcludeAuditActivity, "r"}},
+		contract.CaptureActivity:       {contract.CaptureInput{Spec: spec}, subject{"p", "capture", "", "", ""}},
+		contract.DeliverActivity:       {contract.DeliverInput{Spec: spec, Sink: "s", Lane: 2}, subject{"p", "deliver/s/2", "", "s", ""}},
+		contract.EnsureTopicsActivity:  {contract.SetupInput{Spec: spec}, subject{"p", contract.EnsureTopicsActivity, "slot", "", ""}},
+		contract.PrepareSinkActivity:   {contract.SinkInput{Spec: spec, Sink: "s"}, subject{"p", contract.PrepareSinkActivity, "s", "s", ""}},
+		contract.DropSlotActivity:      {contract.TeardownInput{Spec: spec}, subject{"p", contract.DropSlotActivity, "slot", "", ""}},
+		contract.FinishLoadActivity:    {task, subject{"p", contract.FinishLoadActivity, "s a.b", "s", "a.b"}},
+		contract.CopyChunkActivity:     {contract.ChunkTask{TableTask: task, N: 4}, subject{"p", contract.CopyChunkActivity, "s a.b chunk 4", "s", "a.b"}},
+		contract.HoldSnapshotActivity:  {contract.HoldInput{Pipeline: "p"}, subject{"p", contract.HoldSnapshotActivity, "", "", ""}},
+		contract.PlanAuditActivity:     {contract.AuditInput{Pipeline: "p"}, subject{"p", contract.PlanAuditActivity, "", "", ""}},
+		contract.VerifyTableActivity:   {contract.VerifyTask{TableTask: task, Run: "r"}, subject{"p", contract.VerifyTableActivity, "s a.b", "s", "a.b"}},
+		contract.ReplayKeysActivity:    {contract.RepairTask{TableTask: task, Repair: "r"}, subject{"p", contract.ReplayKeysActivity, "s a.b", "s", "a.b"}},
+		contract.DrainTierActivity:     {contract.TierTask{Pipeline: "p", Tier: "hourly", Sink: pipeline.Sink{Name: "s"}}, subject{"p", contract.DrainTierActivity, "s hourly", "s", ""}},
+		contract.ConcludeAuditActivity: {contract.AuditConclusion{Pipeline: "p", Run: "r"}, subject{"p", contract.ConcludeAuditActivity, "r", "", ""}},
 	} {
 		env := suite.NewTestActivityEnvironment()
 		seen := subject{}

@@ -84,17 +84,21 @@ func run(ctx context.Context, c config.Config, identity string, log *zap.Logger)
 		err = errors.Join(err, recorder.Close(last))
 	}()
 
+	var wires *activities.Wires
+	if c.Usage {
+		wires = activities.NewWires(metrics, c.Region)
+	}
 	acts := &activities.Activities{
 		Analytics: recorder,
 		Client:    tc, Secrets: resolver, Metrics: metrics, Health: health, Log: log,
-		SpillDir: c.SpillDir, Worker: identity, Tracer: traces.Tracer(), Wires: activities.NewWires(metrics),
+		SpillDir: c.SpillDir, Worker: identity, Tracer: traces.Tracer(), Wires: wires,
 	}
-	wires, wiresEnd := context.WithCancel(context.WithoutCancel(ctx))
+	counts, countingEnd := context.WithCancel(context.WithoutCancel(ctx))
 	var counting sync.WaitGroup
-	counting.Go(func() { acts.Wires.Run(wires, recorder) })
+	counting.Go(func() { wires.Run(counts, recorder) })
 	// After the activities have ended, and before what was recorded is handed over.
 	defer func() {
-		wiresEnd()
+		countingEnd()
 		counting.Wait()
 	}()
 	if !c.Analytics.IsZero() {

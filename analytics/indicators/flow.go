@@ -1,6 +1,7 @@
 package indicators
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -15,6 +16,7 @@ type counts struct {
 	applied grid          // changes by sink
 	passed  grid          // changes, or rows of a load, by stage and sink
 	bytes   grid          // the same in bytes
+	wire    grid          // bytes on the wire, by route and tier
 	seen    report.Points // a value wherever anything was recorded
 }
 
@@ -28,6 +30,7 @@ func (q *query) counts() *counts {
 		applied: q.sums(q.table("applies"), "sink", "sum(inserts + updates + deletes + truncates)"),
 		passed:  q.sums(q.table("throughput"), "concat(stage, '\\t', sink)", "sum(if(stage = '"+analytics.StageSnapshot+"', rows, changes))"),
 		bytes:   q.sums(q.table("throughput"), "concat(stage, '\\t', sink)", "sum(bytes)"),
+		wire:    q.sums(q.table("usage"), "concat(origin, '\\t', destination, '\\t', tier)", "sum(wire)"),
 	}
 	waiting := q.sums(q.table("backlog"), "sink", "count()")
 	c.seen = plus(plus(c.applied.all(), c.passed.all()), waiting.all())
@@ -245,6 +248,20 @@ func (f frame) waiting() string {
 		FROM %s WHERE %s GROUP BY moment, sink, lane) GROUP BY moment, sink`, int64(f.grain().Seconds()), f.table("backlog"), f.during())
 }
 
+// route names a line of bytes on the wire: the regions that they went between, as far as
+// they are said, and the tier that they are of, if they are of one.
+func route(label string) string {
+	f := strings.SplitN(label, stages, 3)
+	name := "wire"
+	if f[0] != "" || f[1] != "" {
+		name += " " + cmp.Or(f[0], "?") + " → " + cmp.Or(f[1], "?")
+	}
+	if f[2] != "" {
+		name += " (" + f[2] + ")"
+	}
+	return name
+}
+
 func (q *query) throughput(c *counts) report.Indicator {
 	var lines []report.Line
 	for _, stage := range []string{analytics.StageCapture, analytics.StageDeliver, analytics.StageSnapshot} {
@@ -261,6 +278,9 @@ func (q *query) throughput(c *counts) report.Indicator {
 	}
 	note := ""
 	if len(lines) > 0 {
+		for _, l := range c.wire.labels() {
+			lines = append(lines, report.Line{Label: route(l), Unit: report.BytesSecond, Value: q.mean(c.wire[l], 1), Points: q.rate(c.wire[l], 1)})
+		}
 		note = fmt.Sprintf("%s; at most %s over %s", lines[0].Label, report.Say(lines[0].Points.Max(), report.PerSecond), report.Span(q.step))
 	}
 	return made(report.Throughput, "nothing passed in this time", note, lines...)

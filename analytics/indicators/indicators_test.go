@@ -111,6 +111,10 @@ func draw(t *rapid.T, from time.Time) history {
 		return &analytics.Throughput{Time: at(), Pipeline: h.name, Stage: analytics.StageDeliver, Sink: sink(), Changes: n(), Rows: n(), Bytes: n()}
 	})
 	some(func() analytics.Row {
+		return &analytics.Usage{Time: at(), Pipeline: h.name, Sink: sink(), Tab: tab(), Component: "deliver", Origin: "west",
+			Destination: rapid.SampledFrom([]string{"", "east"}).Draw(t, "destination"), Tier: rapid.SampledFrom([]string{"", "hourly"}).Draw(t, "tier"), Wire: n()}
+	})
+	some(func() analytics.Row {
 		return &analytics.Retries{Time: at(), Pipeline: h.name, Component: "deliver/" + sink() + "/0", Code: "X", Count: n() + 1}
 	})
 	some(func() analytics.Row {

@@ -42,6 +42,7 @@ func walk(rows []analytics.Row, r *report.Report) plainly {
 	in := func(at time.Time) bool { return !at.Before(r.Since) && at.Before(r.Until) }
 	within := func(at time.Time, d time.Duration) bool { return !at.Before(r.Until.Add(-d)) && at.Before(r.Until) }
 	step := func(at time.Time) int { return int(at.Sub(r.Since) / r.StepTime()) }
+	wire := map[string]float64{}
 	var applied, dead, resent, retried, refused, delivered float64
 	var any, verified, waited bool
 	lag := []uint64{}
@@ -91,6 +92,14 @@ func walk(rows []analytics.Row, r *report.Report) plainly {
 					delivered += float64(x.Changes)
 				}
 			}
+		case *analytics.Usage:
+			if in(x.Time) {
+				name := "wire west → " + map[string]string{"": "?", "east": "east"}[x.Destination]
+				if x.Tier != "" {
+					name += " (" + x.Tier + ")"
+				}
+				wire[name] += float64(x.Wire)
+			}
 		case *analytics.Retries:
 			if in(x.Time) {
 				retried += float64(x.Count)
@@ -136,6 +145,9 @@ func walk(rows []analytics.Row, r *report.Report) plainly {
 	}
 	out.values["apply-errors"] = part(dead, dead+applied)
 	out.values["duplicates"] = part(resent, resent+applied)
+	for name, n := range wire {
+		out.values[name] = report.Number(n / r.Until.Sub(r.Since).Seconds())
+	}
 	if delivered > 0 {
 		out.values["deliver copy"] = report.Number(delivered / r.Until.Sub(r.Since).Seconds())
 	}
@@ -238,6 +250,11 @@ func expect(t failer, r *report.Report, want plainly) {
 	}
 	if got, _ := line(report.Throughput, "deliver copy"); got != nil && *got > 0 && !near(got, want.values["deliver copy"]) {
 		t.Fatalf("throughput is %s, the rows say %s", show(got), show(want.values["deliver copy"]))
+	}
+	for _, name := range []string{"wire west → east", "wire west → ?", "wire west → east (hourly)", "wire west → ? (hourly)"} {
+		if got, _ := line(report.Throughput, name); got != nil && !near(got, want.values[name]) || got == nil && want.values[name] != nil && len(r.Indicator(report.Throughput).Lines) > 0 {
+			t.Fatalf("%s is %s, the rows say %s", name, show(got), show(want.values[name]))
+		}
 	}
 	for _, o := range r.Objectives {
 		if o.Events != want.events[o.Name] {

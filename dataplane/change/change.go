@@ -62,6 +62,14 @@ func (v Value) Equal(w Value) bool { return v.Kind == w.Kind && bytes.Equal(v.Da
 // Row has one value per column of its schema, in that order.
 type Row []Value
 
+// TextBytes is how many bytes the values have as text.
+func (r Row) TextBytes() (n int) {
+	for i := range r {
+		n += len(r[i].Data)
+	}
+	return n
+}
+
 // Change is one committed change of one row, or a truncation of one table.
 type Change struct {
 	Table      TableID

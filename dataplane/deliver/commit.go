@@ -120,8 +120,18 @@ func (l *lane) applyWithout(ctx, work context.Context, p *plan, r *result, witho
 			}
 		}
 		if err == nil {
-			for _, t := range b.Tables {
+			for i, t := range b.Tables {
 				r.rows += len(t.Rows)
+				if l.obs.Used == nil {
+					continue
+				}
+				used := &p.byTable[t.Schema.Table].used
+				for ri := range t.Rows {
+					used.Text += int64(textBytes(&t.Rows[ri]))
+				}
+				if len(applied.Tables) == len(b.Tables) {
+					used.Sent += applied.Tables[i]
+				}
 			}
 			r.applied.Written += applied.Written
 			r.applied.Deleted += applied.Deleted

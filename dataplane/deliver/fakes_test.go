@@ -328,6 +328,7 @@ func (s *memSession) Apply(ctx context.Context, b *sink.Batch) (sink.Applied, er
 			return done, fault.Permanent(sink.CodeNotStreaming, nil, "", "keys of table %s were held or let go", t.info.ID)
 		}
 		m.applied += len(tb.Rows)
+		done.Tables = append(done.Tables, int64(10*len(tb.Rows)))
 		if m.discard {
 			continue
 		}

@@ -102,6 +102,8 @@ func (l *lane) add(ctx context.Context, p *partition, recs []Record) (outcome, e
 		}
 	}
 	plan := l.open
+	var tp *tablePlan
+	var err error
 	if p.w.class != nil && (v == apply.Write || v == apply.Park) {
 		if out, passes, err := l.await(ctx, p, rec); !passes {
 			return out, err
@@ -111,8 +113,8 @@ func (l *lane) add(ctx context.Context, p *partition, recs []Record) (outcome, e
 	case apply.Barrier:
 		return l.barrier(ctx, p, rec)
 	case apply.Write:
-		tp, out, err := l.ready(ctx, p, c)
-		if tp == nil {
+		var out outcome
+		if tp, out, err = l.ready(ctx, p, c); tp == nil {
 			return out, err
 		}
 		if !tp.co.Add(c, apply.Origin{Partition: p.id.N, Offset: rec.Offset, XID: c.XID}) {
@@ -120,14 +122,17 @@ func (l *lane) add(ctx context.Context, p *partition, recs []Record) (outcome, e
 		}
 		tp.count(c)
 	case apply.Park:
-		plan.of(t)
+		tp = plan.of(t)
 		code, why, _ := t.aside(c.Key)
 		plan.dead = append(plan.dead, letter(c, p.id.N, rec.Offset, code, why))
 	case apply.Duplicate:
-		plan.of(t).duplicates++
+		tp = plan.of(t)
+		tp.duplicates++
 	case apply.Contained:
-		plan.of(t).contained++
+		tp = plan.of(t)
+		tp.contained++
 	}
+	tp.used.Read += int64(rec.Bytes)
 	plan.changes++
 	plan.bytes += rec.Bytes
 	l.taken, l.takenBytes = l.taken+1, l.takenBytes+int64(rec.Bytes)

@@ -123,6 +123,7 @@ type Observer struct {
 	Contained  func(t change.TableID, n int)               // changes that the table's load had brought
 	Dead       func(t change.TableID, code fault.Code, n int)
 	Batch      func(rows, bytes int, took time.Duration)                   // rows after merging; bytes as sent to the sink
+	Used       func(t change.TableID, tier string, u Used)                 // a table's part of a batch; tier "" of what did not wait
 	Lag        func(t change.TableID, d time.Duration, n int)              // n changes became visible d after their commit
 	Swept      func(t change.TableID, tier string, d time.Duration, n int) // the same of n changes that waited for their tier's time
 	Moved      func(p sink.Partition, from, to int64, pos change.Position) // records from an offset to before another are done with
@@ -130,6 +131,14 @@ type Observer struct {
 	Closed     func(t sink.Table, state sink.State, reason string) // t as it was opened
 	Retry      func(what string, err error, wait time.Duration)
 	Status     func(Status) // about once a second
+}
+
+// Used is what was moved for a table.
+type Used struct {
+	Changes int   // that took effect
+	Read    int64 // encoded bytes of records; a change that waits is read twice
+	Text    int64 // bytes of the values of rows that were written, after merging
+	Sent    int64 // to the sink for them, as far as it tells
 }
 
 // Status of a lane: positions and counts only, fit for a heartbeat.

@@ -45,6 +45,7 @@ type tablePlan struct {
 	duplicates int
 	contained  int
 	commits    []commitRun
+	used       Used // all but the changes; of a batch of what waited, without what was read
 }
 
 // commitRun is a number of changes committed at the same time.

@@ -309,6 +309,7 @@ func (l *lane) committed(r result) {
 			l.countDead(d)
 		}
 	}
+	l.tellUsed(&r)
 	if p.swept != nil && !r.out(p.parts[0].id.Table) {
 		l.sweptCommitted(p.swept, visible)
 	}

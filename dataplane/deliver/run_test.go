@@ -332,11 +332,20 @@ func TestLagWindow(t *testing.T) {
 	}
 }
 
-func BenchmarkDeliver(b *testing.B) { benchDeliver(b, Options{}, func(*change.Change) {}) }
+func BenchmarkDeliver(b *testing.B) { benchDeliver(b, Options{}, Observer{}, func(*change.Change) {}) }
+
+// What is moved is told, by table and tier.
+func BenchmarkDeliverTold(b *testing.B) {
+	var all int64
+	benchDeliver(b, Options{}, Observer{Used: func(_ change.TableID, _ string, u Used) { all += u.Read + u.Text + u.Sent }}, func(*change.Change) {})
+	if all == 0 {
+		b.Error("nothing was told")
+	}
+}
 
 // Every change waits, and is due at the end: it is read twice.
 func BenchmarkDeliverWaiting(b *testing.B) {
-	benchDeliver(b, Options{Tiers: allWait{}, tick: time.Millisecond}, func(*change.Change) {})
+	benchDeliver(b, Options{Tiers: allWait{}, tick: time.Millisecond}, Observer{}, func(*change.Change) {})
 }
 
 type allWait struct{}
@@ -348,7 +357,7 @@ func (allWait) Classify(string, *change.Schema) (func(*change.Change) (string, e
 }
 
 // benchDeliver delivers changes, each a transaction, that mark has been at.
-func benchDeliver(b *testing.B, o Options, mark func(*change.Change)) {
+func benchDeliver(b *testing.B, o Options, obs Observer, mark func(*change.Change)) {
 	st := newStand(tableA)
 	st.sink.discard = true
 	const n = 200_000
@@ -367,7 +376,7 @@ func benchDeliver(b *testing.B, o Options, mark func(*change.Change)) {
 		ctx, cancel := context.WithCancel(b.Context())
 		done := make(chan error, 1)
 		go func() {
-			done <- Run(ctx, o, st.log, st.sink, nil, Observer{})
+			done <- Run(ctx, o, st.log, st.sink, nil, obs)
 		}()
 		for st.at(tableA) < 1000+n-1 {
 			time.Sleep(200 * time.Microsecond)

@@ -34,6 +34,8 @@ type sweep struct {
 	// they are too many.
 	known map[change.Key]int64
 	begun bool
+
+	passed int64 // bytes of what was read and does not wait, since a batch was told of it
 }
 
 // leg is what a sweep is told before a batch.
@@ -45,17 +47,19 @@ type leg struct {
 
 // segment is what one batch of a sweep applies.
 type segment struct {
-	s     *sweep
-	need  uint64 // a batch that is to be committed before
-	tp    *tablePlan
-	end   sink.Watermark
-	final bool
-	first change.Position        // of its rows
-	n     int64                  // changes that waited
-	last  int64                  // when the last of them was committed, Unix microseconds
-	lags  map[string][]commitRun // by tier
-	bytes int
-	err   error
+	s      *sweep
+	need   uint64 // a batch that is to be committed before
+	tp     *tablePlan
+	end    sink.Watermark
+	final  bool
+	first  change.Position        // of its rows
+	n      int64                  // changes that waited
+	last   int64                  // when the last of them was committed, Unix microseconds
+	lags   map[string][]commitRun // by tier
+	bytes  int
+	read   []tierRead // of what waited
+	passed int64      // bytes that were read beside it
+	err    error
 }
 
 // run makes a batch whenever it is told to.
@@ -118,6 +122,9 @@ func (s *sweep) next(ctx context.Context, g leg) (*segment, error) {
 		s.at = s.to
 	}
 	seg.end = s.at
+	if len(seg.read) > 0 {
+		seg.passed, s.passed = s.passed, 0
+	}
 	if s.known != nil || len(tp.co.Rows()) == 0 || appends(&s.o, tp.schema) {
 		return seg, nil
 	}
@@ -132,6 +139,7 @@ func (s *sweep) next(ctx context.Context, g leg) (*segment, error) {
 func (s *sweep) take(ctx context.Context, seg *segment, rec *Record) (full bool, err error) {
 	c, tp := rec.Change, seg.tp
 	if !s.at.Pos.Before(c.Pos) {
+		s.passed += int64(rec.Bytes)
 		return false, nil // resent
 	}
 	def, tier, err := s.tier(ctx, c)
@@ -143,6 +151,7 @@ func (s *sweep) take(ctx context.Context, seg *segment, rec *Record) (full bool,
 		if !appends {
 			tp.co.Take(c.Key) // it has taken effect, and is whole: none with left-out values passes one that waits
 		}
+		s.passed += int64(rec.Bytes)
 		return false, nil
 	}
 	overtaken := !appends && s.known[c.Key] > rec.Offset
@@ -164,6 +173,7 @@ func (s *sweep) take(ctx context.Context, seg *segment, rec *Record) (full bool,
 		}
 	}
 	tp.count(c)
+	seg.read = addRead(seg.read, tier, rec.Bytes)
 	seg.n++
 	seg.last = c.CommitTime.UnixMicro()
 	runs, at := seg.lags[tier], c.CommitTime.UnixNano()
@@ -266,6 +276,7 @@ func (s *sweep) streamed(ctx context.Context, at sink.Watermark, upTo int64, onl
 			}
 		}
 		rec := &recs[0]
+		s.passed += int64(rec.Bytes)
 		if c := rec.Change; at.Pos.Before(c.Pos) && (only == nil || only(c.Key)) {
 			def, tier, err := s.tier(ctx, c)
 			if err != nil {

@@ -71,6 +71,7 @@ type waiting struct {
 	low    sink.Watermark // behind which something waits
 	n      int64          // how many changes do; 0: low is of no account
 	oldest int64          // when the first of them was committed at the latest, Unix microseconds
+	laid   []tierRead     // of those read since this was last told
 	keys   *keyFilter     // of those
 	forced bool           // they are to be applied now: the partition's next change needs it
 
@@ -146,6 +147,7 @@ func (l *lane) await(ctx context.Context, p *partition, rec *Record) (out outcom
 	}
 	if tier != "" {
 		l.lay(p, rec)
+		w.laid = addRead(w.laid, tier, rec.Bytes)
 		return taken, false, nil
 	}
 	if appends(&p.t.info.Options, s) {

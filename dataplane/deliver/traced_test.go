@@ -210,7 +210,7 @@ func BenchmarkDeliverTraced(b *testing.B) {
 		b.Run(fmt.Sprint(ratio), func(b *testing.B) {
 			p := sdktrace.NewTracerProvider(sdktrace.WithBatcher(tracetest.NewNoopExporter()), sdktrace.WithIDGenerator(trace.IDs{}))
 			t := trace.New(p, ratio, func(s string) string { return s }).Pipeline("orders")
-			benchDeliver(b, Options{Trace: t}, func(c *change.Change) {
+			benchDeliver(b, Options{Trace: t}, Observer{}, func(c *change.Change) {
 				if tx, ok := t.Sample(c.Pos, ""); ok {
 					c.Trace = tx.Traceparent()
 				}

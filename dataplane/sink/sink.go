@@ -265,6 +265,7 @@ type Applied struct {
 	Written, Deleted int
 	Dead             []DeadLetter // rows that the sink set aside, beyond Batch.Dead
 	Bytes            int64        // sent to the sink, as far as its client can tell
+	Tables           []int64      // of these, what the rows of each of Batch.Tables took; nil: not known
 }
 
 // Session is one lane's hold on a sink, under one fencing token.
@@ -321,6 +322,7 @@ type Sink interface {
 	Repairs
 	HeldViews
 	Walks
+	Sizes
 	// Init creates or migrates the ledger.
 	Init(ctx context.Context) error
 	// Check reports what a plan should say of the table: whether it exists, fits, has rows.

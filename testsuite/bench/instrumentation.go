@@ -14,6 +14,7 @@ import (
 
 	"syncline/activities/contract"
 	"syncline/dataplane/change"
+	"syncline/dataplane/sink"
 	"syncline/pipeline"
 	"syncline/testsuite/check"
 )
@@ -26,34 +27,64 @@ func instrumentation(ctx context.Context, b *bench) ([]figure, error) {
 		return nil, err
 	}
 	defer r.close()
-	const database = "bench_analytics"
-	if _, err := r.clickhouseQuery(ctx, "DROP DATABASE IF EXISTS "+database); err != nil {
+	database, drop, err := r.analytics(ctx)
+	if err != nil {
 		return nil, err
 	}
-	defer func() {
-		_, _ = r.clickhouseQuery(context.WithoutCancel(ctx), "DROP DATABASE IF EXISTS "+database)
-	}()
-	if err := program(ctx, "pgbench", "-q", "-i", "-s", "10", r.source); err != nil {
-		return nil, err
-	}
+	defer drop()
 	closed, err := closedPort()
 	if err != nil {
 		return nil, err
 	}
 	on := []string{"SYNCLINE_ANALYTICS=env:BENCH_CLICKHOUSE", "SYNCLINE_ANALYTICS_DATABASE=" + database}
 	away := []string{"BENCH_AWAY=http://default@" + closed, "SYNCLINE_ANALYTICS=env:BENCH_AWAY"}
-	variants := []struct {
-		name string
-		env  []string
-		took []time.Duration
-		cpu  []time.Duration // of the worker, while it got through the backlog
-	}{
+	q, err := r.queued(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer q.close()
+	figures, err := q.compare(ctx, []variant{
 		{name: "backlog → Postgres, nothing recorded"},
 		{name: "the same, recording into ClickHouse", env: on},
 		{name: "the same, while ClickHouse is away", env: away},
 		{name: "the same, traced, while the collector is away", env: []string{"OTEL_EXPORTER_OTLP_ENDPOINT=http://" + closed}},
+	})
+	if err != nil {
+		return nil, err
 	}
+	more, err := r.stored(ctx, q.worker, q.name, database, on)
+	return append(figures, more...), err
+}
 
+// analytics makes room for what workers record, in a database of the rig.
+func (r *rig) analytics(ctx context.Context) (database string, drop func(), err error) {
+	database = "bench_" + r.name + "_analytics"
+	_, err = r.clickhouseQuery(ctx, "DROP DATABASE IF EXISTS "+database)
+	return database, func() {
+		_, _ = r.clickhouseQuery(context.WithoutCancel(ctx), "DROP DATABASE IF EXISTS "+database)
+	}, err
+}
+
+// variant is a worker's environment, and what it took with it.
+type variant struct {
+	name string
+	env  []string
+	took []time.Duration
+	cpu  []time.Duration // of the worker, while it got through the backlog
+}
+
+// queue is a pipeline from pgbench to Postgres that gets through backlogs.
+type queue struct {
+	r      *rig
+	name   string
+	led    sink.Sink
+	worker *exec.Cmd
+}
+
+func (r *rig) queued(ctx context.Context) (*queue, error) {
+	if err := program(ctx, "pgbench", "-q", "-i", "-s", "10", r.source); err != nil {
+		return nil, err
+	}
 	w, err := r.worker()
 	if err != nil {
 		return nil, err
@@ -67,37 +98,43 @@ func instrumentation(ctx context.Context, b *bench) ([]figure, error) {
 		return nil, err
 	}
 	led, err := r.ledger(pipeline.SinkPostgres, spec.Name)
-	if err != nil {
-		return nil, err
-	}
-	defer led.Close()
+	return &queue{r, spec.Name, led, w}, err
+}
+
+func (q *queue) close() { _ = q.led.Close() }
+
+// compare times the same backlog with each of the variants in turn; the first is what
+// the others are compared with.
+func (q *queue) compare(ctx context.Context, variants []variant) ([]figure, error) {
 	const clients = 4
-	perClient := b.changes / 4 / clients
-	for run := range b.runs {
+	r := q.r
+	perClient := r.b.changes / 4 / clients
+	for run := range r.b.runs {
 		for i := range variants {
 			v := &variants[(i+run)%len(variants)] // tables grow from one to the next
-			if err := r.update(ctx, spec.Name, contract.PauseUpdate); err != nil {
+			if err := r.update(ctx, q.name, contract.PauseUpdate); err != nil {
 				return nil, err
 			}
 			if err := program(ctx, "pgbench", "-n", "-c", fmt.Sprint(clients), "-t", fmt.Sprint(perClient), r.source); err != nil {
 				return nil, err
 			}
-			if w, err = r.instead(w, v.env...); err != nil {
+			var err error
+			if q.worker, err = r.instead(q.worker, v.env...); err != nil {
 				return nil, err
 			}
 			end, err := (&check.Postgres{DSN: r.source, Source: true}).Position(ctx)
 			if err != nil {
 				return nil, err
 			}
-			before, err := cpuTime(w.Process.Pid)
+			before, err := cpuTime(q.worker.Process.Pid)
 			if err != nil {
 				return nil, err
 			}
-			d, err := r.resumed(ctx, spec.Name, led, end)
+			d, err := r.resumed(ctx, q.name, q.led, end)
 			if err != nil {
-				return nil, fmt.Errorf("instrumentation %s: %w", v.name, err)
+				return nil, fmt.Errorf("%s: %w", v.name, err)
 			}
-			after, err := cpuTime(w.Process.Pid)
+			after, err := cpuTime(q.worker.Process.Pid)
 			if err != nil {
 				return nil, err
 			}
@@ -109,8 +146,7 @@ func instrumentation(ctx context.Context, b *bench) ([]figure, error) {
 	for _, v := range variants[1:] {
 		figures = append(figures, figure{v.name, perSecond(perClient*clients*4, median(v.took)), fmt.Sprintf("ratio %.3f (best of each %.3f); the worker's CPU %+.1f %%", base.Seconds()/median(v.took).Seconds(), slices.Min(variants[0].took).Seconds()/slices.Min(v.took).Seconds(), 100*(median(v.cpu).Seconds()/cpu.Seconds()-1))})
 	}
-	more, err := r.stored(ctx, w, spec.Name, database, on)
-	return append(figures, more...), err
+	return figures, nil
 }
 
 // instead stops a worker and starts another.

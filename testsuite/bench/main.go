@@ -38,6 +38,7 @@ var benchmarks = []benchmark{
 	{"drain", "a backlog of pgbench changes, against pg_recvlogical and native logical replication", drain},
 	{"lag", "commit to visible at a steady rate, and the gap when the delivering worker is killed", lag},
 	{"instrumentation", "what recording costs: a backlog with and without it, and bytes in analytics", instrumentation},
+	{"accounting", "what counting bytes costs: a backlog with and without it", accounting},
 	{"verification", "digests of a million rows by engine, and planted errors found while rows change", verification},
 	{"compression", "bytes on the wire for a row of telemetry, by the size of batches and codec", compression},
 	{"telemetry", "telemetry from region to region by different policies: bytes, their price, and freshness", telemetry},

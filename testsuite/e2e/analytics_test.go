@@ -36,10 +36,17 @@ type gateway struct {
 
 func newGateway(t testing.TB, to string) *gateway {
 	t.Helper()
+	return newGatewayAt(t, to, func(l net.Listener) net.Listener { return l })
+}
+
+// newGatewayAt lets a test put something into the listener.
+func newGatewayAt(t testing.TB, to string, wrap func(net.Listener) net.Listener) *gateway {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
+	l = wrap(l)
 	g := &gateway{l: l, to: to, open: map[net.Conn]bool{}}
 	go func() {
 		for {

@@ -28,6 +28,7 @@ type Config struct {
 	Temporal        frontend.Config
 	TaskQueuePrefix string
 	Roles           []contract.Role
+	Usage           bool
 	Region          string // "": not said
 
 	HTTPAddr string

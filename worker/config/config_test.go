@@ -18,7 +18,7 @@ func TestDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	if c.Temporal.Address != "127.0.0.1:7233" || c.Temporal.Namespace != "default" || c.Temporal.TLS() || c.HTTPAddr != ":9464" ||
-		!slices.Equal(c.Roles, Roles) || c.LogLevel != zapcore.InfoLevel || c.Pprof || c.MaxConcurrentChunks != 4 ||
+		!slices.Equal(c.Roles, Roles) || c.LogLevel != zapcore.InfoLevel || c.Pprof || !c.Usage || c.MaxConcurrentChunks != 4 ||
 		!c.Analytics.IsZero() || c.AnalyticsDatabase != "syncline_analytics" || c.AnalyticsSpill != 1<<30 ||
 		c.ShutdownTimeout != 30*time.Second || c.SpillDir == "" || c.Vault.Address != "" || !c.Vault.Token.IsZero() {
 		t.Errorf("%+v", c)
@@ -29,7 +29,7 @@ func TestEverySettingIsRead(t *testing.T) {
 	c, err := Load([]string{
 		"SYNCLINE_TEMPORAL_ADDRESS=temporal:7233", "SYNCLINE_TEMPORAL_NAMESPACE=ns", "SYNCLINE_TEMPORAL_API_KEY=file:/key", "SYNCLINE_TASK_QUEUE_PREFIX=p",
 		"SYNCLINE_ROLES=deliver, snapshot", "SYNCLINE_REGION=eu-west-1", "SYNCLINE_HTTP_ADDR=127.0.0.1:0", "SYNCLINE_LOG_LEVEL=debug", "SYNCLINE_PPROF=true", "SYNCLINE_TRACE_RATIO=0.25", "OTEL_EXPORTER_OTLP_ENDPOINT=http://c:4317", "OTEL_EXPORTER_OTLP_PROTOCOL=grpc",
-		"SYNCLINE_SPILL_DIR=/spill", "SYNCLINE_ANALYTICS=env:CH", "SYNCLINE_ANALYTICS_DATABASE=a", "SYNCLINE_ANALYTICS_SPILL=2MiB", "SYNCLINE_MAX_CONCURRENT_CHUNKS=9", "SYNCLINE_SHUTDOWN_TIMEOUT=1m",
+		"SYNCLINE_SPILL_DIR=/spill", "SYNCLINE_ANALYTICS=env:CH", "SYNCLINE_ANALYTICS_DATABASE=a", "SYNCLINE_ANALYTICS_SPILL=2MiB", "SYNCLINE_USAGE=false", "SYNCLINE_MAX_CONCURRENT_CHUNKS=9", "SYNCLINE_SHUTDOWN_TIMEOUT=1m",
 		"SYNCLINE_BUILD_ID=v1.2.3+abc", "SYNCLINE_DEPLOYMENT=d", "SYNCLINE_VAULT_ADDR=https://vault:8200",
 		"SYNCLINE_VAULT_ROLE_ID=r", "SYNCLINE_VAULT_SECRET_ID_FILE=/sid", "SYNCLINE_VAULT_NAMESPACE=team", "SYNCLINE_VAULT_CACERT=/ca",
 		"VAULT_ADDR=http://ignored:1", "VAULT_TOKEN=t",
@@ -49,6 +49,9 @@ func TestEverySettingIsRead(t *testing.T) {
 	}
 	if !slices.Equal(c.Roles, want.Roles) || !c.Has(contract.Deliver) || c.Has(contract.Control) {
 		t.Errorf("roles %v", c.Roles)
+	}
+	if c.Usage {
+		t.Error("usage is counted all the same")
 	}
 	if c.Analytics.String() != "env:CH" || c.AnalyticsDatabase != "a" || c.AnalyticsSpill != 2<<20 {
 		t.Errorf("analytics %v %v %v", c.Analytics, c.AnalyticsDatabase, c.AnalyticsSpill)

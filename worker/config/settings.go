@@ -65,6 +65,8 @@ var settings = []Setting{
 			c.AnalyticsSpill = int64(size)
 			return nil
 		}},
+	{"SYNCLINE_USAGE", "true", "Whether bytes are counted, by table, tier and route; `false` spares their cost, and leaves `syncline_wire_bytes_total` and the tables `usage` and `wire` of analytics empty.",
+		func(c *Config, v string) (err error) { c.Usage, err = boolean(v); return err }},
 	{"SYNCLINE_MAX_CONCURRENT_CHUNKS", "4", "Snapshot chunks that this worker copies at the same time; each takes one connection at the source and one at the sink.",
 		func(c *Config, v string) (err error) { c.MaxConcurrentChunks, err = number(v, 1, 256); return err }},
 	{"SYNCLINE_SHUTDOWN_TIMEOUT", "30s", "Time to flush and checkpoint after SIGTERM before the worker ends regardless.",

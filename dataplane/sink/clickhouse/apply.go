@@ -40,7 +40,9 @@ func (x *session) Apply(ctx context.Context, b *sink.Batch) (sink.Applied, error
 	if err := g.Wait(); err != nil {
 		return a, err
 	}
-	for _, p := range parts {
+	a.Tables = make([]int64, len(parts))
+	for i, p := range parts {
+		a.Tables[i] = p.Bytes
 		a.Written, a.Deleted, a.Bytes, a.Dead = a.Written+p.Written, a.Deleted+p.Deleted, a.Bytes+p.Bytes, append(a.Dead, p.Dead...)
 	}
 	if dead := append(append([]sink.DeadLetter{}, b.Dead...), a.Dead...); len(dead) > 0 {

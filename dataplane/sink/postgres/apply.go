@@ -113,14 +113,16 @@ func (x *session) failed(ctx context.Context, err error, b *sink.Batch, applied 
 func (x *session) applyFast(ctx context.Context, b *sink.Batch, ops []op) (out sink.Applied, err error) {
 	p := x.pipeline(ctx)
 	x.sendHold(p, b)
+	out.Tables = make([]int64, len(b.Tables))
 	for i := range ops {
-		o := &ops[i]
+		o, before := &ops[i], p.bytes
 		params, err := x.bind(o, &b.Tables[o.table], o.rows)
 		if err != nil {
 			p.abandon()
 			return out, err
 		}
 		p.query(o.sql, params, nil)
+		out.Tables[o.table] += p.bytes - before
 		if o.kind == opDelete {
 			out.Deleted += len(o.rows)
 		} else {
@@ -290,6 +292,7 @@ func (x *session) applySlow(ctx context.Context, b *sink.Batch, ops []op, set []
 	if err := p.sync(); err != nil {
 		return out, err
 	}
+	out.Tables = make([]int64, len(b.Tables))
 	for i := range ops {
 		bad, bytes, err := x.try(ctx, b, &ops[i], ops[i].rows)
 		if err != nil {
@@ -297,6 +300,7 @@ func (x *session) applySlow(ctx context.Context, b *sink.Batch, ops []op, set []
 		}
 		set = append(set, bad...)
 		out.Bytes += bytes
+		out.Tables[ops[i].table] += bytes
 		if n := len(ops[i].rows) - len(bad); ops[i].kind == opDelete {
 			out.Deleted += n
 		} else {

@@ -28,7 +28,7 @@ func testUpsertAndDelete(e *env) {
 	t := e.add(s, 1, sink.TableOptions{})
 	x := e.claim(0, 1)
 	a := e.apply(x, Batch(t, 3, Put(s, 1, "1", "ann", "10"), Put(s, 2, "2", "bob", NULL), Put(s, 3, "3", "", "30")))
-	if a.Written != 3 || a.Deleted != 0 || len(a.Dead) != 0 || a.Bytes == 0 {
+	if a.Written != 3 || a.Deleted != 0 || len(a.Dead) != 0 || len(a.Tables) != 1 || a.Tables[0] <= 0 || a.Tables[0] > a.Bytes {
 		e.Fatalf("applied %+v", a)
 	}
 	e.want(t, []string{"1", "ann", "10"}, []string{"2", "bob", NULL}, []string{"3", "", "30"})

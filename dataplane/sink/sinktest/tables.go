@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"reflect"
 	"slices"
 	"sync"
@@ -507,4 +508,37 @@ func testBeginLog(e *env) {
 	e.ok(e.sink.AddTable(e.ctx, t))
 	e.ok(e.sink.BeginLog(e.ctx, t.ID, []sink.LogRange{{From: 2, End: 9}, {From: 3, End: 9}, {From: 4, End: 9}}, false))
 	want("added again", 2, 3, 4)
+}
+
+// Sizes are those of the pipeline's tables, at their places in the sink, and of the ledger.
+func testSizes(e *env) {
+	size := func() map[change.TableID]int64 {
+		sizes, err := e.sink.Sizes(e.ctx)
+		e.ok(err)
+		out := map[change.TableID]int64{}
+		for _, z := range sizes {
+			if _, twice := out[z.Table]; twice {
+				e.Fatalf("table %s is measured twice", z.Table)
+			}
+			out[z.Table] = z.Bytes
+		}
+		return out
+	}
+	s := people()
+	t := e.add(s, 1, sink.TableOptions{Name: "measured"})
+	before := size()
+	if before[change.TableID{}] <= 0 || before[t.ID] > 100_000 {
+		e.Fatalf("sizes %v before there are rows", before)
+	}
+	x := e.claim(0, 1)
+	noise := rand.NewChaCha8([32]byte{})
+	text := make([]byte, 100_000)
+	_, _ = noise.Read(text)
+	for i := range text {
+		text[i] = 'a' + text[i]%26
+	}
+	e.apply(x, Batch(t, 1, Put(s, 1, "1", string(text), "10")))
+	if after := size(); after[t.ID] < before[t.ID]+40_000 || len(after) != 2 {
+		e.Fatalf("sizes %v, then %v", before, after)
+	}
 }

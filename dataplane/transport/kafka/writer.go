@@ -82,6 +82,7 @@ type tableTopic struct {
 	id       change.TableID
 	lanes    []*lane
 	debezium []*lane // nil until the first change
+	encoded  int64   // bytes of the values of its records
 }
 
 var _ capture.AckedLog = (*Writer)(nil)
@@ -259,6 +260,7 @@ func (w *Writer) Append(ctx context.Context, c *change.Change) (uint64, error) {
 	for i, l := range t.lanes {
 		if n == i || n == change.AllPartitions {
 			w.write(l, key)
+			t.encoded += int64(len(w.value))
 		}
 	}
 	for _, r := range extra { // a truncation's goes to the first partition, as a record without a key
@@ -270,11 +272,24 @@ func (w *Writer) Append(ctx context.Context, c *change.Change) (uint64, error) {
 			w.headers = append(w.headers, header{headerTrace, []byte(c.Trace)})
 		}
 		b.add(t.debezium[max(c.Partition(len(t.debezium)), 0)], b.seq, r.Key, r.Value, w.headers)
+		t.encoded += int64(len(r.Value))
 	}
 	if cap(w.value) > 4<<20 {
 		w.value = nil // one huge row must not stay
 	}
 	return b.seq, nil
+}
+
+// Encoded calls f for the tables of which changes were appended, with the bytes of the
+// values of all their records, in Debezium's form too.
+func (w *Writer) Encoded(f func(change.TableID, int64)) {
+	w.b.mu.Lock()
+	defer w.b.mu.Unlock()
+	for id, t := range w.tables {
+		if t.encoded > 0 {
+			f(id, t.encoded)
+		}
+	}
 }
 
 // Acked implements capture.Log.
