@@ -145,6 +145,8 @@ func (d *decoder) relations(s *Spec) {
 	d.sinks(s)
 	d.tables(s)
 	d.tiers(s)
+	d.residency(s)
+	d.thin(s)
 	d.objectives(s)
 }
 

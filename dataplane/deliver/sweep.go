@@ -131,8 +131,8 @@ func (s *sweep) next(ctx context.Context, g leg) (*segment, error) {
 // take takes a record into the batch, or reports that it is full before it.
 func (s *sweep) take(ctx context.Context, seg *segment, rec *Record) (full bool, err error) {
 	c, tp := rec.Change, seg.tp
-	if !s.at.Pos.Before(c.Pos) {
-		return false, nil // resent
+	if rec.Withheld || !s.at.Pos.Before(c.Pos) {
+		return false, nil // nothing to apply, or resent
 	}
 	def, tier, err := s.tier(ctx, c)
 	if err != nil {
@@ -266,7 +266,7 @@ func (s *sweep) streamed(ctx context.Context, at sink.Watermark, upTo int64, onl
 			}
 		}
 		rec := &recs[0]
-		if c := rec.Change; at.Pos.Before(c.Pos) && (only == nil || only(c.Key)) {
+		if c := rec.Change; !rec.Withheld && at.Pos.Before(c.Pos) && (only == nil || only(c.Key)) {
 			def, tier, err := s.tier(ctx, c)
 			if err != nil {
 				return nil, err
