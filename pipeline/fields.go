@@ -228,7 +228,7 @@ var classifyField = &field{
 	},
 }
 
-const residencyNote = "takes effect for changes at once; load the tables concerned again for rows that are there: starter resync; what the log holds already stays there until kafka.retention"
+const residencyNote = "takes effect for changes at once; load the tables concerned again for rows that are there: starter resync-table; what the log holds already stays there until kafka.retention"
 
 var residencyField = &field{
 	name: "residency", kind: kindList, also: []string{"data_classes", "restrictions"}, effect: NeedsResync, effectNote: residencyNote,
@@ -238,7 +238,8 @@ var residencyField = &field{
 		fields: []*field{
 			{name: "name", kind: kindText, required: true, pattern: namePattern, want: nameWant, check: checkName, also: []string{"class"}, effect: NeedsResync, doc: "Name of the class, unique in the pipeline."},
 			{name: "match", kind: kindGlob, required: true, also: []string{"table", "tables"}, effect: NeedsResync, doc: "Pattern of the tables, as in `tables.include`."},
-			{name: "columns", kind: kindList, min: 1, set: true, elem: columnName, also: []string{"column"}, effect: NeedsResync, doc: "Columns that are restricted, for `drop` and `mask`; they cannot be of the primary key. Whole rows if absent."},
+			{name: "columns", kind: kindList, min: 1, set: true, elem: columnName, also: []string{"column"}, effect: NeedsResync, doc: "Columns that are restricted, for `drop` and `mask`; every table has to have them, and they cannot be of the primary key. Whole rows if no columns are named."},
+			{name: "columns_if_present", kind: kindList, min: 1, set: true, elem: columnName, effect: NeedsResync, doc: "More such columns, which a table may lack; before a column of `columns` is renamed or dropped, name it and its new name here instead."},
 			{name: "where", kind: kindText, also: []string{"when", "filter"}, effect: NeedsResync,
 				doc: "Only rows for which this holds, in the subset of SQL of `classify.where`. It takes `REPLICA IDENTITY FULL`, or asks for columns of the primary key alone."},
 			{name: "regions", kind: kindList, required: true, min: 1, set: true, also: []string{"region", "allow", "allowed"}, effect: NeedsResync, doc: "Regions where the data may be.",
@@ -251,7 +252,7 @@ var residencyField = &field{
 }
 
 var thinField = &field{
-	name: "thin", kind: kindList, also: []string{"thinning", "shape"}, effect: NeedsResync, effectNote: "takes effect for changes at once; load the tables concerned again for rows that are there: starter resync",
+	name: "thin", kind: kindList, also: []string{"thinning", "shape"}, effect: NeedsResync, effectNote: "takes effect for changes at once; load the tables concerned again for rows that are there: starter resync-table",
 	doc: "What sinks hold of tables: columns that are left out, and samples of entities.",
 	elem: &field{
 		kind: kindObject,

@@ -58,7 +58,7 @@ func (s *Spec) residencyRules(t change.TableID, restricts func(*Residency) (rest
 		if g, err := parseGlob(r.Match); err != nil || !g.match(t) || !restricted {
 			continue
 		}
-		out = append(out, shape.Rule{Of: fmt.Sprintf("residency[%d]", i), Do: otherwise[r.Otherwise], Columns: r.Columns, Where: r.Where, Key: r.Key.String(), InLog: inLog})
+		out = append(out, shape.Rule{Of: fmt.Sprintf("residency[%d]", i), Do: otherwise[r.Otherwise], Columns: r.Columns, Present: r.IfPresent, Where: r.Where, Key: r.Key.String(), InLog: inLog})
 	}
 	return out
 }
@@ -115,12 +115,14 @@ func (d *decoder) residency(s *Spec) {
 					"drop, mask or withhold, or another region there")
 			}
 		case OtherwiseDrop, OtherwiseMask:
-			if len(r.Columns) == 0 && !d.given(p+".columns") {
+			if len(r.Columns)+len(r.IfPresent) == 0 && !d.given(p+".columns") && !d.given(p+".columns_if_present") {
 				problem(".otherwise", "is "+r.Otherwise+", which is of columns, and columns are not given", "columns, or withhold")
 			}
 		case OtherwiseWithhold:
-			if len(r.Columns) > 0 {
-				problem(".columns", "is given, and otherwise is withhold, which is of whole rows", "no columns, or drop or mask")
+			for _, f := range []string{".columns", ".columns_if_present"} {
+				if d.given(p + f) {
+					problem(f, "is given, and otherwise is withhold, which is of whole rows", "no columns, or drop or mask")
+				}
 			}
 		}
 		switch mask := r.Otherwise == OtherwiseMask; {
@@ -174,7 +176,7 @@ func (s *Spec) toldBy(d *change.Schema, rules []shape.Rule) error {
 		}
 		for _, r := range rules {
 			for _, name := range p.Columns() {
-				if (r.Do == shape.Omit || r.Do == shape.Mask) && slices.Contains(r.Columns, name) {
+				if r.Changes(name) {
 					return &shape.Error{Of: r.Of, Field: "columns", Table: d.Table, Reason: fmt.Errorf("column %q is asked for by classify[%d].where, which could not be decided any more; let one of them do without it", name, c.N)}
 				}
 			}

@@ -223,9 +223,10 @@ const (
 type Residency struct {
 	Name      string      `json:"name"`
 	Match     string      `json:"match"`
-	Columns   []string    `json:"columns,omitempty"` // none: whole rows
-	Where     string      `json:"where,omitempty"`   // condition on the row (package tiers/predicate)
-	Regions   []string    `json:"regions"`           // where the data may be
+	Columns   []string    `json:"columns,omitempty"`            // these tables have; none: whole rows
+	IfPresent []string    `json:"columns_if_present,omitempty"` // and these, if they do
+	Where     string      `json:"where,omitempty"`              // condition on the row (package tiers/predicate)
+	Regions   []string    `json:"regions"`                      // where the data may be
 	Otherwise string      `json:"otherwise"`
 	Key       secrets.Ref `json:"key,omitzero"` // of masks
 }

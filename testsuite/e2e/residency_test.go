@@ -10,13 +10,17 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"go.temporal.io/sdk/client"
+
 	"syncline/activities/contract"
 	"syncline/dataplane/verify"
+	"syncline/pipeline"
 	"syncline/testsuite/stack"
 )
 
@@ -242,6 +246,46 @@ func TestResidency(t *testing.T) {
 	equal(contract.AuditInput{Changed: true})
 	equal(contract.AuditInput{})
 	held()
+
+	// Another class, while it runs: for changes from then on, and by a load for all rows.
+	p.spec.Residency = append(p.spec.Residency, pipeline.Residency{Name: "bodies", Match: "public.people*", Columns: []string{"body"}, Regions: []string{"eu", "us"}, Otherwise: pipeline.OtherwiseDrop})
+	p.mustApply()
+	p.awaitPhase(bound, contract.Streaming)
+	r.exec("UPDATE people SET body = 'changed' WHERE id = 102")
+	p.converged(id("public.people"))
+	if got := r.click("SELECT count() FROM " + r.clickDB + ".people FINAL WHERE id = 102 AND body IS NULL"); strings.TrimSpace(got) != "1" {
+		t.Error("a change after the class was declared is not by it")
+	}
+	inspected := func(spec pipeline.Spec) (rep contract.Report) {
+		t.Helper()
+		run, err := r.tc.ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{TaskQueue: contract.Queue(r.queue, contract.Control)}, contract.PlanWorkflow, contract.PlanInput{Spec: spec, Running: p.spec})
+		if err == nil {
+			err = run.Get(t.Context(), &rep)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return rep
+	}
+	rep := inspected(*p.spec)
+	said := fmt.Sprint(rep.Tables)
+	for _, line := range []string{"kafka (us): residency[0]: email masked, before Kafka (class mail)", "ch (ap): residency[3]: note left out (class notes)", "ch (ap): thin[0]: a sample of 30% of (device)"} {
+		if !rep.OK || !strings.Contains(said, line) {
+			t.Errorf("the plan lacks %q: %v", line, rep.Tables)
+		}
+	}
+	wrong := *p.spec
+	wrong.Residency = append(slices.Clone(wrong.Residency), pipeline.Residency{Name: "keys", Match: "public.people", Columns: []string{"id"}, Regions: []string{"eu"}, Otherwise: pipeline.OtherwiseDrop})
+	if rep := inspected(wrong); rep.OK || !strings.Contains(fmt.Sprint(rep.Tables), `column "id" is of the primary key`) {
+		t.Errorf("a plan with a class of the key: %v", rep.Tables)
+	}
+	p.mustUpdate(contract.ResyncTableUpdate, contract.TablesInput{Tables: ids("public.people"), Sinks: []string{"ch"}}, nil)
+	p.awaitPhase(bound, contract.Streaming)
+	equal(contract.AuditInput{})
+	held()
+	if got := r.click("SELECT count(body) FROM " + r.clickDB + ".people FINAL WHERE _deleted = 0"); strings.TrimSpace(got) != "0" {
+		t.Errorf("%s rows have what a class forbids that was declared before their load", got)
+	}
 	for _, s := range []string{"pg", "ch"} {
 		if _, err := p.replayed(contract.ReplayInput{Table: id("public.people"), Sink: s, To: "people_again", NoVerify: true}); err != nil {
 			t.Errorf("replay at %s: %v", s, err)

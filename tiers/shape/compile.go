@@ -68,11 +68,9 @@ func Compile(s *change.Schema, rules []Rule, keys Keys, stage Stage) (*Shape, er
 	raw := Own(s)
 	k := &compiler{sh: &Shape{raw: raw, cols: make([]column, len(raw.Columns)), byKey: true}, keys: keys, stage: stage, s: raw, masks: map[int]string{}, early: map[int]string{}}
 	for i := range rules { // before conditions are looked at
-		if r := &rules[i]; r.InLog && (r.Do == Omit || r.Do == Mask) {
-			for _, name := range r.Columns {
-				if c := raw.Column(name); c >= 0 {
-					k.early[c] = r.Of
-				}
+		for c := range raw.Columns {
+			if rules[i].InLog && rules[i].Changes(raw.Columns[c].Name) {
+				k.early[c] = rules[i].Of
 			}
 		}
 	}
@@ -139,9 +137,11 @@ func (k *compiler) rule(r *Rule) error {
 	default:
 		return bad("do", "%q is not known to this release", r.Do)
 	}
-	for _, name := range r.Columns {
+	for n, name := range r.all() {
 		i := k.s.Column(name)
 		switch {
+		case i < 0 && n >= len(r.Columns):
+			continue
 		case i < 0:
 			return bad("columns", "it has no column %q", name)
 		case k.s.IsKey(i):

@@ -2,6 +2,7 @@ package shape
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"syncline/dataplane/change"
@@ -36,6 +37,7 @@ type Rule struct {
 	Of      string   `json:"of"` // what declares it, such as residency[0]
 	Do      Do       `json:"do"`
 	Columns []string `json:"columns,omitempty"` // that Omit and Mask change; of Sample the entity's
+	Present []string `json:"present,omitempty"` // more that Omit and Mask change, of tables that have them
 	Where   string   `json:"where,omitempty"`   // only rows for which it holds; "": all
 	Key     string   `json:"key,omitempty"`     // of Mask: the secret's reference
 	Rate    int64    `json:"rate,omitempty"`    // of Sample: millionths
@@ -46,10 +48,17 @@ type Rule struct {
 // whole is a rate of 100%.
 const whole = 1_000_000
 
+func (r *Rule) all() []string { return slices.Concat(r.Columns, r.Present) }
+
+// Changes reports whether the rule changes values of a column.
+func (r *Rule) Changes(column string) bool {
+	return (r.Do == Omit || r.Do == Mask) && slices.Contains(r.all(), column)
+}
+
 // String says what the rule does.
 func (r Rule) String() string {
 	out := r.Of + ": "
-	list := strings.Join(r.Columns, ", ")
+	list := strings.Join(r.all(), ", ")
 	switch r.Do {
 	case Withhold:
 		out += "rows are withheld"

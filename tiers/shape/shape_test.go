@@ -240,6 +240,9 @@ func TestDefinition(t *testing.T) {
 	if Own(d).Column(RateColumn) >= 0 || len(s.Columns) != 6 || s.Columns[2].Masked {
 		t.Error("the table's own columns")
 	}
+	if sh := compiled(t, s, All, Rule{Of: "o", Do: Omit, Present: []string{"mail", "note"}}); !sh.Omitted("note") {
+		t.Error("a column that may be there, and is")
+	}
 	if again := compiled(t, d, All, Rule{Of: "o", Do: Omit, Columns: []string{"note"}}); len(again.Schema().Columns) != 6 {
 		t.Error("what another shape added is there")
 	}
