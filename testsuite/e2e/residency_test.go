@@ -90,7 +90,7 @@ source: {type: postgres, dsn: "env:E2E_SOURCE", region: eu}
 kafka: {brokers: "${BROKERS}", topic_prefix: e2e., partitions: 2, retention: 2h, region: us, compression: none, format: debezium}
 sinks:
   - {name: pg, type: postgres, dsn: "env:E2E_SINK", lanes: 2, region: us}
-  - {name: ch, type: clickhouse, dsn: "env:E2E_CLICKHOUSE", lanes: 2, schema: "${DATABASE}", region: ap}
+  - {name: ch, type: clickhouse, dsn: "env:E2E_CLICKHOUSE", lanes: 2, schema: "${DATABASE}", compression: none, region: ap}
 tables: [public.people*, public.metric]
 snapshot: {chunk_bytes: 64KiB, parallelism: 2}
 stream: {status_interval: 200ms, heartbeat_interval: 1s}
@@ -328,6 +328,9 @@ func TestResidency(t *testing.T) {
 	find("the log", log, "MAIL", "PHONE", "SECRET")
 	find("the wire to pg", pgTap.bytes(), "MAIL", "PHONE", "SECRET")
 	find("the wire to ch", chTap.bytes(), all...)
+	if !bytes.Contains(chTap.bytes(), []byte("free101")) {
+		t.Error("what goes over the wire to ch cannot be read: nothing was looked for")
+	}
 	pg, ch := []byte{}, []byte{}
 	for table := range strings.FieldsSeq(r.one(r.sinkDSN, "SELECT string_agg(quote_ident(schemaname) || '.' || quote_ident(relname), ' ') FROM pg_stat_user_tables")) {
 		pg = append(pg, r.one(r.sinkDSN, "SELECT string_agg(t::text, E'\\n') || (SELECT coalesce(string_agg(encode(payload, 'escape'), ''), '') FROM syncline.dead_letters) FROM "+table+" t")...)

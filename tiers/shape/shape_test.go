@@ -136,6 +136,16 @@ func TestChangesComeToTheShapeOfTheRows(t *testing.T) {
 				if fmt.Sprint(*c) != before {
 					t.Fatal("a change was altered in place")
 				}
+				// Images are of rows that are there, and as they are there.
+				if c.Op != change.Truncate && !withheld {
+					old, had, _ := sh.Row(c.Old)
+					row, has, _ := sh.Row(c.New)
+					had, has = had && c.Op != change.Insert, has && c.Op != change.Delete
+					if fmt.Sprint(out.Op) != fmt.Sprint(map[[2]bool]change.Op{{true, true}: change.Update, {true, false}: change.Delete, {false, true}: change.Insert}[[2]bool{had, has}]) ||
+						had != (out.Old != nil) || has != (out.New != nil) || had && fmt.Sprint(out.Old) != fmt.Sprint(old) || has && fmt.Sprint(out.New) != fmt.Sprint(row) {
+						t.Fatalf("%+v comes to be %+v", c, out)
+					}
+				}
 				c = out
 				return !withheld
 			}
