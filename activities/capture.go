@@ -14,9 +14,11 @@ import (
 	"syncline/analytics"
 	"syncline/dataplane/capture"
 	"syncline/dataplane/change"
+	"syncline/dataplane/shaped"
 	source "syncline/dataplane/source/postgres"
 	"syncline/dataplane/transport/kafka"
 	"syncline/pipeline"
+	"syncline/tiers/shape"
 )
 
 // Capture moves committed changes from the slot to Kafka until it is cancelled.
@@ -94,7 +96,15 @@ func (a *Activities) Capture(ctx context.Context, in contract.CaptureInput) (err
 			from: a.Wires.account(ctx, in.Spec.Name, sourceEnd, in.Spec.Source.Region), into: a.Wires.account(ctx, in.Spec.Name, kafkaEnd, in.Spec.Kafka.Region)}
 		defer counted.weigh()
 		defer counted.flush()
-		err = capture.Run(ctx, stream, counted, capture.Options{
+		to = counted
+		of, err := a.shapes(ctx, &in.Spec, "", shape.ToLog)
+		if err != nil {
+			return err
+		}
+		if of != nil {
+			to = shaped.NewCapture(counted, of)
+		}
+		err = capture.Run(ctx, stream, to, capture.Options{
 			Epoch: in.Epoch, CreatedAt: in.SlotAt, StatusInterval: in.Spec.Stream.StatusInterval.Std(),
 		}, capture.Observer{
 			Started: func(confirmed change.LSN, p capture.Progress, resumed bool) {

@@ -7,10 +7,12 @@ import (
 	"syncline/dataplane/change"
 	"syncline/dataplane/deliver"
 	"syncline/dataplane/fault"
+	"syncline/dataplane/shaped"
 	"syncline/dataplane/sink"
 	"syncline/dataplane/transport/kafka"
 	"syncline/dataplane/verify"
 	"syncline/pipeline"
+	"syncline/tiers/shape"
 )
 
 // changed verifies the keys of a table that changed since it was last verified.
@@ -34,7 +36,8 @@ func (a *Activities) changed(ctx context.Context, in contract.VerifyTask, k *kee
 		return verify.Result{}, err
 	}
 	defer func() { _ = log.Close() }() // it was only read
-	return verify.Incremental(ctx, src, snk, led, retained{log}, t, from, k.state.Begin, o)
+	of := func(d *change.Schema) (*shape.Shape, error) { return a.shapeOf(ctx, d, in.Shape, shape.FromLog) }
+	return verify.Incremental(ctx, src, snk, led, retained{shaped.NewLog(log, of)}, t, from, k.state.Begin, o)
 }
 
 // fullFirst is what to do about a table whose changes cannot be told.

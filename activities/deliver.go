@@ -26,6 +26,7 @@ import (
 	"syncline/pipeline"
 	"syncline/secrets"
 	"syncline/tiers"
+	"syncline/tiers/shape"
 )
 
 // stalled is how long a loop may get nowhere, with work to do, before /healthz is red.
@@ -108,6 +109,10 @@ func (a *Activities) Deliver(ctx context.Context, in contract.DeliverInput) (err
 			return err
 		}
 		defer records.Close()
+		of, err := a.shapes(ctx, &in.Spec, in.Sink, shape.FromLog)
+		if err != nil {
+			return err
+		}
 		clock := &clock{}
 		watch, stop := context.WithCancel(ctx)
 		var watching sync.WaitGroup
@@ -174,7 +179,7 @@ func (a *Activities) Deliver(ctx context.Context, in contract.DeliverInput) (err
 		}
 		o := deliverOptions(&in, &conf)
 		o.SourceAhead, o.Trace = clock.ahead, tracer
-		return deliver.Run(ctx, o, records, sk, srv, obs)
+		return deliver.Run(ctx, o, viewOf(records, of), sk, sourceOf(srv, of), obs)
 	})
 	if fault.Is(err, sink.CodeFenced) {
 		metrics.Fenced()

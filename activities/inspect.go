@@ -14,6 +14,7 @@ import (
 	"syncline/pipeline"
 	"syncline/secrets"
 	"syncline/tiers"
+	"syncline/tiers/shape"
 )
 
 // Inspect looks at source, log and sinks and says what a pipeline would do. What
@@ -27,6 +28,7 @@ func (a *Activities) Inspect(ctx context.Context, in contract.PlanInput) (r cont
 	for _, d := range schemas {
 		i := slices.IndexFunc(r.Tables, func(t contract.TableReport) bool { return t.Table == d.Table })
 		tierReport(spec, d, &r.Tables[i])
+		a.shapeReport(ctx, spec, d, &r.Tables[i])
 		if in.Schemas {
 			r.Tables[i].Schema = d
 		}
@@ -236,7 +238,11 @@ func (a *Activities) inspectSink(ctx context.Context, spec *pipeline.Spec, s *pi
 	for _, d := range schemas {
 		i := slices.IndexFunc(r.Tables, func(t contract.TableReport) bool { return t.Table == d.Table })
 		j := slices.IndexFunc(sel.tables, func(t pipeline.Selected) bool { return t.Table == d.Table })
-		c, err := sk.Check(ctx, d, target(spec, &sel.tables[j], s))
+		as, err := a.shapeAt(ctx, spec, d, s.Name)
+		if err != nil {
+			continue // told with the table
+		}
+		c, err := sk.Check(ctx, as, target(spec, &sel.tables[j], s))
 		if code := fault.CodeOf(err); code == sink.CodeUnreachable || code == sink.CodeAuth {
 			rep.Checks = append(rep.Checks, failed("connection", err))
 			return
@@ -252,7 +258,7 @@ func (a *Activities) inspectSink(ctx context.Context, spec *pipeline.Spec, s *pi
 			r.Tables[i].Problems = append(r.Tables[i].Problems, s.Name+": TableNotEmpty: the table has rows; empty it, or set on_existing to truncate or append")
 		}
 		if s.QuarantineViews {
-			name, problem, err := sk.HeldView(ctx, d, target(spec, &sel.tables[j], s))
+			name, problem, err := sk.HeldView(ctx, as, target(spec, &sel.tables[j], s))
 			if err != nil {
 				problem = failed("", err).Detail
 			}
@@ -266,4 +272,43 @@ func (a *Activities) inspectSink(ctx context.Context, spec *pipeline.Spec, s *pi
 		r.Tables[i].Sinks[s.Name] = c
 	}
 	rep.Checks = append(rep.Checks, contract.Check{Name: "connection", OK: true, Detail: "reachable"})
+}
+
+// shapeAt is a definition as a sink has it.
+func (a *Activities) shapeAt(ctx context.Context, spec *pipeline.Spec, d *change.Schema, sink string) (*change.Schema, error) {
+	of, err := a.shapes(ctx, spec, sink, shape.All)
+	if err != nil {
+		return nil, err
+	}
+	return shapedAs(of, d)
+}
+
+// shapeReport says what Kafka and the sinks hold of a table, and what of that cannot be.
+func (a *Activities) shapeReport(ctx context.Context, spec *pipeline.Spec, d *change.Schema, rep *contract.TableReport) {
+	say := func(at, region, name string, rules []shape.Rule) {
+		if len(rules) == 0 {
+			return
+		}
+		if region != "" {
+			at += " (" + region + ")"
+		}
+		for _, r := range rules {
+			line := at + ": " + r.String()
+			if n := spec.ResidencyClass(r.Of); n != "" {
+				line += " (class " + n + ")"
+			}
+			rep.Shape = append(rep.Shape, line)
+		}
+		if _, err := a.shapeAt(ctx, spec, d, name); err != nil {
+			problem := failed("", err).Detail
+			if !slices.Contains(rep.Problems, problem) {
+				rep.Problems = append(rep.Problems, problem)
+			}
+		}
+	}
+	say("kafka", spec.Kafka.Region, "", spec.LogShape(d.Table))
+	for i := range spec.Sinks {
+		k := &spec.Sinks[i]
+		say(k.Name, k.Region, k.Name, spec.Shape(d.Table, k.Name))
+	}
 }

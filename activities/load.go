@@ -14,6 +14,7 @@ import (
 	"syncline/dataplane/fault"
 	"syncline/dataplane/sink"
 	source "syncline/dataplane/source/postgres"
+	"syncline/tiers/shape"
 )
 
 // HoldSnapshot exports a snapshot, tells the workflow, and holds the transaction
@@ -103,21 +104,33 @@ func (a *Activities) ends(ctx context.Context, in contract.TableTask) (*source.S
 
 // redefine gives a table whose load begins the definition that it has at the
 // source now: a table is often loaded again because that has changed.
-func redefine(ctx context.Context, srv *source.Server, sk sink.Sink, in contract.TableTask, t sink.Table) (*change.Schema, error) {
+func (a *Activities) redefine(ctx context.Context, srv *source.Server, sk sink.Sink, in contract.TableTask, t sink.Table) (*change.Schema, error) {
 	if t.State != sink.Loading || t.Chunks > 0 {
 		return t.Schema, nil
 	}
 	ask := source.PublishedTable{ID: in.Table, AppendOnly: t.Options.AppendOnly}
-	for i := range t.Schema.Columns {
+	own := shape.Own(t.Schema)
+	for i := range own.Columns {
 		if in.Listed {
-			ask.Columns = append(ask.Columns, t.Schema.Columns[i].Name)
+			ask.Columns = append(ask.Columns, own.Columns[i].Name)
 		}
 	}
-	now, err := srv.Describe(ctx, []source.PublishedTable{ask})
-	if err != nil || now[0].Version() == t.Schema.Version() {
-		return t.Schema, err
+	described, err := srv.Describe(ctx, []source.PublishedTable{ask})
+	if err != nil {
+		return nil, err
 	}
-	return now[0], sk.Redefine(ctx, in.Table, now[0])
+	now := described[0]
+	sh, err := a.shapeOf(ctx, now, in.Shape, shape.All)
+	if err != nil {
+		return nil, err
+	}
+	if sh != nil {
+		now = sh.Schema()
+	}
+	if now.Version() == t.Schema.Version() {
+		return t.Schema, nil
+	}
+	return now, sk.Redefine(ctx, in.Table, now)
 }
 
 // PlanChunks cuts a table and records the cut in the sink's ledger.
@@ -133,14 +146,22 @@ func (a *Activities) PlanChunks(ctx context.Context, in contract.TableTask) (out
 		if err != nil {
 			return err
 		}
-		if t.Schema, err = redefine(ctx, srv, sk, in, t); err != nil {
+		if t.Schema, err = a.redefine(ctx, srv, sk, in, t); err != nil {
 			return err
 		}
 		if in.NoRows {
 			_, err := sk.PlanChunks(ctx, in.Table, []sink.Chunk{})
 			return err
 		}
-		cut, err := srv.PlanChunks(ctx, t.Schema, source.ChunkOptions{ChunkBytes: in.ChunkBytes, Where: in.Where})
+		where := in.Where
+		sh, err := a.shapeOf(ctx, t.Schema, in.Shape, shape.All)
+		if err != nil {
+			return err
+		}
+		if sh != nil { // bounds are keys, which go to the sink
+			where = sh.Where(where)
+		}
+		cut, err := srv.PlanChunks(ctx, shape.Own(t.Schema), source.ChunkOptions{ChunkBytes: in.ChunkBytes, Where: where})
 		if err != nil {
 			return err
 		}
@@ -186,7 +207,11 @@ func (a *Activities) CopyChunk(ctx context.Context, in contract.ChunkTask) (out 
 					return err
 				}
 			}
-			copy := srv.CopyChunk(in.Generation.Name, schema, c, in.Where)
+			sh, err := a.shapeOf(ctx, schema, in.Shape, shape.All)
+			if err != nil {
+				return err
+			}
+			copy := srv.CopyChunk(in.Generation.Name, schema, c, in.Where, sh)
 			c, err = sk.LoadChunk(ctx, in.Table, in.N, sink.Loaded{Snapshot: in.Generation.Snapshot, LSN: in.Generation.LSN}, copy, bytes.Store)
 			if err != nil {
 				return err

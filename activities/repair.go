@@ -23,6 +23,7 @@ import (
 	"syncline/dataplane/transport/kafka"
 	"syncline/dataplane/verify"
 	"syncline/pipeline"
+	"syncline/tiers/shape"
 )
 
 // Conditions that a repair cannot begin in.
@@ -67,7 +68,13 @@ func (a *Activities) repairOf(ctx context.Context, in contract.RepairTask, progr
 		stop()
 		return nil, nil, err
 	}
-	return &repair.Table{Source: srv, Rows: side, Ledger: sk, Log: records, Epoch: in.Epoch, Repair: in.Repair, ID: in.Table, Where: in.Where, Views: in.Sink.QuarantineViews, Progress: progress}, stop, nil
+	of, err := a.shapes(ctx, &in.Spec, in.Sink.Name, shape.FromLog)
+	all, err2 := a.shapes(ctx, &in.Spec, in.Sink.Name, shape.All)
+	if err := errors.Join(err, err2); err != nil {
+		stop()
+		return nil, nil, err
+	}
+	return &repair.Table{Source: srv, Rows: side, Ledger: sk, Shape: all, Log: viewOf(records, of), Epoch: in.Epoch, Repair: in.Repair, ID: in.Table, Where: in.Where, Views: in.Sink.QuarantineViews, Progress: progress}, stop, nil
 }
 
 // ledgerOf opens only the ledger of a table's sink: keys can be let go although the

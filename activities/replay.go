@@ -14,6 +14,7 @@ import (
 	"syncline/dataplane/sink"
 	"syncline/dataplane/transport/kafka"
 	"syncline/dataplane/verify"
+	"syncline/tiers/shape"
 )
 
 // PlanReplay finds the places that a replay goes between.
@@ -199,9 +200,14 @@ func (a *Activities) ReplayTable(ctx context.Context, in contract.ReplayTask) (o
 			return err
 		}
 		defer records.Close()
+		of, err := a.shapes(ctx, &in.Spec, in.Sink, shape.FromLog)
+		if err != nil {
+			return err
+		}
+		view := viewOf(records, of)
 		b := replay.Rebuild{Table: t, Since: in.Since, Until: in.Until, From: in.From, End: in.End}
 		o := deliverOptions(&contract.DeliverInput{Spec: in.Spec, Sink: in.Sink, Epoch: in.Epoch}, &conf)
-		done, err := b.Run(ctx, records, own, srv, o, deliver.Observer{Status: func(s deliver.Status) {
+		done, err := b.Run(ctx, view, own, sourceOf(srv, of), o, deliver.Observer{Status: func(s deliver.Status) {
 			so.Store(&contract.ReplayProgress{Sink: in.Sink, Table: in.Table, Changes: s.Changes, Pos: s.Oldest})
 		}})
 		out = contract.ReplayResult{Pipeline: in.Spec.Name, Table: in.Table, Sink: in.Sink, To: in.To, Since: in.Since, Until: in.Until,
@@ -214,7 +220,7 @@ func (a *Activities) ReplayTable(ctx context.Context, in contract.ReplayTask) (o
 			return err
 		}
 		return a.withSink(ctx, in.Spec.Name, conf, func(live sink.Sink) (err error) {
-			out.Compared, err = compare(ctx, live, &in, &copied, func() (func(change.Key) bool, bool, error) { return b.Deleted(ctx, records) })
+			out.Compared, err = compare(ctx, live, &in, &copied, func() (func(change.Key) bool, bool, error) { return b.Deleted(ctx, view) })
 			out.Took = time.Since(begun).Seconds()
 			return err
 		})

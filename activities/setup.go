@@ -15,6 +15,7 @@ import (
 	source "syncline/dataplane/source/postgres"
 	"syncline/dataplane/transport/kafka"
 	"syncline/pipeline"
+	"syncline/tiers/shape"
 )
 
 // CodeNoTables: the declaration's globs select nothing.
@@ -122,6 +123,19 @@ func (a *Activities) Resolve(ctx context.Context, in contract.SetupInput) (out c
 			return out, fault.Permanent(source.CodeTableWithoutKey, nil, "add a primary key, exclude the table, or set append_only for it", "table %s has no primary key", t.Table)
 		}
 		out.Tables = append(out.Tables, contract.ResolvedTable{Table: t.Table, AppendOnly: t.AppendOnly, Rows: max(i.Rows, 0), Bytes: i.Bytes})
+	}
+	if len(in.Spec.Residency)+len(in.Spec.Thin) > 0 {
+		tables, err := sel.published(ctx, srv)
+		if err != nil {
+			return out, err
+		}
+		schemas, err := srv.Describe(ctx, tables)
+		if err != nil {
+			return out, err
+		}
+		if err := a.fitting(ctx, &in.Spec, schemas); err != nil {
+			return out, err
+		}
 	}
 	if in.Fresh && !in.OneOff {
 		admin, err := a.admin(ctx, &in.Spec)
@@ -318,8 +332,15 @@ func (a *Activities) PrepareSink(ctx context.Context, in contract.SinkInput) (er
 	if err := sk.Init(ctx); err != nil {
 		return err
 	}
+	of, err := a.shapes(ctx, &in.Spec, in.Sink, shape.All)
+	if err != nil {
+		return err
+	}
 	var want []sink.Table
 	for _, s := range schemas {
+		if s, err = shapedAs(of, s); err != nil {
+			return err
+		}
 		i := slices.IndexFunc(sel.tables, func(t pipeline.Selected) bool { return t.Table == s.Table })
 		want = append(want, sink.Table{
 			ID: s.Table, State: sink.Loading, Partitions: in.Spec.Kafka.Partitions, Epoch: in.Epoch, Schema: s, Options: target(&in.Spec, &sel.tables[i], &conf),

@@ -23,6 +23,7 @@ import (
 	"syncline/dataplane/verify"
 	"syncline/pipeline"
 	"syncline/secrets"
+	"syncline/tiers/shape"
 )
 
 // Conditions that an audit cannot begin in.
@@ -123,7 +124,7 @@ func planAudit(st *contract.PipelineStatus, in contract.AuditInput) (out contrac
 				continue
 			}
 			used[s] = true
-			out.Tasks = append(out.Tasks, contract.AuditTask{Sink: s, Table: t.Table, Where: st.Spec.Options(t.Table).Where})
+			out.Tasks = append(out.Tasks, contract.AuditTask{Sink: s, Table: t.Table, Where: st.Spec.Options(t.Table).Where, Shape: st.Spec.Shape(t.Table, s)})
 		}
 	}
 	for _, s := range st.Spec.Sinks {
@@ -207,6 +208,9 @@ func (a *Activities) VerifyTable(ctx context.Context, in contract.VerifyTask) (o
 			return ctx.Err()
 		}
 		subject := verify.Subject{Schema: t.Schema, Options: t.Options, Where: in.Where}
+		if subject.Shape, err = a.shapeOf(ctx, t.Schema, in.Shape, shape.All); err != nil {
+			return err
+		}
 		var res verify.Result
 		if in.Kafka == nil {
 			res, err = verify.Table(ctx, srv, side, sk, subject, o)

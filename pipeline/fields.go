@@ -35,7 +35,7 @@ var root = (&field{
 		{name: "version", kind: kindInteger, required: true, min: 1, max: 1, effect: Refused, doc: "Version of this format."},
 		{name: "name", kind: kindText, required: true, pattern: namePattern, want: nameWant, check: checkName, effect: Refused,
 			doc: "Name of the pipeline; workflow, slot, publication and topics are named after it."},
-		sourceField, kafkaField, sinksField, tablesField, snapshotField, streamField, tiersField, classifyField, objectivesField, budgetField,
+		sourceField, kafkaField, sinksField, tablesField, snapshotField, streamField, tiersField, classifyField, residencyField, thinField, objectivesField, budgetField,
 	},
 }).compile()
 
@@ -224,6 +224,51 @@ var classifyField = &field{
 			{name: "columns", kind: kindList, min: 1, set: true, elem: columnName, effect: RestartStream,
 				doc: "Only updates that change none but these columns. The log tells that of tables with `REPLICA IDENTITY FULL`."},
 			{name: "tier", kind: kindText, required: true, pattern: namePattern, want: "`stream` or the name of a tier", effect: RestartStream, doc: "`stream`, or a tier of `tiers`."},
+		},
+	},
+}
+
+const residencyNote = "takes effect for changes at once; load the tables concerned again for rows that are there: starter resync-table; what the log holds already stays there until kafka.retention"
+
+var residencyField = &field{
+	name: "residency", kind: kindList, also: []string{"data_classes", "restrictions"}, effect: NeedsResync, effectNote: residencyNote,
+	doc: "Classes of data, and the regions where they may be. `kafka.region` and the sinks' `region` count; one that is not said is not allowed. A sink gets nothing that Kafka may not hold.",
+	elem: &field{
+		kind: kindObject,
+		fields: []*field{
+			{name: "name", kind: kindText, required: true, pattern: namePattern, want: nameWant, check: checkName, also: []string{"class"}, effect: NeedsResync, doc: "Name of the class, unique in the pipeline."},
+			{name: "match", kind: kindGlob, required: true, also: []string{"table", "tables"}, effect: NeedsResync, doc: "Pattern of the tables, as in `tables.include`."},
+			{name: "columns", kind: kindList, min: 1, set: true, elem: columnName, also: []string{"column"}, effect: NeedsResync, doc: "Columns that are restricted, for `drop` and `mask`; every table has to have them, and they cannot be of the primary key. Whole rows if no columns are named."},
+			{name: "columns_if_present", kind: kindList, min: 1, set: true, elem: columnName, effect: NeedsResync, doc: "More such columns, which a table may lack; before a column of `columns` is renamed or dropped, name it and its new name here instead."},
+			{name: "where", kind: kindText, also: []string{"when", "filter"}, effect: NeedsResync,
+				doc: "Only rows for which this holds, in the subset of SQL of `classify.where`. It takes `REPLICA IDENTITY FULL`, or asks for columns of the primary key alone."},
+			{name: "regions", kind: kindList, required: true, min: 1, set: true, also: []string{"region", "allow", "allowed"}, effect: NeedsResync, doc: "Regions where the data may be.",
+				elem: &field{kind: kindText, pattern: regionPattern, want: regionWant}},
+			{name: "otherwise", kind: kindText, enum: []string{OtherwiseRefuse, OtherwiseDrop, OtherwiseMask, OtherwiseWithhold}, def: OtherwiseRefuse, also: []string{"else", "action"}, effect: NeedsResync,
+				doc: "What becomes of the data elsewhere: `refuse`: the declaration is not taken; `drop`: the columns are NULL; `mask`: their values are replaced by a keyed hash, HMAC-SHA-256 in hexadecimal; `withhold`: the rows are not there."},
+			{name: "key", kind: kindRef, also: []string{"secret", "salt"}, effect: NeedsResync, doc: "Where the secret of `mask` is kept, 16 bytes at least."},
+		},
+	},
+}
+
+var thinField = &field{
+	name: "thin", kind: kindList, also: []string{"thinning", "shape"}, effect: NeedsResync, effectNote: "takes effect for changes at once; load the tables concerned again for rows that are there: starter resync-table",
+	doc: "What sinks hold of tables: columns that are left out, and samples of entities.",
+	elem: &field{
+		kind: kindObject,
+		fields: []*field{
+			{name: "match", kind: kindGlob, required: true, also: []string{"table", "tables"}, effect: NeedsResync, doc: "Pattern of the tables, as in `tables.include`."},
+			{name: "sinks", kind: kindList, min: 1, set: true, commas: true, also: []string{"sink"}, effect: NeedsResync, doc: "Names of sinks; all if absent.",
+				elem: &field{kind: kindText, pattern: namePattern, want: "the name of a sink"}},
+			{name: "omit", kind: kindList, min: 1, set: true, elem: columnName, also: []string{"drop", "columns"}, effect: NeedsResync, doc: "Columns that are left out: they are there, and NULL. They cannot be of the primary key."},
+			{name: "sample", kind: kindObject, effect: NeedsResync, doc: "Only the rows of a share of entities, chosen by a hash that stays the same. A column `_syncline_sample_rate` has the share beside each row: divide by it.",
+				fields: []*field{
+					{name: "by", kind: kindList, required: true, min: 1, commas: true, elem: columnName, also: []string{"entity", "columns", "key"}, effect: NeedsResync,
+						doc: "Columns of the entity, of integers, texts or uuids. They take `REPLICA IDENTITY FULL`, or are of the primary key."},
+					{name: "rate", kind: kindRatio, required: true, min: 1, max: unit, also: []string{"share", "percent"}, effect: NeedsResync, doc: "Share of entities."},
+					{name: "salt", kind: kindText, def: "syncline", pattern: `^[A-Za-z0-9._-]{1,64}$`, want: "at most 64 letters, digits, dots, underscores and hyphens", also: []string{"seed"}, effect: NeedsResync,
+						doc: "Another salt chooses other entities; tables with the same salt and rate have the same."},
+				}},
 		},
 	},
 }

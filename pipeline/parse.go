@@ -145,6 +145,8 @@ func (d *decoder) relations(s *Spec) {
 	d.sinks(s)
 	d.tables(s)
 	d.tiers(s)
+	d.residency(s)
+	d.thin(s)
 	d.objectives(s)
 	if b := s.Budget; b != nil && b.Slow > 0 && len(s.Tiers) == 0 && !d.given("tiers") {
 		d.problem(d.at["budget.slow"], "budget.slow", "is given, but there is no batch tier, and what streams is never slowed", "tiers and classify, or a budget without slow", "")

@@ -211,7 +211,7 @@ func (g *generator) object(f *field, path string) any {
 	}
 	for _, c := range f.fields {
 		p := join(path, c.name)
-		if _, set := out[c.name]; set || strings.HasPrefix(c.name, "max_batch") || c.name == "order" || c.name == "lanes" || c.name == "cert_file" || c.name == "key" || c.name == "order_by" || c.name == "tiers" || c.name == "classify" {
+		if _, set := out[c.name]; set || strings.HasPrefix(c.name, "max_batch") || c.name == "order" || c.name == "lanes" || c.name == "cert_file" || c.name == "key" || c.name == "order_by" || c.name == "tiers" || c.name == "classify" || c.name == "residency" || c.name == "thin" {
 			continue // rules between fields, which a schema cannot say
 		}
 		kind, _ := out[f.selects()].(string)
@@ -228,6 +228,9 @@ func (g *generator) object(f *field, path string) any {
 	_, slows := budget["slow"] // tiers, which must be there then
 	if path == "" && (slows || rapid.Bool().Draw(g.t, "tiers")) {
 		g.tiers(out)
+	}
+	if path == "" && rapid.Bool().Draw(g.t, "shapes") {
+		g.shapes(out)
 	}
 	if g.plant(path, "unknown field") {
 		out[rapid.SampledFrom([]string{"rules", "tears", "x", "Name", "", "0"}).Draw(g.t, "unknown")] = 1
@@ -260,6 +263,29 @@ func (g *generator) tiers(out map[string]any) {
 		classes = append(classes, class)
 	}
 	out["tiers"], out["classify"] = list, classes
+}
+
+// shapes adds classes of data that say what becomes of them, and entries that say something
+// of their tables.
+func (g *generator) shapes(out map[string]any) {
+	class := func(name string) *field { return residencyField.elem.child(name) }
+	rows := map[string]any{"name": "rows", "match": g.value(class("match"), "residency[0].match"), "where": "a = 1", "regions": g.value(class("regions"), "residency[0].regions"), "otherwise": "withhold"}
+	columns := map[string]any{"name": "columns", "match": "t.*", "columns": g.value(class("columns"), "residency[1].columns"), "regions": []any{"eu"}, "otherwise": "drop"}
+	if rapid.Bool().Draw(g.t, "mask") {
+		columns["otherwise"], columns["key"] = "mask", g.value(class("key"), "residency[1].key")
+	}
+	if g.plant("residency[1]", "what becomes of it") {
+		columns["otherwise"] = "encrypt"
+	}
+	out["residency"] = []any{rows, columns}
+	thin := map[string]any{"match": "t.*", "sample": g.value(thinField.elem.child("sample"), "thin[0].sample")}
+	if rapid.Bool().Draw(g.t, "omit") {
+		thin["omit"] = g.value(thinField.elem.child("omit"), "thin[0].omit")
+	}
+	if g.plant("thin[0]", "unknown field of an entry") {
+		thin["keep"] = "x"
+	}
+	out["thin"] = []any{thin}
 }
 
 func TestParserAcceptsWhatTheSchemaAccepts(t *testing.T) {

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"slices"
 	"strconv"
 
 	"syncline/secrets"
@@ -19,6 +20,8 @@ type Spec struct {
 	Stream     Stream      `json:"stream"`
 	Tiers      []Tier      `json:"tiers,omitempty"`
 	Classify   []Class     `json:"classify,omitempty"`
+	Residency  []Residency `json:"residency,omitempty"`
+	Thin       []Thin      `json:"thin,omitempty"`
 	Objectives []Objective `json:"objectives,omitempty"`
 	Budget     *Budget     `json:"budget,omitempty"`
 }
@@ -206,6 +209,45 @@ type Class struct {
 	Where   string   `json:"where,omitempty"`   // condition on the row (package tiers/predicate)
 	Columns []string `json:"columns,omitempty"` // only changes that touch none but these
 	Tier    string   `json:"tier"`
+}
+
+// The values of Residency.Otherwise.
+const (
+	OtherwiseRefuse   = "refuse"   // the declaration is not taken
+	OtherwiseDrop     = "drop"     // the columns are NULL
+	OtherwiseMask     = "mask"     // their values are replaced by a keyed hash
+	OtherwiseWithhold = "withhold" // the rows are not there
+)
+
+// Residency is a class of data, and where it may be: rows of the tables that Match, a
+// glob, names, or columns of them.
+type Residency struct {
+	Name      string      `json:"name"`
+	Match     string      `json:"match"`
+	Columns   []string    `json:"columns,omitempty"`            // these tables have; none: whole rows
+	IfPresent []string    `json:"columns_if_present,omitempty"` // and these, if they do
+	Where     string      `json:"where,omitempty"`              // condition on the row (package tiers/predicate)
+	Regions   []string    `json:"regions"`                      // where the data may be
+	Otherwise string      `json:"otherwise"`
+	Key       secrets.Ref `json:"key,omitzero"` // of masks
+}
+
+// Allows reports whether the data may be in a region; nowhere that is not said.
+func (r *Residency) Allows(region string) bool { return slices.Contains(r.Regions, region) }
+
+// Thin says what sinks hold of the tables that Match, a glob, names, beside what all do.
+type Thin struct {
+	Match  string   `json:"match"`
+	Sinks  []string `json:"sinks,omitempty"` // none: all
+	Omit   []string `json:"omit,omitempty"`  // columns that are NULL there
+	Sample *Sample  `json:"sample,omitempty"`
+}
+
+// Sample keeps the rows of a share of entities.
+type Sample struct {
+	By   []string `json:"by"` // the entity's columns
+	Rate Ratio    `json:"rate"`
+	Salt string   `json:"salt"`
 }
 
 // The values of Objective.Indicator.

@@ -116,6 +116,9 @@ func (w *reportWriter) table(tb *contract.TableReport) {
 	for _, r := range tb.Tiers {
 		view.Wrapped(w.t.out, w.s, "       ", r)
 	}
+	for _, r := range tb.Shape {
+		view.Wrapped(w.t.out, w.s, "       ", r)
+	}
 	names := make([]string, 0, len(tb.Sinks))
 	for n := range tb.Sinks {
 		names = append(names, n)

@@ -94,7 +94,7 @@ func (a *audit) run(ctx workflow.Context) error {
 			a.table(ctx, i, contract.VerifyTask{
 				TableTask: contract.TableTask{
 					Endpoint: contract.Endpoint{Pipeline: a.in.Pipeline, Source: a.plan.Source, Sink: sinks[t.Sink]},
-					Table:    t.Table, Where: t.Where,
+					Table:    t.Table, Where: t.Where, Shape: t.Shape,
 				},
 				Run: a.result.Run, RowsPerSecond: a.in.RowsPerSecond, VerifyLimits: a.in.VerifyLimits, Kafka: a.plan.Kafka,
 			})

@@ -209,6 +209,7 @@ func (l *loader) task(sk pipeline.Sink, t change.TableID) contract.TableTask {
 		Endpoint:   contract.Endpoint{Pipeline: l.in.Spec.Name, Source: l.in.Spec.Source, Sink: sk},
 		Table:      t,
 		Where:      o.Where,
+		Shape:      l.in.Spec.Shape(t, sk.Name),
 		Listed:     o.Columns != nil,
 		NoRows:     l.in.Spec.Snapshot.Mode == pipeline.SnapshotNever && !l.in.OneOff,
 		ChunkBytes: int64(o.ChunkBytes),

@@ -6,6 +6,7 @@ import (
 	"syncline/dataplane/change"
 	"syncline/dataplane/sink"
 	"syncline/pipeline"
+	"syncline/tiers/shape"
 )
 
 // Generation is an exported snapshot that chunk readers share. When its holder
@@ -75,6 +76,8 @@ type TableTask struct {
 	NoRows bool `json:"no_rows,omitempty"`
 	// Where is the table's row filter.
 	Where string `json:"where,omitempty"`
+	// Shape is what the sink is to hold of the rows.
+	Shape []shape.Rule `json:"shape,omitempty"`
 	// Listed: the declaration chooses among the table's columns.
 	Listed bool `json:"listed,omitempty"`
 	// Epoch of ResetTable.

@@ -155,7 +155,9 @@ type TableReport struct {
 	Sinks    map[string]sink.TableCheck `json:"sinks"`
 	Problems []string                   `json:"problems,omitempty"`
 	// Tiers are the rules that give its changes to tiers, in words, in their order.
-	Tiers  []string       `json:"tiers,omitempty"`
+	Tiers []string `json:"tiers,omitempty"`
+	// Shape is what Kafka and the sinks hold of its rows, in words, if not all.
+	Shape  []string       `json:"shape,omitempty"`
 	Schema *change.Schema `json:"schema,omitempty"` // if PlanInput.Schemas
 }
 

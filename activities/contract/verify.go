@@ -7,6 +7,7 @@ import (
 	"syncline/dataplane/sink"
 	"syncline/dataplane/verify"
 	"syncline/pipeline"
+	"syncline/tiers/shape"
 )
 
 // Activities of an Audit. VerifyTable runs on the snapshot queue.
@@ -58,6 +59,7 @@ type AuditTask struct {
 	Sink  string         `json:"sink"`
 	Table change.TableID `json:"table"`
 	Where string         `json:"where,omitempty"` // the table's row filter
+	Shape []shape.Rule   `json:"shape,omitempty"` // what the sink is to hold of the rows
 }
 
 // AuditSkipped is a table that nobody asked for by name, and that no verification can

@@ -131,6 +131,9 @@ type Column struct {
 	// default of ADD COLUMN, which the source gives them without a change in the log.
 	// nil: NULL, or not known any more because the source has rewritten the table.
 	Missing *string `json:"missing,omitempty"`
+	// Masked: values were replaced by keyed hashes on the way here, in all rows or in some
+	// (package tiers/shape).
+	Masked bool `json:"masked,omitempty"`
 }
 
 // Schema is one version of a table's definition, as the source had it.

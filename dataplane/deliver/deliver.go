@@ -56,6 +56,11 @@
 // A change that waits of a key with dead letters, or that is held, is set aside when it
 // is swept: its position says where it comes among those of the key.
 //
+// # Changes that a sink does not hold
+//
+// The log may be one sink's view (dataplane/shaped): rows that the sink is not to hold come
+// and go there, and a record that is Withheld moves its partition and does nothing else.
+//
 // # New columns
 //
 // Rows that are older than a column have its constant default, which is in the
@@ -111,6 +116,8 @@ type Record struct {
 	Offset int64
 	Next   int64 // the offset after it (a change may span several records)
 	Bytes  int   // of its encoded form
+	// Withheld: the sink is to know nothing of the change but its place.
+	Withheld bool
 
 	read int64 // when, in Unix nanoseconds; only of changes that are traced
 }

@@ -18,15 +18,16 @@ import (
 
 // memLog is a log in memory. chance makes one of so many calls fail.
 type memLog struct {
-	mu      sync.Mutex
-	schemas map[change.Version]*change.Schema
-	parts   map[sink.Partition][]*change.Change
-	prog    capture.Progress
-	hasProg bool
-	grown   chan struct{}
-	chance  int
-	gone    map[sink.Partition]bool
-	slow    time.Duration // that a read of what was there already takes at most
+	mu       sync.Mutex
+	schemas  map[change.Version]*change.Schema
+	parts    map[sink.Partition][]*change.Change
+	prog     capture.Progress
+	hasProg  bool
+	grown    chan struct{}
+	chance   int
+	gone     map[sink.Partition]bool
+	withheld map[*change.Change]bool
+	slow     time.Duration // that a read of what was there already takes at most
 }
 
 func newMemLog() *memLog {
@@ -118,7 +119,7 @@ func (r *memReader) Read(ctx context.Context, most int) ([]Record, error) {
 		if n := min(len(cs)-r.at, most); n > 0 {
 			out := make([]Record, n)
 			for i := range out {
-				out[i] = Record{Change: cs[r.at], Offset: int64(r.at), Next: int64(r.at + 1), Bytes: 100}
+				out[i] = Record{Change: cs[r.at], Offset: int64(r.at), Next: int64(r.at + 1), Bytes: 100, Withheld: r.m.withheld[cs[r.at]]}
 				r.at++
 			}
 			r.lag = int64(len(cs) - r.at)

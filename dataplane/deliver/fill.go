@@ -89,6 +89,14 @@ func (l *lane) take(ctx context.Context, p *partition) (took bool, err error) {
 func (l *lane) add(ctx context.Context, p *partition, recs []Record) (outcome, error) {
 	rec, t := &recs[0], p.t
 	c := rec.Change
+	if rec.Withheld {
+		l.taken, l.takenBytes = l.taken+1, l.takenBytes+int64(rec.Bytes)
+		if p.mark.Pos.Before(c.Pos) {
+			l.open.commit = change.Position{Epoch: c.Pos.Epoch, Commit: c.Pos.Commit}
+		}
+		l.move(p, rec)
+		return taken, nil
+	}
 	load := p.load()
 	v := apply.Decide(c, p.mark.Pos, load, t.parked, t.held)
 	if v == apply.Ambiguous {
@@ -292,6 +300,9 @@ func (l *lane) placed(ctx context.Context, p *partition, recs []Record, load *ap
 		r := recs[i].Change
 		if r.Op == change.Truncate || r.Schema != c.Schema {
 			break
+		}
+		if recs[i].Withheld {
+			continue
 		}
 		if apply.Decide(r, mark, load) != apply.Ambiguous {
 			continue

@@ -72,8 +72,14 @@ func newWorld(seed uint64, transactions int) *world {
 
 // newWorldLoaded makes a world whose loads saw fewer than loaded transactions.
 func newWorldLoaded(seed uint64, transactions, loaded int) *world {
+	return buildWorld(seed, transactions, loaded, false)
+}
+
+// buildWorld makes a world; full is whether changes have the whole row before them.
+func buildWorld(seed uint64, transactions, loaded int, full bool) *world {
 	w := &world{r: rand.New(rand.NewPCG(seed, 1)), log: newMemLog(), sink: newMemSink(), parts: map[change.TableID]int{tableA: 3, tableB: 2}, appends: map[change.Position]int{}}
 	v1, v2 := schemaOf(tableA, true, "id", "a", "b"), schemaOf(tableA, true, "id", "a", "b", "c")
+	v1.Full, v2.Full = full, full
 	ev := schemaOf(tableB, false, "x")
 	for _, s := range []*change.Schema{v1, v2, ev} {
 		w.log.schemas[s.Version()] = s
@@ -108,6 +114,11 @@ func newWorldLoaded(seed uint64, transactions, loaded int) *world {
 				n := w.r.IntN(20)
 				c.Key = keyOf(n)
 				had := live[c.Key]
+				if full && had != nil {
+					for _, col := range s.Columns {
+						c.Old = append(c.Old, had[col.Name])
+					}
+				}
 				if had != nil && pick < 16 {
 					c.Op = change.Delete
 					delete(live, c.Key)
@@ -125,7 +136,7 @@ func newWorldLoaded(seed uint64, transactions, loaded int) *world {
 					v := change.TextValue(fmt.Sprintf("%d.%d.%d", i, o, ci))
 					if ci == 0 {
 						v = change.TextValue(strconv.Itoa(n))
-					} else if had != nil && had[col.Name].Kind == change.Text && w.r.IntN(3) == 0 {
+					} else if !full && had != nil && had[col.Name].Kind == change.Text && w.r.IntN(3) == 0 {
 						v = change.Value{Kind: change.Unchanged}
 					}
 					c.New = append(c.New, v)

@@ -138,9 +138,9 @@ func (s *sweep) next(ctx context.Context, g leg) (*segment, error) {
 // take takes a record into the batch, or reports that it is full before it.
 func (s *sweep) take(ctx context.Context, seg *segment, rec *Record) (full bool, err error) {
 	c, tp := rec.Change, seg.tp
-	if !s.at.Pos.Before(c.Pos) {
+	if rec.Withheld || !s.at.Pos.Before(c.Pos) {
 		s.passed += int64(rec.Bytes)
-		return false, nil // resent
+		return false, nil // nothing to apply, or resent
 	}
 	def, tier, err := s.tier(ctx, c)
 	if err != nil {
@@ -277,7 +277,7 @@ func (s *sweep) streamed(ctx context.Context, at sink.Watermark, upTo int64, onl
 		}
 		rec := &recs[0]
 		s.passed += int64(rec.Bytes)
-		if c := rec.Change; at.Pos.Before(c.Pos) && (only == nil || only(c.Key)) {
+		if c := rec.Change; !rec.Withheld && at.Pos.Before(c.Pos) && (only == nil || only(c.Key)) {
 			def, tier, err := s.tier(ctx, c)
 			if err != nil {
 				return nil, err

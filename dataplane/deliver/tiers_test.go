@@ -54,7 +54,7 @@ func (w *world) claims(id change.TableID) string {
 		want, appended := rows{}, map[change.Position]int{}
 		for _, tx := range w.commits {
 			for _, c := range tx {
-				if c.Table != id || mark.Pos.Before(c.Pos) && (!mark.Behind() || mark.Ahead.Pos.Before(c.Pos) || tierBy(mark.Ahead.Rules, c) != "" || c.Op == change.Truncate) {
+				if c.Table != id || w.log.withheld[c] || mark.Pos.Before(c.Pos) && (!mark.Behind() || mark.Ahead.Pos.Before(c.Pos) || tierBy(mark.Ahead.Rules, c) != "" || c.Op == change.Truncate) {
 					continue
 				}
 				switch {

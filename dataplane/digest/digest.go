@@ -17,6 +17,8 @@ const (
 	// Compared in Go, since no two servers print them alike: see Canonical.
 	JSON  Form = "json"       // as jsonb has it: names in any order, of equal ones the last; numbers by value
 	Paths Form = "json paths" // as ClickHouse's type JSON has it
+	// Masked are texts of which the sink has keyed hashes: the source's become such on the way.
+	Masked Form = "masked"
 )
 
 // Sum is the digest of a set of rows. Sums of equal sets are equal.

@@ -11,12 +11,15 @@ import (
 )
 
 // InGo reports whether values of the form are compared in Go.
-func (f Form) InGo() bool { return f == JSON || f == Paths }
+func (f Form) InGo() bool { return f == JSON || f == Paths || f == Masked }
 
 // Texts are the columns of a row that are compared in Go, with their forms.
 type Texts struct {
 	Forms []Form
-	buf   []byte
+	// Finish makes values of texts that a statement does not read as they are, by column;
+	// nil: none is needed.
+	Finish []func([]byte) []byte
+	buf    []byte
 }
 
 // Row is the digest of a row: of what the server gave for its other columns, and of the
@@ -28,7 +31,11 @@ func (t *Texts) Row(server string, texts []*string) Digest {
 			t.buf = append(t.buf, '~')
 			continue
 		}
-		v := t.Forms[i].Canonical([]byte(*text))
+		v := []byte(*text)
+		if i < len(t.Finish) && t.Finish[i] != nil {
+			v = t.Finish[i](v)
+		}
+		v = t.Forms[i].Canonical(v)
 		t.buf = append(strconv.AppendInt(t.buf, int64(len(v)), 10), ':')
 		t.buf = append(t.buf, v...)
 	}

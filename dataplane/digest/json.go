@@ -14,6 +14,9 @@ import (
 // if, and only if, they are the same value as far as both sides can hold it. A text
 // that is no JSON is taken as it is.
 func (f Form) Canonical(text []byte) []byte {
+	if f == Masked {
+		return text
+	}
 	c := canon{in: text, paths: f == Paths}
 	out := c.value(make([]byte, 0, len(text)+len(text)/4))
 	if c.space(); c.err != nil || c.at != len(text) {

@@ -9,7 +9,7 @@ import (
 // Postgres builds the statements of one table at a Postgres server. The session must
 // have the settings that capture has, and pg_catalog alone in its search path.
 type Postgres struct {
-	From    string // quoted: the table, or ONLY the table
+	From    string // quoted: the table, or ONLY the table; or a subquery in parentheses, with tableoid, ctid and xmin
 	Columns []PostgresColumn
 	Key     []int  // primary key, as indexes into Columns
 	Where   string // the table's row filter, or ""
@@ -22,6 +22,8 @@ type PostgresColumn struct {
 	Base string // name of its type, or of what its domain is over, in pg_catalog; "": it is another's
 	Cast string // its type, quoted, to which texts of keys are cast
 	Form Form
+	// Finish makes the value of a text of a column that is compared in Go; nil: it is the value.
+	Finish func([]byte) []byte
 }
 
 // plain are types whose cast to text is what Postgres prints. For others (bool, inet,
@@ -111,6 +113,14 @@ func (p *Postgres) InGo() (out []Form) {
 	return out
 }
 
+// Finish are those of the columns that are compared in Go.
+func (p *Postgres) Finish() (out []func([]byte) []byte) {
+	for _, i := range p.columns(true) {
+		out = append(out, p.Columns[i].Finish)
+	}
+	return out
+}
+
 func names(letter string, cols []int) []string {
 	out := make([]string, len(cols))
 	for n, i := range cols {
@@ -133,7 +143,7 @@ func (p *Postgres) rows(s Scope) (sql string, args []any) {
 		keys[n] = fmt.Sprintf("k%d", n)
 	}
 	where, args := p.in(s)
-	inner := fmt.Sprintf("SELECT %s FROM %s%s OFFSET 0", strings.Join(pick, ", "), p.From, where)
+	inner := fmt.Sprintf("SELECT %s FROM %s r%s OFFSET 0", strings.Join(pick, ", "), p.From, where)
 	out := append(slices.Clone(keys), names("a", p.columns(true))...)
 	sql = fmt.Sprintf("SELECT %s AS h, %s FROM (%s) r", p.md5(p.text(p.columns(false))), strings.Join(out, ", "), inner)
 	if s.Slices > 1 {
@@ -203,7 +213,7 @@ func (p *Postgres) Next(after []string, rows int) (sql string, args []any) {
 	for n, i := range p.Key {
 		names[n], keys[n] = p.Columns[i].Name, p.Columns[i].printed()
 	}
-	return fmt.Sprintf("SELECT ARRAY[%s]::text[] FROM %s%s ORDER BY %s OFFSET %d LIMIT 1", strings.Join(keys, ", "), p.From, where, strings.Join(names, ", "), rows-1), args
+	return fmt.Sprintf("SELECT ARRAY[%s]::text[] FROM %s r%s ORDER BY %s OFFSET %d LIMIT 1", strings.Join(keys, ", "), p.From, where, strings.Join(names, ", "), rows-1), args
 }
 
 // Read selects rows by their primary keys: what names the row's version at this

@@ -181,3 +181,11 @@ func digits(b []byte, base, most int) (v byte, n int) {
 	}
 	return v, n
 }
+
+// CopyField returns the value of a field of COPY text that is not NULL.
+func CopyField(f []byte) ([]byte, error) {
+	if bytes.IndexByte(f, '\\') < 0 {
+		return f, nil
+	}
+	return new(CopyWriter).unescape(f, 0)
+}

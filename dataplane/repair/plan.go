@@ -18,6 +18,7 @@ import (
 	"syncline/dataplane/replay"
 	"syncline/dataplane/sink"
 	"syncline/dataplane/verify"
+	"syncline/tiers/shape"
 )
 
 // Source is the side that is right.
@@ -42,9 +43,11 @@ type Table struct {
 	Repair string // name of the repair
 	ID     change.TableID
 	Where  string // the table's row filter at the source
-	Log    replay.Log
-	Epoch  uint32 // of what is captured now
-	Views  bool   // whether readers see in views which keys are held
+	// Shape is what the sink is to hold of a definition's rows; nil: all of them.
+	Shape func(*change.Schema) (*shape.Shape, error)
+	Log   replay.Log
+	Epoch uint32 // of what is captured now
+	Views bool   // whether readers see in views which keys are held
 
 	Fence time.Duration // that the ledger may take to pass a position; default 5 min
 	Lease time.Duration // for which keys stay held without being asked for; default 10 min
@@ -81,7 +84,12 @@ func (t *Table) open(ctx context.Context) (err error) {
 		return err
 	}
 	t.subject = verify.Subject{Schema: t.info.Schema, Options: t.info.Options, Where: t.Where, Kept: &verify.Kept{}}
-	t.subject.Forms, _, err = t.Rows.Forms(ctx, &t.subject)
+	if t.Shape != nil {
+		if t.subject.Shape, err = t.Shape(t.info.Schema); err != nil {
+			return err
+		}
+	}
+	t.subject.Forms, _, err = t.subject.Compared(ctx, t.Rows)
 	return err
 }
 
@@ -96,7 +104,7 @@ func (t *Table) Plan(ctx context.Context, keys []change.Key, each func(context.C
 	if err := t.open(ctx); err != nil {
 		return err
 	}
-	res, err := verify.Keys(ctx, t.Source, t.Rows, t.Ledger, verify.Subject{Schema: t.subject.Schema, Options: t.subject.Options, Where: t.Where}, keys, verify.Options{Fence: t.Fence})
+	res, err := verify.Keys(ctx, t.Source, t.Rows, t.Ledger, verify.Subject{Schema: t.subject.Schema, Options: t.subject.Options, Where: t.Where, Shape: t.subject.Shape}, keys, verify.Options{Fence: t.Fence})
 	if err != nil {
 		return err
 	}
@@ -205,12 +213,20 @@ func (t *Table) logged(ctx context.Context, keys []change.Key, have []verify.Row
 	t.logRecords.Add(stats.Records)
 	version := t.subject.Schema.Version()
 	for k, st := range states {
+		same := st.Deleted || !st.Complete || st.Schema == version
+		if !same { // a view of the log has its versions, and the sink's definitions
+			def, err := t.Log.Schema(ctx, st.Schema)
+			if err != nil {
+				return nil, err
+			}
+			same = def.Version() == version
+		}
 		switch {
 		case !st.Complete:
 			if st.Why == "" {
 				st.Why = replay.NoChange
 			}
-		case !st.Deleted && st.Schema != version:
+		case !same:
 			st.Why = replay.Redefined
 		default:
 			st.Why = ""

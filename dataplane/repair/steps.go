@@ -360,7 +360,7 @@ func (t *Table) Release(ctx context.Context) (out Outcome, err error) {
 	if err != nil {
 		return out, err
 	}
-	res, err := verify.Keys(ctx, t.Source, t.Rows, t.Ledger, verify.Subject{Schema: t.subject.Schema, Options: t.subject.Options, Where: t.Where}, keys, verify.Options{Fence: t.Fence})
+	res, err := verify.Keys(ctx, t.Source, t.Rows, t.Ledger, verify.Subject{Schema: t.subject.Schema, Options: t.subject.Options, Where: t.Where, Shape: t.subject.Shape}, keys, verify.Options{Fence: t.Fence})
 	if err != nil {
 		return out, err
 	}

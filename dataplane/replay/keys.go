@@ -240,7 +240,11 @@ func (f *fold) read(ctx context.Context, p sink.Partition, from, to int64, wait 
 			last = max(last, rec.Offset+1)
 			st.Records++
 			st.Bytes += int64(rec.Bytes)
-			if err := f.add(ctx, rec.Change); err != nil {
+			if rec.Withheld { // of a row that the sink did not hold before it either
+				if f.mark.Before(rec.Change.Pos) {
+					f.mark = rec.Change.Pos
+				}
+			} else if err := f.add(ctx, rec.Change); err != nil {
 				return to, err
 			}
 			if max(rec.Next, last) >= to {

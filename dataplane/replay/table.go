@@ -199,7 +199,7 @@ func (b *Rebuild) peek(ctx context.Context, log Log, p sink.Partition, at int64)
 			return nil, err
 		}
 		for _, rec := range recs {
-			if rec.Change.Op != change.Truncate {
+			if rec.Change.Op != change.Truncate && !rec.Withheld {
 				return rec.Change, nil
 			}
 		}
@@ -247,6 +247,9 @@ func (b *Rebuild) Deleted(ctx context.Context, log Log) (deleted func(change.Key
 					continue
 				}
 				last = c.Pos
+				if rec.Withheld {
+					continue
+				}
 				switch c.Op {
 				case change.Truncate:
 					truncated[n] = true

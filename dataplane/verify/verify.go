@@ -11,6 +11,7 @@ import (
 	"syncline/dataplane/change"
 	"syncline/dataplane/digest"
 	"syncline/dataplane/sink"
+	"syncline/tiers/shape"
 )
 
 // Subject is a table and how its rows are digested.
@@ -18,8 +19,28 @@ type Subject struct {
 	Schema  *change.Schema
 	Options sink.TableOptions
 	Where   string        // the table's row filter at the source
+	Shape   *shape.Shape  // what the sink is to hold of the source's rows; nil: all of them
 	Forms   []digest.Form // per column
 	Kept    *Kept         // by the sink, for the walk; nil: it keeps nothing
+}
+
+// Compared tells in which form each column is digested at both sides, and whether the sink
+// has the source's order of primary keys.
+func (t *Subject) Compared(ctx context.Context, snk Sink) (forms []digest.Form, ordered bool, err error) {
+	// The sink has to know of masks, too.
+	if t.Shape != nil {
+		t.Forms = make([]digest.Form, len(t.Schema.Columns))
+		for _, i := range t.Shape.Masked() {
+			t.Forms[i] = digest.Masked
+		}
+	}
+	forms, ordered, err = snk.Forms(ctx, t)
+	if err == nil && t.Shape != nil {
+		for _, i := range t.Shape.Masked() {
+			forms[i] = digest.Masked
+		}
+	}
+	return forms, ordered, err
 }
 
 // Kept is what a sink has found out of a table, and need not again for each statement.

@@ -111,7 +111,7 @@ func (w *walk) begin(ctx context.Context) (ordered bool, err error) {
 	if len(w.t.Schema.Key) == 0 {
 		return false, &inconclusive{"it has no primary key: rows cannot be told apart"}
 	}
-	if w.t.Forms, ordered, err = w.snk.Forms(ctx, w.t); err != nil {
+	if w.t.Forms, ordered, err = w.t.Compared(ctx, w.snk); err != nil {
 		return false, err
 	}
 	if at := &w.o.From; at.After != nil && (!ordered || len(at.After) != len(w.t.Schema.Key)) || at.Slices > 0 && ordered {

@@ -56,7 +56,7 @@ func load(t *testing.T, src *pgsource.Server, schemas []*change.Schema, s sink.S
 			_, err = s.PlanChunks(ctx, sc.Table, []sink.Chunk{{N: 0}})
 		}
 		if err == nil {
-			_, err = s.LoadChunk(ctx, sc.Table, 0, sink.Loaded{Snapshot: exp.Snapshot, LSN: exp.LSN}, src.CopyChunk(exp.Name, sc, sink.Chunk{N: 0}, ""), nil)
+			_, err = s.LoadChunk(ctx, sc.Table, 0, sink.Loaded{Snapshot: exp.Snapshot, LSN: exp.LSN}, src.CopyChunk(exp.Name, sc, sink.Chunk{N: 0}, "", nil), nil)
 		}
 		if err == nil {
 			err = s.FinishLoad(ctx, sc.Table)

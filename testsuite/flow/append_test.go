@@ -39,7 +39,7 @@ func TestAppendOnlyInChunks(t *testing.T) {
 			}
 			c, _, err := s.Chunk(f.ctx, schema.Table, n)
 			f.ok(err)
-			_, err = s.LoadChunk(f.ctx, schema.Table, n, sink.Loaded{Snapshot: held.Snapshot, LSN: held.LSN}, f.source.CopyChunk(held.Name, schema, c, ""), nil)
+			_, err = s.LoadChunk(f.ctx, schema.Table, n, sink.Loaded{Snapshot: held.Snapshot, LSN: held.LSN}, f.source.CopyChunk(held.Name, schema, c, "", nil), nil)
 			f.ok(err)
 		}
 		f.ok(held.Close())

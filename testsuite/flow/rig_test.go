@@ -166,7 +166,7 @@ func (f *flow) copy(s sink.Sink, sc *change.Schema, held *postgres.Exported) {
 	_, err := s.PlanChunks(f.ctx, sc.Table, []sink.Chunk{{N: 0}})
 	f.ok(err)
 	f.ok(f.source.SameColumns(f.ctx, held.Name, sc))
-	_, err = s.LoadChunk(f.ctx, sc.Table, 0, sink.Loaded{Snapshot: held.Snapshot, LSN: held.LSN}, f.source.CopyChunk(held.Name, sc, sink.Chunk{}, ""), nil)
+	_, err = s.LoadChunk(f.ctx, sc.Table, 0, sink.Loaded{Snapshot: held.Snapshot, LSN: held.LSN}, f.source.CopyChunk(held.Name, sc, sink.Chunk{}, "", nil), nil)
 	f.ok(err)
 	f.ok(s.FinishLoad(f.ctx, sc.Table))
 }

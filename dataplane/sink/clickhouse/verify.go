@@ -19,7 +19,8 @@ var _ verify.Sink = (*Sink)(nil)
 // has, and the version below which its rows are gone.
 type digested struct {
 	*layout
-	floor change.Position
+	floor  change.Position
+	masked []digest.Form // of which Masked ones are texts that the source does not have as they are
 }
 
 // digesting runs f with the table as it is digested. The table is looked at once in a
@@ -34,7 +35,7 @@ func (s *Sink) digesting(ctx context.Context, t *verify.Subject, f func(*digeste
 		}
 		t.Kept.Set(l)
 	}
-	d := &digested{layout: l}
+	d := &digested{layout: l, masked: t.Forms}
 	var err error
 	if d.floor, err = s.floor(ctx, t.Schema.Table.String()); err == nil {
 		err = f(d)
@@ -102,6 +103,9 @@ func (d *digested) text(i int, key bool) (digest.Form, string) {
 		form, expr = digest.Bytes, "lower(hex(MD5("+name+")))"
 	default:
 		expr = c.printed(name, t)
+		if i < len(d.masked) && d.masked[i] == digest.Masked {
+			form = digest.Masked
+		}
 	}
 	if c.clamps {
 		// What the column cannot hold has its exact text beside it.

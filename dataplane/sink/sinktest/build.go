@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -124,7 +125,7 @@ func Batch(t sink.Table, offset int64, rows ...sink.Row) *sink.Batch {
 var ErrNoBinary = errors.New("sinktest: no binary form")
 
 // Copy returns a CopyFunc that sends rows as Postgres does. The binary format is
-// known for int4, int8, text and bool; sent reports how often it was called.
+// known for int4, int8, float8, text and bool; sent reports how often it was called.
 func Copy(s *change.Schema, rows ...[]string) (f sink.CopyFunc, sent *int) {
 	sent = new(int)
 	return func(_ context.Context, w io.Writer, bin bool) (int64, error) {
@@ -186,6 +187,9 @@ func binaryField(base, v string) ([]byte, error) {
 		return []byte{map[string]byte{"t": 1}[v]}, nil
 	case "text":
 		return []byte(v), nil
+	case "float8":
+		f, err := strconv.ParseFloat(v, 64)
+		return binary.BigEndian.AppendUint64(nil, math.Float64bits(f)), err
 	}
 	return nil, fmt.Errorf("%w: %s", ErrNoBinary, base)
 }

@@ -90,6 +90,7 @@ func Run(t *testing.T, open Open, probe Probe) {
 		{"EvolveAtOnce", testEvolveAtOnce},
 		{"EvolveWithDefaults", testEvolveDefaults},
 		{"Redefine", testRedefine},
+		{"Shaped", testShaped},
 		{"Findings", testFindings},
 		{"Walks", testWalks},
 		{"RepairRecords", testRepairRecords},

@@ -231,7 +231,7 @@ func TestAppendOnlyChunks(t *testing.T) {
 			if _, err := r.s.Place(r.ctx(), &other, chunks, []change.Key{"x"}); !fault.Is(err, sink.CodeSchemaGate) {
 				t.Errorf("placed by columns that are not there: %v", err)
 			}
-			if _, err := r.s.CopyChunk("", &other, chunks[1], "")(r.ctx(), io.Discard, false); !fault.Is(err, sink.CodeSchemaGate) {
+			if _, err := r.s.CopyChunk("", &other, chunks[1], "", nil)(r.ctx(), io.Discard, false); !fault.Is(err, sink.CodeSchemaGate) {
 				t.Errorf("copied by columns that are not there: %v", err)
 			}
 		})
@@ -285,7 +285,7 @@ func TestSampledCut(t *testing.T) {
 		}
 		var total int64
 		for _, c := range chunks {
-			n, err := r.s.CopyChunk("", schemas[0], c, "k > 10000 -- filtered")(r.ctx(), io.Discard, true)
+			n, err := r.s.CopyChunk("", schemas[0], c, "k > 10000 -- filtered", nil)(r.ctx(), io.Discard, true)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -316,7 +316,7 @@ func TestSnapshotGone(t *testing.T) {
 		t.Error(err)
 	}
 	copyIn := func(name string) error {
-		_, err := r.s.CopyChunk(name, schemas[0], sink.Chunk{}, "")(r.ctx(), io.Discard, false)
+		_, err := r.s.CopyChunk(name, schemas[0], sink.Chunk{}, "", nil)(r.ctx(), io.Discard, false)
 		return err
 	}
 	if err := copyIn(ex.Name); err != nil {
@@ -353,7 +353,7 @@ func TestCopyReportsWhoFailed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	copyTo := r.s.CopyChunk("", schemas[0], sink.Chunk{}, "")
+	copyTo := r.s.CopyChunk("", schemas[0], sink.Chunk{}, "", nil)
 	if _, err := copyTo(r.ctx(), failingWriter{}, false); !fault.Is(err, "TheSink") {
 		t.Errorf("%v", err)
 	}
@@ -366,7 +366,7 @@ func TestCopyReportsWhoFailed(t *testing.T) {
 	ctx, cancel = context.WithCancel(r.ctx())
 	ended := make(chan error, 1)
 	go func() {
-		_, err := r.s.CopyChunk("", schemas[0], sink.Chunk{}, "pg_sleep(600) IS NOT NULL")(ctx, io.Discard, false)
+		_, err := r.s.CopyChunk("", schemas[0], sink.Chunk{}, "pg_sleep(600) IS NOT NULL", nil)(ctx, io.Discard, false)
 		ended <- err
 	}()
 	for busy := false; !busy; {

@@ -11,12 +11,22 @@ import (
 	"syncline/dataplane/change"
 	"syncline/dataplane/fault"
 	"syncline/dataplane/sink"
+	"syncline/tiers/shape"
 )
 
 // CopyChunk returns a function that copies the rows of one chunk, as they are
 // in the snapshot ("" for a snapshot of its own). where is the table's row
-// filter, "" for none.
-func (s *Server) CopyChunk(snapshot string, schema *change.Schema, chunk sink.Chunk, where string) sink.CopyFunc {
+// filter, "" for none; sh is what the sink is to hold of the rows, nil for all of them.
+func (s *Server) CopyChunk(snapshot string, schema *change.Schema, chunk sink.Chunk, where string, sh *shape.Shape) sink.CopyFunc {
+	columns := columnList(schema)
+	if sh != nil {
+		where = sh.Where(where)
+		list := make([]string, len(schema.Columns))
+		for i := range list {
+			list[i] = sh.Column(i)
+		}
+		columns = strings.Join(list, ", ")
+	}
 	return func(ctx context.Context, w io.Writer, binary bool) (int64, error) {
 		var rows int64
 		var out outWriter
@@ -34,10 +44,18 @@ func (s *Server) CopyChunk(snapshot string, schema *change.Schema, chunk sink.Ch
 				format = "binary"
 			}
 			sql := fmt.Sprintf("COPY (SELECT %s FROM %s%s) TO STDOUT (FORMAT %s)",
-				columnList(schema), from, whereClause(ranges, chunk, where), format)
+				columns, from, whereClause(ranges, chunk, where), format)
 			out.w = w
+			var finish io.Closer
+			if sh != nil && len(sh.Masked()) > 0 {
+				f := sh.Finisher(w, binary)
+				out.w, finish = f, f
+			}
 			tag, err := tx.Conn().PgConn().CopyTo(ctx, &out, sql)
 			rows = tag.RowsAffected()
+			if err == nil && finish != nil {
+				out.err = finish.Close()
+			}
 			return err
 		})
 		if out.err != nil { // the reader of the copy failed, not the source
@@ -52,6 +70,7 @@ func (s *Server) CopyChunk(snapshot string, schema *change.Schema, chunk sink.Ch
 // the snapshot has would be in neither chunk nor stream: delivery takes a change
 // that the snapshot saw as contained in the chunk.
 func (s *Server) SameColumns(ctx context.Context, snapshot string, schema *change.Schema) error {
+	schema = shape.Own(schema)
 	var added, gone []string
 	names := make([]string, len(schema.Columns))
 	for i := range schema.Columns {

@@ -19,7 +19,7 @@ func (r *rig) copyAll(s *change.Schema, chunks []sink.Chunk, snapshot string) (r
 	}
 	for _, c := range chunks {
 		var b bytes.Buffer
-		n, err := r.s.CopyChunk(snapshot, s, c, "")(r.ctx(), &b, false)
+		n, err := r.s.CopyChunk(snapshot, s, c, "", nil)(r.ctx(), &b, false)
 		if err != nil {
 			r.t.Fatal(err)
 		}

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 
@@ -26,6 +27,9 @@ func (s *Server) digesting(ctx context.Context, t *verify.Subject, what string, 
 			return err
 		}
 		p := &digest.Postgres{From: from, Key: t.Schema.Key, Where: t.Where, Recode: recode}
+		if t.Shape != nil {
+			p.From, p.Where = t.Shape.Relation(from, t.Where), ""
+		}
 		for i := range t.Schema.Columns {
 			c := &t.Schema.Columns[i]
 			col := digest.PostgresColumn{Name: quoteIdent(c.Name), Cast: c.Type.Name, Form: digest.Text}
@@ -34,6 +38,10 @@ func (s *Server) digesting(ctx context.Context, t *verify.Subject, what string, 
 			}
 			if i < len(t.Forms) {
 				col.Form = t.Forms[i]
+			}
+			if t.Shape != nil && slices.Contains(t.Shape.Masked(), i) { // its text has a mark
+				col.Base = "text"
+				col.Finish = func(text []byte) []byte { return t.Shape.Finish(i, text) }
 			}
 			p.Columns = append(p.Columns, col)
 		}
@@ -101,7 +109,7 @@ func (s *Server) ReadAt(ctx context.Context, t *verify.Subject, keys []change.Ke
 		if seen, err = change.ParseSnapshot(text); err != nil {
 			return err
 		}
-		out, err = pgside.Read(ctx, tx, p, t.Schema, keys)
+		out, err = read(ctx, tx, p, t, keys)
 		return err
 	})
 	return out, seen, err
@@ -110,8 +118,18 @@ func (s *Server) ReadAt(ctx context.Context, t *verify.Subject, keys []change.Ke
 // Read returns those of the rows that are there.
 func (s *Server) Read(ctx context.Context, t *verify.Subject, keys []change.Key) (out []verify.Row, err error) {
 	err = s.digesting(ctx, t, "read rows of", func(tx pgx.Tx, p *digest.Postgres) (err error) {
-		out, err = pgside.Read(ctx, tx, p, t.Schema, keys)
+		out, err = read(ctx, tx, p, t, keys)
 		return err
 	})
+	return out, err
+}
+
+func read(ctx context.Context, tx pgx.Tx, p *digest.Postgres, t *verify.Subject, keys []change.Key) ([]verify.Row, error) {
+	out, err := pgside.Read(ctx, tx, p, t.Schema, keys)
+	if err == nil && t.Shape != nil {
+		for i := range out {
+			t.Shape.FinishRow(out[i].Values)
+		}
+	}
 	return out, err
 }

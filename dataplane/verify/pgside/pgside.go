@@ -74,7 +74,7 @@ func stream(ctx context.Context, q Querier, p *digest.Postgres, s digest.Scope, 
 	var key []string
 	var texts []*string
 	var d string
-	inGo := digest.Texts{Forms: p.InGo()}
+	inGo := digest.Texts{Forms: p.InGo(), Finish: p.Finish()}
 	into := []any{&key, &d}
 	if len(inGo.Forms) > 0 {
 		into = append(into, &texts)
