@@ -55,6 +55,8 @@ type segment struct {
 	last  int64                  // when the last of them was committed, Unix microseconds
 	lags  map[string][]commitRun // by tier
 	bytes int
+	kept  []*partials
+	dead  []sink.DeadLetter // of rows that cannot be aggregated
 	err   error
 }
 
@@ -145,8 +147,17 @@ func (s *sweep) take(ctx context.Context, seg *segment, rec *Record) (full bool,
 		}
 		return false, nil
 	}
-	overtaken := !appends && s.known[c.Key] > rec.Offset
-	if !overtaken {
+	agg, err := s.class.aggregate(def, c.Schema, tier)
+	if err != nil {
+		return false, err
+	}
+	overtaken, aside := !appends && s.known[c.Key] > rec.Offset, false
+	switch {
+	case agg != nil:
+		if full, aside, err = s.aggregate(seg, rec, def, agg); full || err != nil {
+			return full, err
+		}
+	case !overtaken:
 		o := &s.l.o
 		if tp.schema != nil && tp.version != c.Schema || len(tp.co.Rows()) >= o.SweepRows || seg.bytes >= o.SweepBytes {
 			return true, nil
@@ -163,7 +174,9 @@ func (s *sweep) take(ctx context.Context, seg *segment, rec *Record) (full bool,
 			seg.bytes += rec.Bytes // the rows that it keeps
 		}
 	}
-	tp.count(c)
+	if !aside {
+		tp.count(c)
+	}
 	seg.n++
 	seg.last = c.CommitTime.UnixMicro()
 	runs, at := seg.lags[tier], c.CommitTime.UnixNano()
