@@ -1,6 +1,7 @@
 package activities
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -187,6 +188,9 @@ func tableReport(t pipeline.Selected, i source.TableInfo) contract.TableReport {
 	return rep
 }
 
+// longestName is how many bytes a name has at most in Postgres.
+const longestName = 63
+
 // tierReport says how the table's changes are classified, and what of that cannot be.
 func tierReport(spec *pipeline.Spec, s *change.Schema, rep *contract.TableReport) {
 	rules := spec.Rules(s.Table)
@@ -197,6 +201,12 @@ func tierReport(spec *pipeline.Spec, s *change.Schema, rep *contract.TableReport
 	if err != nil {
 		rep.Problems = append(rep.Problems, "Tiers: "+err.Error())
 		return
+	}
+	at := cmp.Or(spec.Options(s.Table).Target, s.Table.Name)
+	for _, p := range c.Aggregates() {
+		if name := p.Partials(at); len(name) > longestName {
+			rep.Problems = append(rep.Problems, fmt.Sprintf("Tiers: aggregates by tier %s would be in table %s, whose name is longer than %d bytes; give the tier a shorter name", p.Tier, name, longestName))
+		}
 	}
 	blind := c.Blind()
 	for _, r := range rules {

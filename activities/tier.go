@@ -21,6 +21,7 @@ import (
 	"syncline/dataplane/verify"
 	"syncline/pipeline"
 	"syncline/tiers"
+	"syncline/tiers/aggregate"
 )
 
 // CodeTierMissing: the pipeline declares no such tier, any more or yet.
@@ -197,8 +198,16 @@ func (d delivered) Rules(t change.TableID) string {
 	return text
 }
 
-// Classify binds rules to a definition.
-func (d delivered) Classify(rules string, s *change.Schema) (func(*change.Change) (string, error), error) {
+// Aggregates binds what tiers keep of rows to a definition.
+func (d delivered) Aggregates(rules string, s *change.Schema) (map[string]*aggregate.Plan, error) {
+	k, err := classifier(rules, s)
+	if err != nil {
+		return nil, err
+	}
+	return k.Aggregates(), nil
+}
+
+func classifier(rules string, s *change.Schema) (*tiers.Classifier, error) {
 	rs, err := tiers.Decode(rules)
 	var k *tiers.Classifier
 	if err == nil {
@@ -206,6 +215,15 @@ func (d delivered) Classify(rules string, s *change.Schema) (func(*change.Change
 	}
 	if err != nil {
 		return nil, fault.Permanent(CodeTierRules, err, "declare classify so that it fits the table, apply, and resync the table", "the tiers of table %s cannot be told", s.Table)
+	}
+	return k, nil
+}
+
+// Classify binds rules to a definition.
+func (d delivered) Classify(rules string, s *change.Schema) (func(*change.Change) (string, error), error) {
+	k, err := classifier(rules, s)
+	if err != nil {
+		return nil, err
 	}
 	return func(c *change.Change) (string, error) {
 		tier, err := k.Classify(c)

@@ -208,6 +208,22 @@ var tiersField = &field{
 			{name: "every", kind: kindDuration, required: true, min: int64(10 * time.Second), max: 30 * day, also: []string{"period", "interval"}, effect: RestartStream,
 				doc: "Time from run to run, and so how long a change waits at most. `kafka.retention` must be at least twice as long."},
 			{name: "jitter", kind: kindDuration, def: "0s", min: 0, max: day, effect: Live, doc: "By which a run begins later, at most, so that many pipelines do not all begin at once."},
+			{name: "aggregate", kind: kindObject, effect: RestartStream, doc: "Keep aggregates of the tier's rows, and not the rows, in a view `<table>_<tier>` at each sink. For tables that are `append_only`.",
+				fields: []*field{
+					{name: "group", kind: kindList, min: 1, set: true, elem: columnName, also: []string{"group_by", "by"}, effect: RestartStream, doc: "Columns whose values put rows together. `group`, `time` or both are needed."},
+					{name: "time", kind: kindObject, effect: RestartStream, doc: "Puts rows together by time.",
+						fields: []*field{
+							{name: "column", kind: kindText, required: true, pattern: identPattern, want: "a column's name", effect: RestartStream, doc: "A timestamp, with or without time zone."},
+							{name: "bucket", kind: kindDuration, required: true, min: int64(time.Second), max: 366 * day, effect: RestartStream, doc: "Length of a bucket, in whole seconds; buckets are counted from 1970 on in UTC."},
+						}},
+					{name: "values", kind: kindList, min: 1, uniqueBy: "column", effect: RestartStream, doc: "Columns to aggregate; the number of rows is always there.",
+						elem: &field{kind: kindObject, fields: []*field{
+							{name: "column", kind: kindText, required: true, pattern: identPattern, want: "a column's name", effect: RestartStream, doc: "An integer, numeric or float; of any type for `count` alone."},
+							{name: "functions", kind: kindList, required: true, min: 1, set: true, also: []string{"function"}, effect: RestartStream,
+								elem: &field{kind: kindText, pattern: `^(sum|count|avg|min|max|p[0-9]{2,6})$`, want: "sum, count, avg, min, max, or a quantile such as p50, p99, p999"},
+								doc:  "`sum`, `count` (of values that are not NULL), `avg`, `min`, `max`, and quantiles: `p50`, `p99`, `p999`. Each is a column `<column>_<function>`. Sums are exact; quantiles are within 1 %."},
+						}}},
+				}},
 		},
 	},
 }

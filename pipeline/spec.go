@@ -200,6 +200,27 @@ type Tier struct {
 	Name   string   `json:"name"` // unique; "stream" is there without being declared
 	Every  Duration `json:"every"`
 	Jitter Duration `json:"jitter"` // by which a run is later, at most
+	// Aggregate: the tier keeps this of its rows, and not the rows.
+	Aggregate *Aggregate `json:"aggregate,omitempty"`
+}
+
+// Aggregate is what a tier keeps of its rows (package tiers/aggregate).
+type Aggregate struct {
+	Group  []string         `json:"group,omitempty"`
+	Time   *AggregateTime   `json:"time,omitempty"`
+	Values []AggregateValue `json:"values,omitempty"`
+}
+
+// AggregateTime puts rows into buckets of time.
+type AggregateTime struct {
+	Column string   `json:"column"`
+	Bucket Duration `json:"bucket"`
+}
+
+// AggregateValue is what is kept of a column.
+type AggregateValue struct {
+	Column    string   `json:"column"`
+	Functions []string `json:"functions"`
 }
 
 // Class gives changes of the tables that Match, a glob, names to a tier; the first

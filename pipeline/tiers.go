@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"syncline/dataplane/change"
 	"syncline/tiers"
+	"syncline/tiers/aggregate"
 	"syncline/tiers/predicate"
 )
 
@@ -32,13 +34,39 @@ func (s *Spec) Tier(name string) (Tier, bool) {
 func (s *Spec) Rules(t change.TableID) (out []tiers.Rule) {
 	for i, c := range s.Classify {
 		if g, err := parseGlob(c.Match); err == nil && g.match(t) {
-			out = append(out, tiers.Rule{N: i, Where: c.Where, Columns: c.Columns, Tier: c.Tier})
+			t, _ := s.Tier(c.Tier)
+			out = append(out, tiers.Rule{N: i, Where: c.Where, Columns: c.Columns, Tier: c.Tier, Aggregate: t.Aggregate.spec()})
 		}
 	}
 	if !tiers.Wait(out) {
 		return nil
 	}
 	return out
+}
+
+// spec is a in the terms of those who aggregate; nil for nil.
+func (a *Aggregate) spec() *aggregate.Spec {
+	if a == nil {
+		return nil
+	}
+	out := &aggregate.Spec{Group: a.Group}
+	if a.Time != nil {
+		out.Time = &aggregate.Time{Column: a.Time.Column, Bucket: a.Time.Bucket.Std()}
+	}
+	for _, v := range a.Values {
+		out.Values = append(out.Values, aggregate.Value{Column: v.Column, Functions: v.Functions})
+	}
+	return out
+}
+
+// aggregate checks what a tier keeps, as far as no table is needed for it.
+func (d *decoder) aggregate(p string, a *Aggregate) {
+	if len(a.Group) == 0 && a.Time == nil {
+		d.problem(d.at[p], p, "has neither group nor time: all rows of the tier would be one group", "group: [COLUMN, …], or time: {column: COLUMN, bucket: 1h}, or both", "")
+	}
+	if a.Time != nil && a.Time.Bucket%Duration(time.Second) != 0 {
+		d.problem(d.at[p+".time.bucket"], p+".time.bucket", fmt.Sprintf("is %s", a.Time.Bucket), "whole seconds", "")
+	}
 }
 
 // tiers checks what tiers and classify say of each other and of the rest.
@@ -48,6 +76,9 @@ func (d *decoder) tiers(s *Spec) {
 		p := d.item("tiers", i)
 		if t.Name == tiers.Stream {
 			d.problem(d.at[p+".name"], p+".name", `is "stream", the tier that needs no declaration`, "another name", "")
+		}
+		if t.Aggregate != nil {
+			d.aggregate(p+".aggregate", t.Aggregate)
 		}
 		if s.Kafka.Retention > 0 && t.Every > s.Kafka.Retention/2 {
 			d.problem(d.at[p+".every"], p+".every", fmt.Sprintf("is %s, and the log keeps its changes for %s (kafka.retention): a run that fails could not be made up for", t.Every, s.Kafka.Retention),
@@ -68,6 +99,9 @@ func (d *decoder) tiers(s *Spec) {
 		p := d.item("classify", i)
 		if !slices.Contains(names, c.Tier) && c.Tier != "" {
 			d.problem(d.at[p+".tier"], p+".tier", fmt.Sprintf("is %q, which tiers does not declare", c.Tier), oneOf(names), Nearest(c.Tier, names))
+		}
+		if t, _ := s.Tier(c.Tier); t.Aggregate != nil && len(c.Columns) > 0 {
+			d.problem(d.at[p+".columns"], p+".columns", fmt.Sprintf("is given, but tier %s keeps aggregates of rows that are added, to which updates add nothing", c.Tier), "no columns, or another tier", "")
 		}
 		if c.Where != "" {
 			if _, err := predicate.Parse(c.Where); err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -45,6 +46,7 @@ type explained struct {
 	Every  string         `json:"every,omitempty"` // of a batch tier
 	Jitter string         `json:"jitter,omitempty"`
 	Slowed string         `json:"slowed,omitempty"` // why Every is longer than declared
+	Kept   string         `json:"kept,omitempty"`   // of a tier that keeps aggregates: which
 	Reason string         `json:"reason"`
 	Rules  []ruleSaid     `json:"rules"` // up to the one that decided
 }
@@ -239,6 +241,9 @@ func (t *tool) classify(ctx context.Context, from string, in *told, wait time.Du
 		if b.Jitter > 0 {
 			out.Jitter = b.Jitter.String()
 		}
+		if p := k.Aggregates()[tier]; p != nil {
+			out.Kept = fmt.Sprintf("of its rows aggregates are kept in view %s, and not the rows", p.View(cmp.Or(spec.Options(id).Target, id.Name)))
+		}
 	}
 	return out, nil
 }
@@ -288,4 +293,7 @@ func (t *tool) drawExplained(e *explained) {
 		}
 	}
 	view.Wrapped(t.out, s, "", what+", since "+e.Reason)
+	if e.Kept != "" {
+		view.Wrapped(t.out, s, "", e.Kept)
+	}
 }

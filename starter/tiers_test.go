@@ -87,6 +87,16 @@ func TestExplain(t *testing.T) {
 	s.starter("tiers").exits(exitInvalid).says("tiers takes a command")
 	s.starter("tiers", "advice").exits(exitInvalid).says(`"advice" is not a command of tiers`)
 
+	// A tier that keeps aggregates, of a table that rows are only added to.
+	keeps := write(t, "keeps.yaml", declaration(s.name)+`tiers: [{name: bulk-hourly, every: 1h, aggregate: {group: [severity], values: [{column: hits, functions: [sum, p99]}]}}]
+classify: [{match: shop.events, tier: bulk-hourly}]
+`)
+	s.starter("tiers", "explain", keeps, "--table", "shop.events", "--row", "{}").exits(exitInvalid).says("classify[0].tier: tier bulk-hourly: aggregate.group: table shop.events: the table is not append_only")
+	schema.Key = nil
+	s.starter("tiers", "explain", keeps, "--table", "shop.events", "--row", `{"severity": "info"}`).exits(exitOK).
+		says("yes  classify[0]: all changes: bulk-hourly, as aggregates by severity: number of rows; sum, p99 of hits", "aggregates are kept in view events_bulk_hourly, and not the rows")
+	schema.Key = []int{0}
+
 	// A rule that does not fit the table, and a table that cannot be read.
 	bad := write(t, "bad.yaml", declaration(s.name)+strings.Replace(classified, "severity is not null", "level = 1", 1))
 	s.starter("tiers", "explain", bad, "--table", "shop.events", "--row", "{}").exits(exitInvalid).says(`classify[2].where: at character 1: table shop.events has no column "level"`)

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"syncline/dataplane/change"
+	"syncline/tiers/aggregate"
 	"syncline/tiers/predicate"
 )
 
@@ -19,6 +20,8 @@ type Rule struct {
 	Where   string   `json:"where,omitempty"`   // a condition on the row; "": any
 	Columns []string `json:"columns,omitempty"` // only changes that touch none but these; nil: any
 	Tier    string   `json:"tier"`
+	// Aggregate: the tier keeps this of the rows, and not the rows.
+	Aggregate *aggregate.Spec `json:"aggregate,omitempty"`
 }
 
 // String says what the rule says: classify[2]: updates of only seen, hits where ok: hourly.
@@ -30,7 +33,11 @@ func (r Rule) String() string {
 	if r.Where != "" {
 		what += " where " + r.Where
 	}
-	return fmt.Sprintf("classify[%d]: %s: %s", r.N, what, r.Tier)
+	tier := r.Tier
+	if r.Aggregate != nil {
+		tier += ", as aggregates " + r.Aggregate.String()
+	}
+	return fmt.Sprintf("classify[%d]: %s: %s", r.N, what, tier)
 }
 
 // Error is what is wrong with a rule for a table.
@@ -47,9 +54,13 @@ func (e *Error) Unwrap() error { return e.Reason }
 
 // Classifier gives the changes of one definition of a table their tiers.
 type Classifier struct {
-	schema *change.Schema
-	rules  []compiled
+	schema     *change.Schema
+	rules      []compiled
+	aggregates map[string]*aggregate.Plan
 }
+
+// Aggregates returns what is kept of rows, by tier, instead of the rows.
+func (c *Classifier) Aggregates() map[string]*aggregate.Plan { return c.aggregates }
 
 type compiled struct {
 	Rule
@@ -59,9 +70,19 @@ type compiled struct {
 
 // Compile binds the rules of a table to its definition. The error is an *Error.
 func Compile(s *change.Schema, rules []Rule) (*Classifier, error) {
-	c := &Classifier{schema: s}
+	c := &Classifier{schema: s, aggregates: map[string]*aggregate.Plan{}}
 	for _, r := range rules {
 		k := compiled{Rule: r}
+		if r.Aggregate != nil && c.aggregates[r.Tier] == nil {
+			if len(r.Columns) > 0 {
+				return nil, &Error{r.N, "columns", fmt.Errorf("tier %s keeps aggregates, to which updates add nothing; leave columns out, or name another tier", r.Tier)}
+			}
+			p, err := r.Aggregate.Bind(s, r.Tier)
+			if err != nil {
+				return nil, &Error{r.N, "tier", fmt.Errorf("tier %s: %w", r.Tier, err)}
+			}
+			c.aggregates[r.Tier] = p
+		}
 		if r.Where != "" {
 			p, err := predicate.Parse(r.Where)
 			if err == nil {

@@ -5,10 +5,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
 	"syncline/dataplane/change"
+	"syncline/tiers/aggregate"
 	"syncline/tiers/predicate"
 )
 
@@ -154,4 +156,44 @@ func TestEncode(t *testing.T) {
 			t.Fatalf("%v, %v", back, err)
 		}
 	})
+}
+
+// A tier that keeps aggregates says so, and fits only tables that are added to.
+func TestCompileAggregates(t *testing.T) {
+	s := events(false)
+	spec := &aggregate.Spec{Group: []string{"severity"}, Time: &aggregate.Time{Column: "seen", Bucket: 90 * time.Minute}, Values: []aggregate.Value{{Column: "hits", Functions: []string{"sum", "p99"}}}}
+	rules := []Rule{{N: 2, Where: "severity = 'critical'", Tier: Stream}, {N: 4, Tier: "bulk", Aggregate: spec}}
+	var e *Error
+	if _, err := Compile(s, rules); !errors.As(err, &e) || e.N != 4 || !errors.Is(err, aggregate.ErrKeyed) {
+		t.Errorf("a table with a key: %v", err)
+	}
+	s.Key = nil
+	c, err := Compile(s, rules)
+	if err != nil || c.Aggregates()["bulk"] == nil || len(c.Aggregates()) != 1 {
+		t.Fatalf("%v, %v", c, err)
+	}
+	if got, want := rules[1].String(), "classify[4]: all changes: bulk, as aggregates by severity, seen per 1h30m: number of rows; sum, p99 of hits"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	text, err := Encode(rules)
+	if err != nil {
+		t.Fatal(err)
+	}
+	back, err := Decode(text)
+	if err != nil || back[1].Aggregate.String() != spec.String() {
+		t.Errorf("%v, %v", back, err)
+	}
+	other := slices.Clone(rules)
+	other[1].Aggregate = &aggregate.Spec{Group: []string{"severity"}}
+	if text2, err := Encode(other); err != nil || text2 == text {
+		t.Errorf("other aggregates are taken for the same: %v", err)
+	}
+	rules[1].Columns = []string{"hits"}
+	if _, err := Compile(s, rules); !errors.As(err, &e) || e.Field != "columns" {
+		t.Errorf("aggregates by columns: %v", err)
+	}
+	rules[1].Columns, rules[1].Aggregate = nil, &aggregate.Spec{Group: []string{"sev"}}
+	if _, err := Compile(s, rules); err == nil || !strings.Contains(err.Error(), `classify[4].tier: tier bulk: aggregate.group[0]: table public.events has no column "sev"`) {
+		t.Errorf("%v", err)
+	}
 }

@@ -7,6 +7,9 @@
 // batch tier are passed over, and a run of the tier, once in its period, brings their
 // keys to the state that they have by then: of many changes of a row one is written.
 //
+// A tier may keep aggregates of the rows that it is given, and not the rows (package
+// aggregate).
+//
 // # Classification
 //
 // Rules are asked in the order of the declaration, and the first that matches a change

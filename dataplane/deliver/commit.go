@@ -93,7 +93,8 @@ func (l *lane) applyWithout(ctx, work context.Context, p *plan, r *result, witho
 	began := time.Now()
 	doubt := false // an attempt failed, and may have been committed all the same
 	for wait := l.o.pause; ; wait = min(2*wait, 2*time.Second) {
-		b := p.batch(without)
+		l.attempts++
+		b := p.batch(without, l.ses.token(), l.attempts)
 		if len(b.Marks) == 0 {
 			return nil
 		}

@@ -53,6 +53,14 @@
 // wait, the partition goes on by the old ones, is swept at once, and takes the new ones
 // when nothing waits; for the last records before that its stream stops.
 //
+// A tier may keep aggregates of rows instead of the rows (Tiers.Aggregates), of tables that
+// are only added to. A batch of a sweep then has partials, one for each group, beside the
+// rows of other tiers; memory is bounded by the number of groups and not of changes. In a
+// sink without transactions an attempt that fails may leave partials behind, and the next
+// may cover another range: both begin at the watermark, so that their first aggregated
+// change is the same, and of attempts that begin there, or further on, the newest counts. A
+// row that cannot be aggregated exactly is set aside (CodeAggregateValue).
+//
 // A change that waits of a key with dead letters, or that is held, is set aside when it
 // is swept: its position says where it comes among those of the key.
 //

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"syncline/dataplane/change"
 	"syncline/dataplane/fault"
 	"syncline/dataplane/sink"
+	"syncline/tiers/aggregate"
 )
 
 // memLog is a log in memory. chance makes one of so many calls fail.
@@ -141,6 +143,8 @@ type memTable struct {
 	chunks   []sink.Chunk
 	rows     map[change.Key]map[string]change.Value // by column name
 	appended []change.Position
+	sums     []string                // of their column
+	kept     map[change.Position]int // rows in aggregates by their only column, a position
 	columns  map[string]bool
 	arrived  map[int]bool    // partitions at a TRUNCATE
 	emptied  change.Position // by a TRUNCATE
@@ -177,7 +181,7 @@ func newMemSink() *memSink {
 
 func (m *memSink) add(s *change.Schema, partitions int, o sink.TableOptions) *memTable {
 	t := &memTable{info: sink.Table{ID: s.Table, State: sink.Streaming, Partitions: partitions, Epoch: 1, Schema: s, Options: o},
-		rows: map[change.Key]map[string]change.Value{}, columns: map[string]bool{}}
+		rows: map[change.Key]map[string]change.Value{}, columns: map[string]bool{}, kept: map[change.Position]int{}}
 	for _, c := range s.Columns {
 		t.columns[c.Name] = true
 	}
@@ -328,6 +332,10 @@ func (s *memSession) Apply(ctx context.Context, b *sink.Batch) (sink.Applied, er
 		if tb.Holds != t.info.Holds && len(tb.Rows) > 0 {
 			return done, fault.Permanent(sink.CodeNotStreaming, nil, "", "keys of table %s were held or let go", t.info.ID)
 		}
+		if tb.Partials != nil {
+			m.keep(t, &tb)
+			continue
+		}
 		m.applied += len(tb.Rows)
 		done.Tables = append(done.Tables, int64(10*len(tb.Rows)))
 		if m.discard {
@@ -385,6 +393,28 @@ func (s *memSession) Apply(ctx context.Context, b *sink.Batch) (sink.Applied, er
 		return sink.Applied{}, err
 	}
 	return done, nil
+}
+
+// keep takes partials in. They go with rows and watermarks as one, so each attempt counts.
+func (m *memSink) keep(t *memTable, tb *sink.TableBatch) {
+	x, rows, from := tb.Schema.Column("x"), tb.Schema.Column(aggregate.RowsColumn), tb.Schema.Column(aggregate.FromColumn)
+	if len(tb.Rows) == 0 {
+		m.wrong = append(m.wrong, "partials of no row")
+	}
+	if i := tb.Schema.Column("x_sum"); i >= 0 {
+		for _, r := range tb.Rows {
+			t.sums = append(t.sums, string(r.New[i].Data))
+		}
+		return
+	}
+	for _, r := range tb.Rows {
+		pos, err := change.ParsePosition(string(r.New[x].Data))
+		n, err2 := strconv.Atoi(string(r.New[rows].Data))
+		if err != nil || err2 != nil || r.Pos.Before(pos) || string(r.New[from].Data) == "-1" {
+			m.wrong = append(m.wrong, fmt.Sprintf("partials %v: %v, %v", r.New, err, err2))
+		}
+		t.kept[pos] += n
+	}
 }
 
 func (s *memSession) Truncate(_ context.Context, w sink.Watermark, partitions int) (bool, error) {

@@ -304,6 +304,9 @@ func (w *world) verify(t *testing.T) {
 	for _, p := range m.tables[tableB].appended {
 		got[p]++
 	}
+	for p, n := range m.tables[tableB].kept {
+		got[p] += n
+	}
 	for p := range w.appends {
 		if got[p] != 1 {
 			t.Errorf("append-only row %s: %d times", p, got[p])

@@ -157,8 +157,8 @@ func (tp *tablePlan) uncount(op change.Op) {
 	}
 }
 
-// batch makes what the sink is given, leaving out some tables.
-func (p *plan) batch(without func(change.TableID) bool) *sink.Batch {
+// batch makes what the sink is given at an attempt, leaving out some tables.
+func (p *plan) batch(without func(change.TableID) bool, token, attempt int64) *sink.Batch {
 	b := &sink.Batch{Tables: make([]sink.TableBatch, 0, len(p.tables)), Marks: make([]sink.Watermark, 0, len(p.marks))}
 	kept := make([]*tablePlan, 0, len(p.tables))
 	for _, tp := range p.tables {
@@ -166,6 +166,9 @@ func (p *plan) batch(without func(change.TableID) bool) *sink.Batch {
 			b.Tables = append(b.Tables, sink.TableBatch{Schema: tp.schema, Options: tp.options, Epoch: tp.t.info.Epoch, Holds: tp.t.info.Holds, Rows: tp.co.Rows()})
 			kept = append(kept, tp)
 		}
+	}
+	if p.swept != nil && !without(p.swept.s.p.id.Table) {
+		b.Tables = append(b.Tables, p.swept.batches(token, attempt)...) // none of them is asked for by Encode
 	}
 	for _, m := range p.marks {
 		if !without(m.Table) {

@@ -31,6 +31,7 @@ type lane struct {
 	busy *plan   // the batch that is being committed; nil if none is
 	free []*plan // for reuse
 
+	attempts   int64  // the committer's, at batches
 	sent, done uint64 // sequence numbers of batches handed over, and committed
 	nextIdle   time.Time
 	idleAt     change.LSN // up to which idle partitions were moved

@@ -13,6 +13,7 @@ import (
 	"syncline/dataplane/change"
 	"syncline/dataplane/fault"
 	"syncline/dataplane/sink"
+	"syncline/tiers/aggregate"
 )
 
 // stand is a log and a sink with keyed tables of one partition each.
@@ -351,6 +352,10 @@ func BenchmarkDeliverWaiting(b *testing.B) {
 type allWait struct{}
 
 func (allWait) Rules(change.TableID) string { return "all" }
+
+func (allWait) Aggregates(string, *change.Schema) (map[string]*aggregate.Plan, error) {
+	return nil, nil
+}
 
 func (allWait) Classify(string, *change.Schema) (func(*change.Change) (string, error), error) {
 	return func(*change.Change) (string, error) { return "hourly", nil }, nil

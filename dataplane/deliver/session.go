@@ -16,6 +16,8 @@ type session struct {
 	s  sink.Session
 }
 
+func (s *session) token() int64 { return s.s.Token() }
+
 func (s *session) tables(ctx context.Context) ([]sink.Table, error) { return s.s.Tables(ctx) }
 
 func (s *session) chunks(ctx context.Context, t change.TableID) ([]sink.Chunk, error) {

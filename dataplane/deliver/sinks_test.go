@@ -13,6 +13,9 @@ import (
 	"testing"
 	"time"
 
+	ch "github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/jackc/pgx/v5"
+
 	"syncline/dataplane/change"
 	"syncline/dataplane/fault"
 	"syncline/dataplane/sink"
@@ -46,7 +49,28 @@ func intoSinks(t *testing.T, tiered bool) {
 			t.Fatal(err)
 		}
 		defer func() { _ = s.Close() }()
-		intoSink(t, s, &check.Postgres{DSN: dsn}, tiered)
+		intoSink(t, s, &check.Postgres{DSN: dsn}, tiered, func() map[string]int64 {
+			conn, err := pgx.Connect(t.Context(), dsn)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = conn.Close(context.Background()) }()
+			out := map[string]int64{}
+			var there bool
+			if err := conn.QueryRow(t.Context(), "SELECT to_regclass('shop.events_daily') IS NOT NULL").Scan(&there); err != nil || !there {
+				return out
+			}
+			rows, err := conn.Query(t.Context(), "SELECT x, rows FROM shop.events_daily")
+			if err != nil {
+				t.Fatal(err)
+			}
+			var x string
+			var n int64
+			if _, err := pgx.ForEachRow(rows, []any{&x, &n}, func() error { out[x] = n; return nil }); err != nil {
+				t.Fatal(err)
+			}
+			return out
+		})
 	})
 	t.Run("clickhouse", func(t *testing.T) {
 		dsn := stack.ClickHouseDatabase(t)
@@ -60,11 +84,45 @@ func intoSinks(t *testing.T, tiered bool) {
 			t.Fatal(err)
 		}
 		defer func() { _ = s.Close() }()
-		intoSink(t, s, &check.ClickHouse{URL: dsn, Database: db}, tiered)
+		intoSink(t, s, &check.ClickHouse{URL: dsn, Database: db}, tiered, func() map[string]int64 {
+			o, err := ch.ParseDSN(dsn)
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn, err := ch.Open(o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = conn.Close() }()
+			out := map[string]int64{}
+			var there uint8
+			if err := conn.QueryRow(t.Context(), "EXISTS events_daily").Scan(&there); err != nil || there == 0 {
+				return out
+			}
+			rows, err := conn.Query(t.Context(), "SELECT x, rows FROM events_daily")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = rows.Close() }()
+			for rows.Next() {
+				var x *string
+				var n int64
+				if err := rows.Scan(&x, &n); err != nil {
+					t.Fatal(err)
+				}
+				out[*x] = n
+			}
+			if err := rows.Err(); err != nil {
+				t.Fatal(err)
+			}
+			return out
+		})
 	})
 }
 
-func intoSink(t *testing.T, s sink.Sink, side check.Side, tiered bool) {
+// intoSink delivers to a sink. kept are the rows in aggregates of tableB, each of which is a
+// group of its own.
+func intoSink(t *testing.T, s sink.Sink, side check.Side, tiered bool, kept func() map[string]int64) {
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	if err := s.Init(ctx); err != nil {
@@ -153,6 +211,9 @@ func intoSink(t *testing.T, s sink.Sink, side check.Side, tiered bool) {
 						sets = ruleSets[:3] // by which something does
 					}
 					o.Tiers, o.SweepRows = sets[rand.IntN(len(sets))], 5
+					if rand.IntN(2) == 0 {
+						o.Tiers = scattered(keeping)
+					}
 					obs.Swept = func(_ change.TableID, _ string, _ time.Duration, n int) { swept.Add(int64(n)) }
 				}
 				err := Run(run, o, w.log, s, w.placer, obs)
@@ -201,13 +262,21 @@ func intoSink(t *testing.T, s sink.Sink, side check.Side, tiered bool) {
 			t.Errorf("%s: %d rows of %d keys", tables[i].ID(), n, len(have))
 		}
 		if tables[i].ID() == tableB {
+			in := kept()
 			for pos := range w.appends {
-				if have[pos.String()] == nil {
-					t.Errorf("append-only row %s is missing", pos)
+				there := in[pos.String()]
+				if have[pos.String()] != nil {
+					there++
+				}
+				if there != 1 {
+					t.Errorf("append-only row %s is there %d times", pos, there)
 				}
 			}
-			if n != len(w.appends) {
-				t.Errorf("%d append-only rows, want %d", n, len(w.appends))
+			if n+len(in) != len(w.appends) {
+				t.Errorf("%d append-only rows, and %d in aggregates, want %d", n, len(in), len(w.appends))
+			}
+			if tiered {
+				t.Logf("of %d append-only rows %d are in aggregates", len(w.appends), len(in))
 			}
 			continue
 		}

@@ -59,6 +59,8 @@ type segment struct {
 	bytes  int
 	read   []tierRead // of what waited
 	passed int64      // bytes that were read beside it
+	kept   []*partials
+	dead   []sink.DeadLetter // of rows that cannot be aggregated
 	err    error
 }
 
@@ -154,8 +156,17 @@ func (s *sweep) take(ctx context.Context, seg *segment, rec *Record) (full bool,
 		s.passed += int64(rec.Bytes)
 		return false, nil
 	}
-	overtaken := !appends && s.known[c.Key] > rec.Offset
-	if !overtaken {
+	agg, err := s.class.aggregate(def, c.Schema, tier)
+	if err != nil {
+		return false, err
+	}
+	overtaken, aside := !appends && s.known[c.Key] > rec.Offset, false
+	switch {
+	case agg != nil:
+		if full, aside, err = s.aggregate(seg, rec, def, agg); full || err != nil {
+			return full, err
+		}
+	case !overtaken:
 		o := &s.l.o
 		if tp.schema != nil && tp.version != c.Schema || len(tp.co.Rows()) >= o.SweepRows || seg.bytes >= o.SweepBytes {
 			return true, nil
@@ -172,7 +183,9 @@ func (s *sweep) take(ctx context.Context, seg *segment, rec *Record) (full bool,
 			seg.bytes += rec.Bytes // the rows that it keeps
 		}
 	}
-	tp.count(c)
+	if !aside {
+		tp.count(c)
+	}
 	seg.read = addRead(seg.read, tier, rec.Bytes)
 	seg.n++
 	seg.last = c.CommitTime.UnixMicro()

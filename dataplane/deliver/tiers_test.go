@@ -13,6 +13,7 @@ import (
 	"syncline/dataplane/change"
 	"syncline/dataplane/fault"
 	"syncline/dataplane/sink"
+	"syncline/tiers/aggregate"
 )
 
 // scattered lets changes wait by a hash of the rules and their positions, so that those
@@ -25,6 +26,19 @@ func (scattered) Classify(rules string, _ *change.Schema) (func(*change.Change) 
 	return func(c *change.Change) (string, error) { return tierBy(rules, c), nil }, nil
 }
 
+// Aggregates are of the daily tier, by rules that say so.
+func (scattered) Aggregates(rules string, s *change.Schema) (map[string]*aggregate.Plan, error) {
+	if rules != keeping || len(s.Key) > 0 {
+		return nil, nil
+	}
+	spec := aggregate.Spec{Group: []string{"x"}}
+	p, err := spec.Bind(s, "daily")
+	return map[string]*aggregate.Plan{"daily": p}, err
+}
+
+// keeping are rules by which a tier keeps aggregates.
+const keeping = "daily aggregates"
+
 func tierBy(rules string, c *change.Change) string {
 	if rules == "" || c.Op == change.Delete && strings.HasPrefix(rules, "deletes stream") {
 		return ""
@@ -34,7 +48,7 @@ func tierBy(rules string, c *change.Change) string {
 	return [...]string{"", "", "hourly", "hourly", "daily"}[h.Sum32()/7%5]
 }
 
-var ruleSets = []scattered{"one", "two", "deletes stream", ""}
+var ruleSets = []scattered{"one", "two", "deletes stream", keeping, ""}
 
 // claims compares a table with what its watermarks say of it, after each commit: exactly
 // the changes at or before them are there, and those streamed ahead of them.
@@ -87,6 +101,14 @@ func (w *world) claims(id change.TableID) string {
 		for _, pos := range t.appended {
 			if int(pos.Ordinal)%n == p {
 				appended[pos]--
+			}
+		}
+		for pos, n := range t.kept {
+			if int(pos.Ordinal)%w.parts[id] == p {
+				appended[pos] -= n
+			}
+			if tierBy(keeping, &change.Change{Op: change.Insert, Pos: pos}) != "daily" {
+				return fmt.Sprintf("row %s is in aggregates of a tier that is not its own", pos)
 			}
 		}
 		for pos, n := range appended {
@@ -159,6 +181,88 @@ func TestWaitingChangesTakeEffectOnceAndInOrder(t *testing.T) {
 	}
 }
 
+// Rows of a tier that keeps aggregates are in these, once each, and not in the table; all
+// others are in the table. The load is as it was read.
+func TestAggregatesHoldWhatTheTableDoesNot(t *testing.T) {
+	for seed := range uint64(12) {
+		w := newWorldLoaded(600+seed, 120, 20)
+		w.sink.looked = w.claims
+		unrest := seed%4 != 0
+		if unrest {
+			w.log.chance, w.sink.chance = 60, 20
+			w.placer.fail = w.log.fail
+		}
+		go w.capture(func() { time.Sleep(time.Duration(rand.IntN(1000)) * time.Microsecond) })
+		go w.dueNow(t.Context(), w.sink, 5*time.Millisecond)
+		w.drive(t, 1+int(seed%3), unrest, func(o *Options) { o.Tiers, o.SweepRows = scattered(keeping), 1+rand.IntN(8) })
+		w.verify(t)
+		b := w.sink.tables[tableB]
+		for _, pos := range b.appended {
+			if pos.Commit > b.info.LoadedTo+50 && tierBy(keeping, &change.Change{Op: change.Insert, Pos: pos}) == "daily" {
+				t.Errorf("row %s is in the table, and is to be aggregated", pos)
+			}
+		}
+		if len(b.kept) == 0 {
+			t.Error("nothing was aggregated")
+		}
+		if t.Failed() {
+			t.Fatalf("seed %d", seed)
+		}
+	}
+}
+
+// A row that cannot be aggregated exactly is set aside alone.
+func TestRowThatCannotBeAggregated(t *testing.T) {
+	st := newStand(tableB)
+	n := change.Type{Name: "numeric", Kind: change.Base, Base: "numeric", OID: 1700, Mod: -1}
+	s := &change.Schema{Table: tableB, Columns: []change.Column{{Name: "x", Type: n}}}
+	st.log.schemas[s.Version()] = s
+	at := func(commit change.LSN, v string) *change.Change {
+		return &change.Change{Table: tableB, Schema: s.Version(), Op: change.Insert, CommitTime: time.Now(), Last: true, Pos: change.Position{Epoch: 1, Commit: commit, Ordinal: 1}, New: change.Row{change.TextValue(v)}}
+	}
+	p := sink.Partition{Table: tableB}
+	for i, v := range []string{"past the load", "1", "1" + strings.Repeat("0", 40), "2"} {
+		st.log.append(p, at(change.LSN(100+10*i), v))
+	}
+	st.sink.tables[tableB].info.Options.AppendOnly = true
+	o := quick(0, 1)
+	o.Tiers = sums{}
+	stop := st.start(t, o, Observer{})
+	until(t, "three wait", func() bool { return st.markOf(tableB).Ahead.Waits == 3 })
+	_ = st.sink.SetDue(t.Context(), tableB, change.Position{Epoch: 1, Commit: 200})
+	st.log.progress(1, 200, st.n)
+	until(t, "the watermark passes", func() bool { m := st.markOf(tableB); return !m.Behind() && m.Pos.Commit == 199 })
+	_ = stop()
+	st.sink.mu.Lock()
+	defer st.sink.mu.Unlock()
+	if d := st.sink.dead; len(d) != 1 || d[0].Code != CodeAggregateValue || d[0].Pos.Commit != 120 || strings.Contains(d[0].Reason, "000") {
+		t.Errorf("set aside: %+v", d)
+	}
+	if sums := st.sink.tables[tableB].sums; len(sums) != 1 || sums[0] != "3" {
+		t.Errorf("sums are %v", sums)
+	}
+}
+
+// sums aggregates all but the first.
+type sums struct{}
+
+func (sums) Rules(change.TableID) string { return "sums" }
+
+func (sums) Classify(string, *change.Schema) (func(*change.Change) (string, error), error) {
+	return func(c *change.Change) (string, error) {
+		if c.Pos.Commit == 100 {
+			return "", nil
+		}
+		return "bulk", nil
+	}, nil
+}
+
+func (sums) Aggregates(_ string, s *change.Schema) (map[string]*aggregate.Plan, error) {
+	spec := aggregate.Spec{Values: []aggregate.Value{{Column: "x", Functions: []string{aggregate.Sum}}}}
+	p, err := spec.Bind(s, "bulk")
+	return map[string]*aggregate.Plan{"bulk": p}, err
+}
+
 // A sink that takes its time has changes streamed, and committed, between the making of
 // a batch of what waited and its commit.
 func TestStreamingGoesOnWhileWhatWaitedIsApplied(t *testing.T) {
@@ -194,6 +298,10 @@ func TestStreamingGoesOnWhileWhatWaitedIsApplied(t *testing.T) {
 type byValue struct{}
 
 func (byValue) Rules(change.TableID) string { return "by value" }
+
+func (byValue) Aggregates(string, *change.Schema) (map[string]*aggregate.Plan, error) {
+	return nil, nil
+}
 
 func (byValue) Classify(string, *change.Schema) (func(*change.Change) (string, error), error) {
 	return func(c *change.Change) (string, error) {

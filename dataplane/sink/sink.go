@@ -21,6 +21,12 @@
 // Changes may wait for their tier's time. A watermark stays before the first that does,
 // and Ahead says how far the others are streamed. SetDue has what waits applied.
 //
+// A tier may keep aggregates of rows instead of the rows. Their partials (package
+// tiers/aggregate) come in batches like rows, and go to a table beside the table; a view
+// shows them merged. A run of the tier is written once, or in a sink without transactions
+// once for each attempt: of the attempts the view takes one, as the columns of the run
+// tell. TRUNCATE, ResetTable and RemoveTable are of the partials as well.
+//
 // # Failure
 //
 // Apply commits rows and watermarks together or not at all (ClickHouse, which
@@ -37,6 +43,7 @@ import (
 
 	"syncline/dataplane/change"
 	"syncline/dataplane/fault"
+	"syncline/tiers/aggregate"
 )
 
 // Conditions that every sink names in the same way.
@@ -219,6 +226,9 @@ type TableBatch struct {
 	Epoch   uint32 // of the table's load: a sink that keeps versions raises those of Rows to it, so that no older row beats a reloaded one
 	Holds   int64  // Table.Holds, as it was when Rows were planned
 	Rows    []Row
+	// Partials: Rows are partial aggregates of the table, by this plan. They go to a table
+	// of their own, which the sink makes together with its view if there is none.
+	Partials *aggregate.Plan
 }
 
 // DeadLetter is a change that was set aside, with its reason. Payload is the

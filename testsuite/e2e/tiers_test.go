@@ -22,12 +22,19 @@ classify:
 `
 
 // tier runs a tier and waits for its end.
-func (p *pipe) tier(name string) (res contract.TierResult) {
+func (p *pipe) tier(name string) contract.TierResult {
+	p.r.t.Helper()
+	return p.tierDuring(name, func() {})
+}
+
+// tierDuring does something while a run of a tier is under way.
+func (p *pipe) tierDuring(name string, f func()) (res contract.TierResult) {
 	p.r.t.Helper()
 	ctx, cancel := context.WithTimeout(p.r.t.Context(), bound)
 	defer cancel()
 	run, err := p.r.tc.ExecuteWorkflow(ctx, client.StartWorkflowOptions{TaskQueue: contract.Queue(p.r.queue, contract.Control)}, contract.BatchTierWorkflow, contract.TierInput{Pipeline: p.name, Tier: name})
 	if err == nil {
+		f()
 		err = run.Get(ctx, &res)
 	}
 	if err != nil {

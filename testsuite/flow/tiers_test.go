@@ -10,6 +10,7 @@ import (
 	"syncline/dataplane/sink"
 	"syncline/dataplane/source/postgres"
 	"syncline/testsuite/check"
+	"syncline/tiers/aggregate"
 )
 
 // bySeverity lets rows wait that are not critical; a deletion, which says nothing of
@@ -17,6 +18,10 @@ import (
 type bySeverity struct{}
 
 func (bySeverity) Rules(change.TableID) string { return "critical rows stream, others wait" }
+
+func (bySeverity) Aggregates(string, *change.Schema) (map[string]*aggregate.Plan, error) {
+	return nil, nil
+}
 
 func (bySeverity) Classify(_ string, s *change.Schema) (func(*change.Change) (string, error), error) {
 	n := s.Column("severity")

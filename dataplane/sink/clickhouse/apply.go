@@ -129,7 +129,7 @@ func (x *session) agreed(at time.Time, tables []sink.TableBatch) {
 
 func (x *session) applyTable(ctx context.Context, b *sink.Batch, table int, a *sink.Applied) error {
 	t := &b.Tables[table]
-	l, err := x.layout(ctx, t.Schema, t.Options)
+	l, err := x.layout(ctx, t)
 	if err != nil {
 		return err
 	}
@@ -153,13 +153,17 @@ func (x *session) applyTable(ctx context.Context, b *sink.Batch, table int, a *s
 		return err
 	}
 	var baseless []int // updates without a row to take left-out values from
-	reject := func(i int, why error) {
+	reject := func(i int, why error) error {
+		if t.Partials != nil {
+			return sink.PartialsRejected(t.Partials, why)
+		}
 		d := sink.DeadLetter{Partition: sink.Partition{Table: t.Schema.Table}}
 		if b.Encode != nil {
 			d = b.Encode(table, i)
 		}
 		d.Key, d.Pos, d.Code, d.Reason = t.Rows[i].Key, t.Rows[i].Pos, sink.CodeRowRejected, why.Error()
 		a.Dead = append(a.Dead, d)
+		return nil
 	}
 	reasons := map[int]error{}
 	for i := range t.Rows {
@@ -170,8 +174,8 @@ func (x *session) applyTable(ctx context.Context, b *sink.Batch, table int, a *s
 		case errors.As(err, &why):
 			if errors.Is(why, errUnchanged) {
 				baseless, reasons[i] = append(baseless, i), why
-			} else {
-				reject(i, why)
+			} else if err := reject(i, why); err != nil {
+				return err
 			}
 			continue
 		case err != nil:
@@ -196,7 +200,9 @@ func (x *session) applyTable(ctx context.Context, b *sink.Batch, table int, a *s
 	}
 	for _, i := range baseless {
 		if !gone[i] {
-			reject(i, reasons[i])
+			if err := reject(i, reasons[i]); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

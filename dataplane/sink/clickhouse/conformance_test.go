@@ -142,6 +142,24 @@ func (p probe) Free(t *testing.T, s *change.Schema, o sink.TableOptions, column 
 	return out
 }
 
+func (p probe) Shown(t *testing.T, schema, view string, columns []string) [][]*string {
+	t.Helper()
+	const null = "the value is NULL"
+	var pick []string
+	for _, c := range columns {
+		pick = append(pick, "ifNull(toString(`"+name(c)+"`), '"+null+"')")
+	}
+	out := p.texts(t, fmt.Sprintf("SELECT %s FROM `%s`.`%s`", strings.Join(pick, ", "), name(schema), name(view)), len(columns))
+	for _, r := range out {
+		for i := range r {
+			if *r[i] == null {
+				r[i] = nil
+			}
+		}
+	}
+	return out
+}
+
 func (p probe) Capabilities() sinktest.Capabilities { return sinktest.Capabilities{NoEnumLabels: true} }
 
 // TestConformance runs the suite of all sinks over both protocols, side by side.

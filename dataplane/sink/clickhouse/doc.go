@@ -61,6 +61,15 @@
 // written: on a replicated server, point the DSN at one replica, or set
 // insert_quorum and select_sequential_consistency in it.
 //
+// # Aggregates
+//
+// Partial aggregates of a tier are rows of a table like those of an append-only table, at
+// the position of the last change of their run, so that a floor is theirs as well. Each has
+// its partition, the offset of the run's first aggregated change, the fencing token of its
+// writer and the number of the attempt. The view takes a run only if none that is newer
+// begins at its offset or before it: whoever goes on from a watermark voids all that was
+// written from there on and not recorded, whatever its range was, also if it arrives later.
+//
 // # Repairs
 //
 // A repair takes a key by a lease first and its record second, so that of two that want

@@ -337,7 +337,7 @@ func (s *Sink) refreshView(ctx context.Context, l *layout, tab string) error {
 		}
 		var now change.Position
 		if now, err = s.floor(ctx, tab); err == nil && now == floor {
-			return nil
+			return s.refreshPartials(ctx, tab)
 		}
 		floor = now
 	}

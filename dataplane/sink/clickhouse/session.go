@@ -12,6 +12,7 @@ import (
 	"syncline/dataplane/change"
 	"syncline/dataplane/fault"
 	"syncline/dataplane/sink"
+	"syncline/tiers/aggregate"
 )
 
 // session is one lane's hold on the sink.
@@ -55,6 +56,7 @@ type layoutKey struct {
 	at      target
 	order   string
 	appends bool
+	plan    *aggregate.Plan
 }
 
 var _ sink.Session = (*session)(nil)
@@ -300,6 +302,9 @@ func (x *session) Truncate(ctx context.Context, mark sink.Watermark, _ int) (boo
 	if err := x.deleteRows(ctx, l.at, colVersion+" < "+versionLit(pos)); err != nil {
 		return false, err
 	}
+	if err := x.cutPartials(ctx, tab, pos); err != nil {
+		return false, err
+	}
 	return true, x.mark(ctx, []sink.Watermark{mark}, nil)
 }
 
@@ -356,13 +361,19 @@ func (x *session) put(ctx context.Context, marks []sink.Watermark, condition str
 }
 
 // layout returns how rows of a batch lie in their table as it is now.
-func (x *session) layout(ctx context.Context, sch *change.Schema, o sink.TableOptions) (*layout, error) {
-	k := layoutKey{sch.Version(), x.target(sch.Table, o), strings.Join(o.OrderBy, "\x00"), o.AppendOnly}
+func (x *session) layout(ctx context.Context, t *sink.TableBatch) (*layout, error) {
+	sch, o := t.Schema, t.Options
+	k := layoutKey{sch.Version(), x.target(sch.Table, o), strings.Join(o.OrderBy, "\x00"), o.AppendOnly, t.Partials}
 	x.mu.Lock()
 	l := x.layouts[k]
 	x.mu.Unlock()
 	if l != nil {
 		return l, nil
+	}
+	if t.Partials != nil {
+		if err := x.makePartials(ctx, t); err != nil {
+			return nil, err
+		}
 	}
 	l, err := x.fitting(ctx, sch, o)
 	if err != nil {

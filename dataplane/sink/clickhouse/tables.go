@@ -158,6 +158,9 @@ func (s *Sink) AddTable(ctx context.Context, t sink.Table) error {
 	if known { // a repetition: chunks may have been loaded, so the rows stay
 		return s.refreshView(ctx, l, tab)
 	}
+	if err := s.roomForPartials(ctx, t); err != nil {
+		return err
+	}
 	def := definition{Partitions: t.Partitions, Epoch: t.Epoch, Schema: t.Schema, Options: t.Options}
 	if def.Base, err = s.makeRoom(ctx, l, t); err != nil {
 		return err
@@ -337,6 +340,9 @@ func (s *Sink) ResetTable(ctx context.Context, id change.TableID, epoch uint32) 
 	if err := s.truncate(ctx, l.at); err != nil {
 		return err
 	}
+	if err := s.cutPartials(ctx, tab, change.Position{Epoch: epoch}); err != nil {
+		return err
+	}
 	// Keys that were parked are loaded afresh.
 	if err := s.deleteRows(ctx, s.ledger("dead_letters"), s.where(tab)); err != nil {
 		return err
@@ -370,6 +376,13 @@ func (s *Sink) RemoveTable(ctx context.Context, id change.TableID, drop bool) er
 	at := s.target(id, rs[0].def.Options)
 	floor, err := s.floor(ctx, tab)
 	if err != nil {
+		return err
+	}
+	if drop {
+		if err := s.removePartials(ctx, tab); err != nil {
+			return err
+		}
+	} else if err := s.cutPartials(ctx, tab, floor); err != nil {
 		return err
 	}
 	if !floor.IsZero() && !drop { // gone for good before the floor is forgotten

@@ -309,6 +309,9 @@ func (x *session) applySlow(ctx context.Context, b *sink.Batch, ops []op, set []
 	}
 	slices.SortFunc(set, func(a, b rejected) int { return (a.table-b.table)<<32 + a.row - b.row })
 	for _, r := range set {
+		if p := b.Tables[r.table].Partials; p != nil {
+			return out, sink.PartialsRejected(p, errors.New(r.reason))
+		}
 		d := b.Encode(r.table, r.row)
 		d.Code, d.Reason = sink.CodeRowRejected, r.reason
 		out.Dead = append(out.Dead, d)

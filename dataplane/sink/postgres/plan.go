@@ -147,6 +147,11 @@ func (x *session) target(ctx context.Context, tb *sink.TableBatch) (*target, err
 	if t := x.targets[tb.Schema]; t != nil && t.append == appends(tb.Schema, tb.Options) && t.table == quoted(name(tb.Schema.Table, tb.Options)) {
 		return t, nil
 	}
+	if tb.Partials != nil {
+		if err := x.s.makePartials(ctx, tb); err != nil {
+			return nil, err
+		}
+	}
 	to := name(tb.Schema.Table, tb.Options)
 	r, err := x.s.relation(ctx, x.conn, to)
 	if err != nil {

@@ -124,6 +124,15 @@ func exec(t testing.TB, dsn string, sqls ...string) {
 	}
 }
 
+func (p probe) Shown(t *testing.T, schema, view string, columns []string) [][]*string {
+	t.Helper()
+	var pick []string
+	for _, c := range columns {
+		pick = append(pick, pgx.Identifier{c}.Sanitize())
+	}
+	return query(t, p.dsn, "SELECT "+strings.Join(pick, ", ")+" FROM "+pgx.Identifier{schema, view}.Sanitize())
+}
+
 func (p probe) Capabilities() sinktest.Capabilities {
 	return sinktest.Capabilities{Atomic: true, Barrier: true}
 }

@@ -40,6 +40,9 @@ func (s *Sink) AddTable(ctx context.Context, t sink.Table) error {
 		case err != nil && !fault.Is(err, CodeUnknownTable):
 			return err
 		}
+		if err := s.roomForPartials(ctx, tx, t); err != nil {
+			return err
+		}
 		r, err := s.relation(ctx, tx, target)
 		if err != nil {
 			return err
@@ -293,6 +296,9 @@ func (s *Sink) ResetTable(ctx context.Context, id change.TableID, epoch uint32) 
 		if err := emptyTable(ctx, tx, target, r); err != nil {
 			return err
 		}
+		if err := s.emptyPartials(ctx, tx, id); err != nil {
+			return err
+		}
 		if err := s.clearPlan(ctx, tx, id, "loaded again"); err != nil {
 			return err
 		}
@@ -345,6 +351,11 @@ func (s *Sink) RemoveTable(ctx context.Context, id change.TableID, drop bool) er
 		at := heldName(id, t.Options)
 		if err := s.dropHeld(ctx, tx, &at); err != nil {
 			return err
+		}
+		if drop {
+			if err := s.removePartials(ctx, tx, id); err != nil {
+				return err
+			}
 		}
 		if drop && t.created {
 			if _, err := tx.Exec(ctx, "DROP TABLE IF EXISTS "+quoted(name(id, t.Options))); err != nil {

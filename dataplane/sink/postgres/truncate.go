@@ -80,6 +80,9 @@ func (x *session) truncate(ctx context.Context, tx pgx.Tx, mark sink.Watermark, 
 		if err := emptyTable(ctx, tx, target, r); err != nil {
 			return false, err
 		}
+		if err := x.s.emptyPartials(ctx, tx, mark.Table); err != nil {
+			return false, err
+		}
 		// What is streamed from here on is complete without the chunks.
 		if _, err := tx.Exec(ctx, "DELETE FROM syncline.chunks WHERE pipeline = $1 AND source_table = $2", x.s.pipeline, id); err != nil {
 			return false, err

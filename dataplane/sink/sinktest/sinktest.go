@@ -22,6 +22,8 @@ type Probe interface {
 	Held(t *testing.T, s *change.Schema, o sink.TableOptions) (rows [][]*string, ok bool)
 	// Free returns a column of the rows whose key is not in that view, as a reader asks for it.
 	Free(t *testing.T, s *change.Schema, o sink.TableOptions, column string) []string
+	// Shown returns columns of a view of aggregates, as texts.
+	Shown(t *testing.T, schema, view string, columns []string) [][]*string
 	// Capabilities says in what the sink differs.
 	Capabilities() Capabilities
 }
@@ -64,6 +66,9 @@ func Run(t *testing.T, open Open, probe Probe) {
 		{"PartialRowMissing", testPartialMissing},
 		{"AppendOnly", testAppendOnly},
 		{"AppendOnlyChunks", testAppendOnlyChunks},
+		{"Aggregates", testAggregates},
+		{"AggregatesRetried", testAggregatesRetried},
+		{"AggregatesGoWithTheirTable", testAggregatesGo},
 		{"QuotedNamesAndCompositeKeys", testQuotedNames},
 		{"KeyColumnsOnly", testKeyOnly},
 		{"Types", testTypes},

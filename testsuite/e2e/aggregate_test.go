@@ -1,0 +1,90 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"syncline/activities/contract"
+)
+
+const aggregated = `  options: [{match: public.metrics, append_only: true}]
+tiers:
+  - name: bulk
+    every: 30m
+    aggregate:
+      group: [host]
+      time: {column: ts, bucket: 1h}
+      values: [{column: v, functions: [sum, count, min, max, avg, p50, p99]}, {column: bytes, functions: [sum]}]
+classify:
+  - {match: public.metrics, where: severity = 'critical', tier: stream}
+  - {match: public.metrics, tier: bulk}
+`
+
+// Critical rows are there at once, the others as aggregates that are those of the source,
+// over runs of the tier in which workers are killed.
+func TestAggregatingTier(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.fast = true
+	r.exec("CREATE TABLE metrics (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, host text, ts timestamptz NOT NULL, severity text NOT NULL, v numeric(12,3), bytes bigint NOT NULL)")
+	insert := func(n, rows int) string {
+		return fmt.Sprintf(`INSERT INTO metrics (host, ts, severity, v, bytes) SELECT CASE i %% 7 WHEN 0 THEN NULL ELSE 'h' || i %% 7 END, timestamptz '2024-05-01 00:00+00' + i * interval '13 minutes',
+			CASE WHEN i %% 10 = 0 THEN 'critical' ELSE 'info' END, CASE WHEN i %% 11 > 0 THEN (i * 7919 %% 100003) / 1000.0 - 20 END, i::bigint * 1000003 FROM generate_series(%d, %d) i`, n, n+rows-1)
+	}
+	r.exec(insert(0, 300))
+	f := r.fleet()
+	p := r.pipe("  include: [public.metrics]\n" + aggregated + fastStream)
+	p.mustApply()
+	p.awaitPhase(bound, contract.Streaming)
+
+	stop := r.keep(20*time.Millisecond, func(n int) string { return insert(1000+20*n, 20) })
+	for range 3 {
+		if res := p.tierDuring("bulk", func() { f.kill(contract.Deliver) }); len(res.Sinks) != 2 || res.Skipped != "" {
+			t.Errorf("%+v", res)
+		}
+	}
+	if n := stop(); n < 50 {
+		t.Errorf("only %d writes", n)
+	}
+	critical := r.one(r.source, "SELECT count(*) || ' ' || sum(bytes) FROM metrics WHERE severity = 'critical'")
+	until(t, bound, "critical rows are at the sinks", func(context.Context) error {
+		pg := r.one(r.sinkDSN, "SELECT count(*) || ' ' || sum(bytes) FROM metrics WHERE severity = 'critical'")
+		ch := strings.TrimSpace(r.click("SELECT concat(toString(count()), ' ', toString(sum(bytes))) FROM " + r.clickDB + ".metrics_live WHERE severity = 'critical'"))
+		if pg != critical || ch != critical {
+			return fmt.Errorf("want %s, have %s and %s", critical, pg, ch)
+		}
+		return nil
+	})
+	p.tier("bulk")
+	p.converged()
+
+	// What was there before the load was over is in the tables, everything else in aggregates.
+	source := r.one(r.source, `SELECT string_agg(line, E'\n' ORDER BY line COLLATE "C") FROM (
+		SELECT concat_ws(' ', coalesce(host, '-'), to_char(date_bin('1 hour', ts, 'epoch') AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS'), count(*), count(v), coalesce(sum(v), 0)::numeric(20,3), sum(bytes)) AS line
+		FROM metrics WHERE severity <> 'critical' GROUP BY host, date_bin('1 hour', ts, 'epoch')) l`)
+	pg := r.one(r.sinkDSN, `SELECT string_agg(line, E'\n' ORDER BY line COLLATE "C") FROM (
+		SELECT concat_ws(' ', coalesce(host, '-'), to_char(bucket AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS'), sum(rows), sum(n), coalesce(sum(v), 0)::numeric(20,3), sum(bytes)) AS line FROM (
+			SELECT host, bucket, rows, v_count AS n, v_sum AS v, bytes_sum AS bytes FROM metrics_bulk
+			UNION ALL SELECT host, date_bin('1 hour', ts, 'epoch'), 1, (v IS NOT NULL)::int, v, bytes FROM metrics WHERE severity <> 'critical') a GROUP BY host, bucket) l`)
+	ch := strings.TrimSpace(r.click(`SELECT arrayStringConcat(arraySort(groupArray(line)), '\n') FROM (
+		SELECT concat(ifNull(host, '-'), ' ', formatDateTime(bucket, '%Y-%m-%d %H:%i:%S'), ' ', toString(sum(rows)), ' ', toString(sum(n)), ' ', toDecimalString(ifNull(sum(v), 0), 3), ' ', toString(sum(bytes))) AS line FROM (
+			SELECT host, bucket, rows, v_count AS n, v_sum AS v, bytes_sum AS bytes FROM ` + r.clickDB + `.metrics_bulk
+			UNION ALL SELECT host, toStartOfHour(ts), 1, v IS NOT NULL, v, bytes FROM ` + r.clickDB + `.metrics_live WHERE severity <> 'critical') GROUP BY host, bucket) FORMAT TSVRaw`))
+	for name, have := range map[string]string{"postgres": pg, "clickhouse": ch} {
+		if have != source {
+			t.Errorf("%s holds\n%.2000s\nwant\n%.2000s", name, have, source)
+		}
+	}
+	if n := strings.Count(source, "\n"); n < 100 {
+		t.Errorf("only %d groups", n)
+	}
+	for _, n := range []string{r.one(r.sinkDSN, "SELECT sum(rows)::text FROM metrics_bulk"), strings.TrimSpace(r.click("SELECT sum(rows) FROM " + r.clickDB + ".metrics_bulk"))} {
+		if rows, err := strconv.Atoi(n); err != nil || rows < 500 {
+			t.Errorf("%s rows were aggregated", n)
+		}
+	}
+}
