@@ -73,7 +73,7 @@ func TestMistakes(t *testing.T) {
 		{"budget without a currency", small + "budget: {amount: 100}\n", "9:18: budget.amount: is the number 100; expected a sum and a currency, such as 100 USD"},
 		{"budget in dollars", small + "budget: {amount: $100}\n", `budget.amount: is the text "$100"; expected a sum and a currency`},
 		{"budget of a year", small + "budget: {amount: 100 USD, per: year}\n", "budget.per: is the text \"year\"; expected one of day, week, month"},
-		{"budget that slows what streams", small + "budget: {amount: 100 USD, slow: 4}\n", "9:34: budget.slow: is given, but there is no batch tier, and what streams is never slowed"},
+		{"budget that slows what streams", small + "budget: {amount: 100 USD, slow: 4}\n", "9:33: budget.slow: is given, but there is no batch tier, and what streams is never slowed"},
 		{"budget that slows by nothing", small + "tiers: [{name: bulk, every: 1h}]\nclassify: [{match: a.b, tier: bulk}]\nbudget: {amount: 100 USD, slow: 1}\n", "budget.slow: is the number 1, out of range"},
 		{"restricted data shipped", with(t, "env:DST", "env:DST, region: us-east-1") + "residency: [{name: pii, match: a.b, columns: [x], regions: [eu-west-1]}]\n",
 			"9:13: residency[0].otherwise: is refuse, and class pii, which may be in eu-west-1 only, would be shipped to kafka (in no region that is said), sinks[copy] (in us-east-1); expected drop, mask or withhold"},
