@@ -94,6 +94,8 @@ type run struct {
 	es   []event
 	key  []keyState
 	step int32 // grows with each window and batch
+	f    *Followed
+	vis  []int64
 }
 
 // keyState is what is known of a key, each as of a step.
@@ -108,12 +110,17 @@ type keyState struct {
 
 // Run simulates what a policy would have done. What waits at the end is written when it is
 // due.
-func (t *Table) Run(p Policy, lim Limits) Outcome {
+func (t *Table) Run(p Policy, lim Limits) Outcome { return t.run(p, lim, nil) }
+
+func (t *Table) run(p Policy, lim Limits, f *Followed) Outcome {
 	out := Outcome{ByTier: make([]Waits, len(p.Tiers))}
 	one := int(min(t.trace.one, 1<<30))
-	r := &run{t: t, p: &p, out: &out, key: make([]keyState, len(t.hashes)), lim: Limits{max(lim.Rows/one, 1), max(lim.Bytes/one, 1)}}
+	r := &run{t: t, p: &p, out: &out, f: f, key: make([]keyState, len(t.hashes)), lim: Limits{max(lim.Rows/one, 1), max(lim.Bytes/one, 1)}}
 	for n, es := range t.parts {
 		r.es = es
+		if f != nil {
+			r.es, r.vis = f.part(n, es)
+		}
 		r.partition(n)
 	}
 	out.scale(int64(t.trace.one))
@@ -162,6 +169,10 @@ func (r *run) partition(n int) {
 			}
 			continue
 		}
+		if r.f != nil {
+			r.vis[i] = e.at
+			r.f.wrote(e.key, 1, int64(e.bytes))
+		}
 		if from >= 0 && !r.t.appends && e.flags&partial != 0 && (e.flags&moved != 0 || r.key[e.key].waits == r.step) {
 			end(i, e.at, true)
 		}
@@ -202,6 +213,10 @@ func (r *run) sweep(from, to int, at int64) {
 		r.out.Waited++
 		r.out.Wait.add(at-e.at, 1)
 		r.out.ByTier[tier-1].add(at-e.at, 1)
+		if r.f != nil {
+			r.vis[i] = at
+			r.f.ByKey[e.key].Wait += at - e.at
+		}
 		if k := r.keyOf(e); k != nil && k.streamed == window && k.last > int32(i) {
 			continue // overtaken
 		}
@@ -239,6 +254,9 @@ func (b *batch) add(e *event) bool {
 		if k != nil {
 			k.row, k.bytes, k.deleted = b.r.step, int32(e.bytes), e.op == change.Delete
 		}
+		if b.r.f != nil {
+			b.r.f.wrote(e.key, 1, int64(e.bytes))
+		}
 		return true
 	}
 	if k.deleted && e.op != change.Delete && e.flags&partial != 0 {
@@ -250,6 +268,9 @@ func (b *batch) add(e *event) bool {
 		k.bytes = max(was, k.bytes)
 	}
 	b.bytes += int64(k.bytes - was)
+	if b.r.f != nil {
+		b.r.f.wrote(e.key, 0, int64(k.bytes-was))
+	}
 	return true
 }
 
@@ -258,6 +279,9 @@ func (b *batch) take(key uint32) {
 	if k := &b.r.key[key]; k.row == b.r.step {
 		k.row = 0
 		b.rows, b.bytes = b.rows-1, b.bytes-int64(k.bytes)
+		if b.r.f != nil {
+			b.r.f.wrote(key, -1, -int64(k.bytes))
+		}
 	}
 }
 

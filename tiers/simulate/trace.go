@@ -47,6 +47,7 @@ type Table struct {
 	appends bool     // rows are only added
 
 	profile profile
+	watched *watched // nil: only sizes and times are of interest
 }
 
 // given is a classification of the table.
@@ -65,9 +66,10 @@ type def struct {
 
 // event is what is kept of a change.
 type event struct {
-	at      int64  // when it was committed, Unix microseconds, no earlier than those before it
-	tiers   uint64 // by classification 8 bits: 0 streams, else 1 and the tier's place
-	changed uint64 // columns that an update changed
+	at      int64   // when it was committed, Unix microseconds, no earlier than those before it
+	tiers   uint64  // by classification 8 bits: 0 streams, else 1 and the tier's place
+	changed uint64  // columns that an update changed
+	value   float64 // of the watched column
 	key     uint32
 	bytes   uint32
 	def     uint16
@@ -80,6 +82,7 @@ const (
 	partial uint8 = 1 << iota // it leaves values out
 	moved                     // it is half of a change of key
 	told                      // the log says which columns it changed
+	valued                    // value is told
 )
 
 const otherColumns = 63 // the bit that columns beyond share
@@ -189,8 +192,14 @@ func (t *Table) Add(s *change.Schema, c *change.Change, partition, bytes int) er
 			k = uint32(len(t.hashes))
 			t.keys[h] = k
 			t.hashes = append(t.hashes, h)
+			if t.watched != nil {
+				t.watched.first(d.schema, c)
+			}
 		}
 		e.key = k
+		if t.watched != nil {
+			t.watched.value(&e, d.schema, c)
+		}
 	}
 	t.profile.add(&e, d, c)
 	t.append(partition, e)
@@ -274,6 +283,9 @@ func (t *Table) thin() {
 		}
 	}
 	t.hashes = hashes
+	if t.watched != nil {
+		t.watched.thin(to)
+	}
 	for p, es := range t.parts {
 		kept := es[:0]
 		for i, e := range es {

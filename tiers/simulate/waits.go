@@ -61,3 +61,6 @@ func (w *Waits) Max() time.Duration { return time.Duration(w.max) * time.Microse
 
 // Sum returns all waits together.
 func (w *Waits) Sum() time.Duration { return time.Duration(w.sum) * time.Microsecond }
+
+// Count returns how many waited.
+func (w *Waits) Count() int64 { return w.n }
