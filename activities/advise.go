@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -37,7 +38,10 @@ func (a *Activities) AdviseTiers(ctx context.Context, in contract.AdviseInput) (
 		}
 		plan, err := advise.New(&st, &in)
 		if err != nil {
-			return fault.Permanent(CodeBadAdvice, err, "correct its tiers and classify", "a declaration of with")
+			return fault.Permanent(CodeBadAdvice, err, "correct what is asked for", "advice on pipeline %s", st.Name)
+		}
+		if x := in.Experiment; x != nil {
+			st.Tables = slices.DeleteFunc(st.Tables, func(t contract.TableStatus) bool { return t.Table != x.Table })
 		}
 		ko, err := a.kafkaOptions(ctx, &st.Spec)
 		if err != nil {
@@ -72,11 +76,25 @@ func (a *Activities) AdviseTiers(ctx context.Context, in contract.AdviseInput) (
 		if err := r.covered(first, last); err != nil {
 			return err
 		}
-		out = plan.Result()
+		if out, err = concluded(plan, &in); err != nil {
+			return err
+		}
 		out.Region, out.Records, out.Read = a.Region, r.so.Records, r.so.Bytes
 		out.Notes = append(r.notes, out.Notes...)
 		return nil
 	})
+	return out, err
+}
+
+// concluded computes what was asked for.
+func concluded(plan *advise.Plan, in *contract.AdviseInput) (out contract.AdviseResult, err error) {
+	if in.Experiment == nil {
+		return plan.Result(), nil
+	}
+	out = plan.About()
+	if out.Experiment, err = plan.Experiment(in.Experiment); err != nil {
+		err = fault.Permanent(CodeBadAdvice, err, "name a table with a key, and columns that its changes carry", "the experiment on table %s", in.Experiment.Table)
+	}
 	return out, err
 }
 

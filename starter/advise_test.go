@@ -11,6 +11,7 @@ import (
 	"syncline/dataplane/change"
 	"syncline/pipeline"
 	"syncline/starter/view"
+	"syncline/tiers/experiment"
 	"syncline/tiers/simulate"
 )
 
@@ -44,7 +45,7 @@ func TestAdvise(t *testing.T) {
 	s.starter("tiers", "advise", s.name).exits(exitOK).says(
 		"9010 changes of 2 tables, from 2026-01-02 03:00 until 2026-01-03 03:00 UTC (1d)", "one of 4 keys was looked at", "note: the log has already deleted changes",
 		"93% of its updates change only hits, seen", "column severity has 3 values, in 90%, 7%, 3% of the changes", "REPLICA IDENTITY FULL would tell",
-		"→ shop.metrics: all, every 15m", "83.33%", "no better than as it is", "1 more write no less", "with waits of at most 15m",
+		"→ shop.metrics: all, every 15m", "83.33%", "no better than as it is", "1 more save next to nothing", "with waits of at most 15m",
 		"  - {name: every-15m, every: 15m}", `  - {match: "shop.metrics", columns: ["hits"], tier: every-15m}`)
 	s.starter("tiers", "advise", s.name, "--within", "2h", "--all").exits(exitOK).says("→ shop.metrics: all, every 1h", "shop.orders: all, every 1h")
 	s.starter("tiers", "advise", s.name, "--within", "1m").exits(exitOK).says("with waits of at most 1m nothing writes less than what is declared")
@@ -83,4 +84,51 @@ func TestAdvise(t *testing.T) {
 	s.starter("tiers", "advise", "nothing").exits(exitFailed).says(`no pipeline is called "nothing"`)
 	s.fakes.set(contract.AdviseTiersActivity, temporal.NewNonRetryableApplicationError("no change of it is in the log", "NoTraffic", nil))
 	s.starter("tiers", "advise", s.name).exits(exitFailed).says("NoTraffic")
+}
+
+func TestExperiment(t *testing.T) {
+	s := newServer(t)
+	s.workers()
+	s.starter("apply", s.file).exits(exitOK)
+	s.streams()
+	r := advice()
+	known := func(v, low, high float64) experiment.Estimate {
+		return experiment.Estimate{Known: true, Value: v, Low: low, High: high}
+	}
+	arm := func(name, class string, wait experiment.Estimate) contract.ExperimentArm {
+		return contract.ExperimentArm{Arm: name, Classification: class, Entities: 300, Units: 200, Changes: 3000, Measured: []contract.ExperimentMeasured{
+			{Quantity: contract.BytesPerChange, Estimate: known(100, 95, 105)}, {Quantity: contract.WaitPerChange, Estimate: wait}}}
+	}
+	differs := func(name, what string, e experiment.Estimate) contract.ExperimentDifference {
+		return contract.ExperimentDifference{Arm: name, ExperimentMeasured: contract.ExperimentMeasured{Quantity: what, Estimate: e}}
+	}
+	r.Experiment = &contract.ExperimentResult{Moments: 24, Unassigned: 2, ExperimentInput: contract.ExperimentInput{Table: r.Tables[0].Table, Salt: "pepper", Entity: []string{"device"}},
+		Arms: []contract.ExperimentArm{arm("A", "as it is", known(0, 0, 0)), arm("A'", "as it is", known(0, 0, 0)), arm("B", "--with other.yaml", known(450, 430, 470))},
+		Differences: []contract.ExperimentDifference{differs("A'", contract.BytesPerChange, known(1, -4, 6)), differs("A'", contract.WaitPerChange, known(0, 0, 0)),
+			differs("B", contract.BytesPerChange, known(-40, -50, -30)), differs("B", contract.WaitPerChange, known(450, 430, 470))}}
+	s.fakes.advice = r
+	other := write(t, "other.yaml", declaration(s.name)+classified)
+	try := func(more ...string) result {
+		return s.starter(append([]string{"tiers", "experiment", s.name, "--table", "shop.metrics", "--with", other}, more...)...)
+	}
+	try("--entity", "device", "--sum", "hits", "--salt", "pepper").exits(exitOK).says("entities by device of shop.metrics", `salt "pepper"`, "note: in no arm: 2 keys of which", "+1.0% (-4.0% to +6.0%), may be chance",
+		"-40.0% (-50.0% to -30.0%)", "450 (430 to 470)", "differ by no more than chance explains", "at 24 moments")
+	in := s.fakes.advised[len(s.fakes.advised)-1]
+	if x := in.Experiment; x == nil || x.Table.Name != "metrics" || x.Sum != "hits" || len(x.Entity) != 1 || x.Salt != "pepper" || len(in.With) != 1 {
+		t.Errorf("%+v", in)
+	}
+	r.Experiment.Off = []string{contract.BytesPerChange}
+	try().exits(exitOK).says("A and A' differ in bytes per change although they were treated alike")
+	if in := s.fakes.advised[len(s.fakes.advised)-1]; in.Experiment.Salt != s.name {
+		t.Errorf("%+v", in.Experiment)
+	}
+	r.Experiment.Arms[2].Units, r.Experiment.Arms[2].Entities = 3, 3
+	try().exits(exitOK).says("arm B is of 3: of fewer than 10 entities")
+	var out contract.AdviseResult
+	if try("--json").exits(exitOK).object(&out); out.Experiment == nil || len(out.Experiment.Arms) != 3 {
+		t.Errorf("%+v", out)
+	}
+	s.starter("tiers", "experiment", s.name, "--with", other).exits(exitInvalid).says("an experiment is on one table")
+	s.starter("tiers", "experiment", s.name, "--table", "shop.metrics").exits(exitInvalid).says("there is nothing to compare")
+	s.starter("tiers", "experiment", s.name, "--table", "metrics", "--with", other).exits(exitInvalid).says("name it as schema.name")
 }

@@ -8,6 +8,9 @@
 // with another period. Candidates say what would be saved and what would be late. Which
 // changes may be late they cannot know.
 //
+// An experiment compares them on arms of a table's entities instead: each arm is simulated
+// as if there were no others, and aggregates are computed as a reader of its sink would.
+//
 // The package is pure: it is told the changes, and keeps no values.
 package advise
 
@@ -92,6 +95,9 @@ func New(st *contract.PipelineStatus, in *contract.AdviseInput) (*Plan, error) {
 		}
 		p.tables = append(p.tables, t)
 	}
+	if in.Experiment != nil {
+		return p, p.watch(in.Experiment)
+	}
 	return p, nil
 }
 
@@ -112,12 +118,18 @@ func (p *Plan) Trace() *simulate.Trace { return p.trace }
 // Table returns where the changes of a table are recorded; nil if it is not the
 // pipeline's.
 func (p *Plan) Table(id change.TableID) *simulate.Table {
-	for _, t := range p.tables {
-		if t.id == id {
-			return t.x
-		}
+	if t := p.table(id); t != nil {
+		return t.x
 	}
 	return nil
+}
+
+func (p *Plan) table(id change.TableID) *table {
+	i := slices.IndexFunc(p.tables, func(t *table) bool { return t.id == id })
+	if i < 0 {
+		return nil
+	}
+	return p.tables[i]
 }
 
 // candidate is one of a Result, before it is simulated.
@@ -134,10 +146,16 @@ type named struct {
 	p    simulate.Policy
 }
 
+// About is what was recorded.
+func (p *Plan) About() contract.AdviseResult {
+	first, last := p.trace.Span()
+	return contract.AdviseResult{Pipeline: p.spec.Name, From: time.UnixMicro(first).UTC(), To: time.UnixMicro(last).UTC(), One: p.trace.One(), Kept: p.trace.Kept(),
+		Notes: []string{}, Tables: []contract.AdviseTable{}, Candidates: []contract.AdviseCandidate{}}
+}
+
 // Result simulates all.
 func (p *Plan) Result() contract.AdviseResult {
-	first, last := p.trace.Span()
-	out := contract.AdviseResult{Pipeline: p.spec.Name, From: time.UnixMicro(first).UTC(), To: time.UnixMicro(last).UTC(), One: p.trace.One(), Kept: p.trace.Kept(), Notes: []string{}}
+	out := p.About()
 	var busy []*table
 	for _, t := range p.tables {
 		o := p.outcomes(t, named{"given 0", t.given[0]})[0]

@@ -149,7 +149,7 @@ func TestResult(t *testing.T) {
 		}
 		return r.Candidates[i]
 	}
-	hits := find("shop.metrics: updates of only hits, every 15m")
+	hits := find("shop.metrics: only hits, every 15m")
 	// Forty keys, four runs; the critical ones stream, and what they overtake is not written.
 	if w := hits.Sinks[0]; w.Streamed != 3600+328 || w.Swept > 4*40 || w.Swept < 4*30 || hits.Max > 900 || hits.P50 < 300 || hits.Promise != 900 || len(hits.ByTier) != 1 || hits.ByTier[0].Changes != 3272 {
 		t.Errorf("%+v", hits)

@@ -40,7 +40,7 @@ func (p *Plan) candidates(busy []*table) (out []candidate) {
 			class.Columns = columns
 			out = append(out, candidate{kind: contract.CandidateColumns,
 				by:   map[*table]named{t: {"columns " + tier.Name, t.x.Columns(sim, columns, t.given[0])}},
-				decl: p.declared(fmt.Sprintf("%s: updates of only %s, every %s", t.id, strings.Join(columns, ", "), tier.Every), tier, class)})
+				decl: p.declared(fmt.Sprintf("%s: only %s, every %s", t.id, strings.Join(columns, ", "), tier.Every), tier, class)})
 		}
 		if len(busy) > 0 {
 			name := fmt.Sprintf("all tables, every %s", tier.Every)

@@ -28,6 +28,9 @@ type AdviseInput struct {
 	MaxBytes int64      `json:"max_bytes,omitempty"`
 	Limit    int        `json:"limit,omitempty"` // changes in memory; default a million
 	Given    bool       `json:"given,omitempty"` // no candidates but those given
+	// Experiment compares the classifications on arms of a table's entities, instead of on
+	// all of the traffic; nil: it does not.
+	Experiment *ExperimentInput `json:"experiment,omitempty"`
 }
 
 // Declared is what a declaration says of tiers.
@@ -94,6 +97,7 @@ type AdviseResult struct {
 	Notes      []string          `json:"notes"`
 	Tables     []AdviseTable     `json:"tables"` // with changes, by bytes
 	Candidates []AdviseCandidate `json:"candidates"`
+	Experiment *ExperimentResult `json:"experiment,omitempty"`
 }
 
 // AdviseTable is what was found out about a table.

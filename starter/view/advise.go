@@ -103,13 +103,17 @@ func noteworthy(t *contract.AdviseTable) (out []string) {
 	return out
 }
 
+// worthwhile is the part of the bytes that a candidate has to save to be shown.
+const worthwhile = 0.005
+
 func (a *Advice) candidates(c canvas, all bool) {
 	now := a.now()
 	left := 0
 	var rows [][]string
 	for i := range a.Candidates {
 		x := &a.Candidates[i]
-		if x.DominatedBy != "" && x.Kind != contract.CandidateNow && x.Kind != contract.CandidateGiven && !all {
+		saves := now.Bytes > 0 && float64(now.Bytes-x.Bytes) >= worthwhile*float64(now.Bytes)
+		if own := x.Kind != contract.CandidateNow && x.Kind != contract.CandidateGiven; own && (x.DominatedBy != "" || !saves) && !all {
 			left++
 			continue
 		}
@@ -124,16 +128,16 @@ func (a *Advice) candidates(c canvas, all bool) {
 		if x.Kind != contract.CandidateNow && now.Bytes > 0 {
 			saved = report.Percent(1 - float64(x.Bytes)/float64(now.Bytes))
 		}
-		rows = append(rows, []string{mark + x.Name, Count(float64(x.Rows)), Bytes(x.Bytes), saved, share64(x.Waited, x.Changes), wait(x.P50), wait(x.P95), wait(x.Max), wait(x.Promise)})
+		rows = append(rows, []string{Bytes(x.Bytes), saved, share64(x.Waited, x.Changes), wait(x.P50), wait(x.P95), wait(x.Max), mark + x.Name})
 		if x.DominatedBy != "" {
 			rows = append(rows, c.under("no better than "+x.DominatedBy)...)
 		}
 	}
-	table(c, []string{"  classification", "rows", "bytes", "saved", "waits", "p50", "p95", "longest", "promised"}, rows)
+	table(c, []string{"bytes", "saved", "waits", "p50", "p95", "longest", "  classification"}, rows)
 	if left > 0 {
-		c.wrapped("", fmt.Sprintf("%d more write no less and keep changes waiting no shorter than one of these (--all shows them)", left))
+		c.wrapped("", fmt.Sprintf("%d more save next to nothing, or are beaten by one of these in bytes and in waits (--all shows them)", left))
 	}
-	c.wrapped("", fmt.Sprintf("rows and bytes are written to %s together; p50, p95 and longest are of the changes that wait", Plural(len(now.Sinks), "sink")))
+	c.wrapped("", fmt.Sprintf("bytes are those written to %s together; p50, p95 and longest are of the changes that wait", Plural(len(now.Sinks), "sink")))
 }
 
 func (a *Advice) recommendation(c canvas) {
@@ -156,10 +160,13 @@ func wait(seconds float64) string {
 		return "-"
 	}
 	d := time.Duration(seconds * float64(time.Second))
-	if d < 10*time.Second {
+	switch { // quantiles are told to within one percent
+	case d < 10*time.Second:
 		return d.Round(100 * time.Millisecond).String()
+	case d < 10*time.Minute:
+		return pipeline.Duration(d.Round(time.Second)).String()
 	}
-	return pipeline.Duration(d.Round(time.Second)).String()
+	return pipeline.Duration(d.Round(time.Minute)).String()
 }
 
 func share64(n, of int64) string {

@@ -13,6 +13,7 @@ import (
 	"go.temporal.io/sdk/temporal"
 
 	"syncline/activities/contract"
+	"syncline/dataplane/change"
 	"syncline/pipeline"
 )
 
@@ -87,7 +88,7 @@ func TestAdvise(t *testing.T) {
 	if best.Bytes >= now.Bytes/2 || best.DominatedBy != "" || best.Max > every.Seconds() || best.P50 < 1 || vain.Rows != now.Rows || vain.DominatedBy != "as it is" {
 		t.Errorf("%+v\n%+v", best, vain)
 	}
-	if c := find(&res, "public.reading: updates of only hits, every 1m"); c.Rows >= best.Rows || c.Promise != 60 {
+	if c := find(&res, "public.reading: only hits, every 1m"); c.Rows >= best.Rows || c.Promise != 60 {
 		t.Errorf("%+v", c)
 	}
 
@@ -113,10 +114,35 @@ func TestAdvise(t *testing.T) {
 		t.Errorf("%d rows were written by a classification that was said to write %+v of about the same traffic", did, of)
 	}
 
+	// On arms of the same traffic: at once costs more, and no reader is behind.
+	at := contract.ExperimentInput{Table: change.TableID{Schema: "public", Name: "reading"}, Sum: "hits", Salt: "e2e"}
+	tried, err := p.advised(contract.AdviseInput{Pipeline: p.name, Since: since, With: []contract.Declared{{Name: "stream"}}, Experiment: &at})
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := tried.Experiment
+	if x == nil || len(x.Arms) != 3 || len(x.Off) > 0 || len(x.Differences) != 10 || len(tried.Candidates) != 0 {
+		t.Fatalf("%+v", x)
+	}
+	for _, d := range x.Differences {
+		up := d.Known && d.Low > 0
+		down := d.Known && d.High < 0
+		switch d.Quantity {
+		case contract.BytesPerChange, contract.RowsPerChange:
+			if d.Arm == "B" && !up {
+				t.Errorf("streaming writes more: %+v", d)
+			}
+		case contract.WaitPerChange, contract.SumError:
+			if d.Arm == "B" && !down {
+				t.Errorf("streaming is never behind: %+v", d)
+			}
+		}
+	}
+
 	for code, in := range map[string]contract.AdviseInput{
 		"PipelineMissing":  {Pipeline: "nothing"},
 		"NoTraffic":        {Pipeline: p.name, Since: time.Now().Add(time.Hour)},
-		"BadAdviceRequest": {Pipeline: p.name, Since: since, Until: since},
+		"BadAdviceRequest": {Pipeline: p.name, With: []contract.Declared{{Name: "stream"}}, Experiment: &contract.ExperimentInput{Table: change.TableID{Schema: "public", Name: "other"}}},
 		"TierRules":        {Pipeline: p.name, With: []contract.Declared{{Name: "x", Tiers: tier, Classify: []pipeline.Class{{Match: "public.*", Where: "nothing = 1", Tier: "soon"}}}}},
 	} {
 		var app *temporal.ApplicationError

@@ -17,6 +17,7 @@ type watched struct {
 	salt     string
 	starts   []start  // by key: what a row was before its first change
 	entities []uint64 // by key; 0: the log does not say it
+	numbers  int64    // that were read
 }
 
 // start is a row before its first change that is known.
@@ -79,6 +80,7 @@ func (w *watched) entityOf(s *change.Schema, c *change.Change) uint64 {
 func (w *watched) value(e *event, s *change.Schema, c *change.Change) {
 	if v, ok := w.number(s, c.New); ok {
 		e.value, e.flags = v, e.flags|valued
+		w.numbers++
 	}
 }
 
@@ -95,6 +97,9 @@ func (w *watched) thin(to []uint32) {
 // Entities returns the hash of each key's entity; 0: the log does not say it. Keys are
 // numbered from 0 on.
 func (t *Table) Entities() []uint64 { return t.watched.entities }
+
+// Numbers returns how many changes had a number in the watched column.
+func (t *Table) Numbers() int64 { return t.watched.numbers }
 
 // Followed is what became of each key.
 type Followed struct {
