@@ -205,9 +205,6 @@ func (r *run) sweep(from, to int, at int64) {
 		r.out.Reread += 2 * int64(e.bytes) // what was streamed is looked for first
 		tier := r.p.of(e)
 		if tier == 0 {
-			if !r.t.appends {
-				b.take(e.key)
-			}
 			continue
 		}
 		r.out.Waited++
@@ -272,17 +269,6 @@ func (b *batch) add(e *event) bool {
 		b.r.f.wrote(e.key, 0, int64(k.bytes-was))
 	}
 	return true
-}
-
-// take removes the row of a key that a streamed change has overtaken.
-func (b *batch) take(key uint32) {
-	if k := &b.r.key[key]; k.row == b.r.step {
-		k.row = 0
-		b.rows, b.bytes = b.rows-1, b.bytes-int64(k.bytes)
-		if b.r.f != nil {
-			b.r.f.wrote(key, -1, -int64(k.bytes))
-		}
-	}
 }
 
 func (b *batch) end() {
