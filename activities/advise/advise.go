@@ -31,6 +31,10 @@ import (
 // ownTables is of how many tables, those with the most bytes, there are candidates.
 const ownTables = 8
 
+// maxTables are told of, and let wait by one entry each, at most: a result has to fit into
+// a history.
+const maxTables = 200
+
 // periods are those of candidates.
 var periods = []time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour, 6 * time.Hour}
 
@@ -187,6 +191,10 @@ func (p *Plan) Result() contract.AdviseResult {
 		a := contract.AdviseCandidate{Kind: cs[i].kind, Declared: cs[i].decl, AdviseFigures: p.figures(&cs[i])}
 		out.Candidates = append(out.Candidates, a)
 		points = append(points, simulate.Point{Cost: float64(a.Bytes), Mean: a.Mean, Max: a.Max})
+	}
+	if n := len(out.Tables); n > maxTables {
+		out.Tables = out.Tables[:maxTables]
+		out.Notes = append(out.Notes, fmt.Sprintf("of %d tables with changes only the %d with the most bytes are listed; figures are of all", n, maxTables))
 	}
 	for i, by := range simulate.Dominated(points) {
 		if by >= 0 {

@@ -177,3 +177,35 @@ func TestAClassificationThatIsNone(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// However many tables there are, a result stays small.
+func TestManyTables(t *testing.T) {
+	st := status(declaration(t, ""))
+	st.Tables = nil
+	for i := range maxTables + 1 {
+		st.Tables = append(st.Tables, contract.TableStatus{Table: change.TableID{Schema: "shop", Name: fmt.Sprint("t", i)}, Sinks: map[string]sink.State{"warehouse": sink.Streaming}})
+	}
+	p, err := New(st, &contract.AdviseInput{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range st.Tables {
+		s := &change.Schema{Table: st.Tables[i].Table, Key: []int{0}, Columns: []change.Column{{Name: "id", Type: change.Type{Base: "text"}}}}
+		key, err := change.MakeKey(s, row(1))
+		if err == nil {
+			err = p.Table(s.Table).Add(s, &change.Change{Op: change.Insert, Key: key, New: row(1), Pos: change.Position{Epoch: 1, Commit: 1}, CommitTime: time.Unix(1000, 0)}, 0, 10)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := p.Result()
+	if len(r.Tables) != maxTables || len(r.Notes) != 1 || r.Candidates[0].Changes != maxTables+1 || r.Candidates[0].Rows != maxTables+1 {
+		t.Errorf("%d tables, %q, %+v", len(r.Tables), r.Notes, r.Candidates[0])
+	}
+	for _, c := range r.Candidates {
+		if c.Kind == contract.CandidateAll || len(c.Classify) > 1 {
+			t.Errorf("%s has %d entries", c.Name, len(c.Classify))
+		}
+	}
+}

@@ -42,7 +42,7 @@ func (p *Plan) candidates(busy []*table) (out []candidate) {
 				by:   map[*table]named{t: {"columns " + tier.Name, t.x.Columns(sim, columns, t.given[0])}},
 				decl: p.declared(fmt.Sprintf("%s: only %s, every %s", t.id, strings.Join(columns, ", "), tier.Every), tier, class)})
 		}
-		if len(busy) > 0 {
+		if len(busy) > 0 && len(busy) <= maxTables {
 			name := fmt.Sprintf("all tables, every %s", tier.Every)
 			if len(busy) == 1 {
 				name = fmt.Sprintf("%s: all, every %s", busy[0].id, tier.Every)
