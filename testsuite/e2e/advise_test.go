@@ -33,7 +33,7 @@ func TestAdvise(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.fast = true
-	const keys, every = 200, 10 * time.Second
+	const keys, rounds, every = 200, 40, 30 * time.Minute
 	r.exec("CREATE TABLE reading (id bigint PRIMARY KEY, kind text NOT NULL, hits int NOT NULL)", "ALTER TABLE reading REPLICA IDENTITY FULL",
 		fmt.Sprintf("INSERT INTO reading SELECT i, 'gauge', 0 FROM generate_series(1, %d) i", keys))
 	r.fleet()
@@ -45,13 +45,21 @@ func TestAdvise(t *testing.T) {
 	// Readings go up some times a second, and now and then a new one comes.
 	traffic := func() (since time.Time) {
 		t.Helper()
+		// No run is due meanwhile but that which the test asks for.
+		if left := time.Until(time.Now().Truncate(every).Add(every)); left < time.Minute {
+			time.Sleep(left)
+		}
 		since, err := time.Parse(time.RFC3339, r.one(r.source, `SELECT to_char(clock_timestamp() AT TIME ZONE 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')`))
 		if err != nil {
 			t.Fatal(err)
 		}
-		for end := time.Now().Add(24 * time.Second); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
+		for range rounds {
 			next++
 			r.exec(fmt.Sprintf("UPDATE reading SET hits = hits + 1 WHERE id <= %d", keys), fmt.Sprintf("INSERT INTO reading VALUES (%d, 'event', 0)", next))
+			time.Sleep(100 * time.Millisecond) // so that some have waited longer than others
+		}
+		if len(p.spec.Tiers) > 0 {
+			p.tier("soon")
 		}
 		p.converged()
 		return since
@@ -82,13 +90,13 @@ func TestAdvise(t *testing.T) {
 		return &res.Candidates[i]
 	}
 	now, best, vain := find(&res, "as it is"), find(&res, "hits"), find(&res, "events")
-	if now.Waited != 0 || now.Changes < 20*(keys+1) || now.Sinks[0].Streamed != now.Changes || res.One != 1 || len(res.Notes) != 0 {
+	if now.Waited != 0 || now.Changes != rounds*(keys+1) || now.Sinks[0].Streamed != now.Changes || res.One != 1 || len(res.Notes) != 0 {
 		t.Errorf("%+v of %+v", now, res)
 	}
-	if best.Bytes >= now.Bytes/2 || best.DominatedBy != "" || best.Max > every.Seconds() || best.P50 < 1 || vain.Rows != now.Rows || vain.DominatedBy != "as it is" {
+	if best.Sinks[0].Streamed != rounds || best.Sinks[0].Swept != keys || best.Bytes >= now.Bytes/10 || best.DominatedBy == "as it is" || best.Max > every.Seconds() || best.P50 < 1 || vain.Rows != now.Rows || vain.DominatedBy != "as it is" {
 		t.Errorf("%+v\n%+v", best, vain)
 	}
-	if c := find(&res, "public.reading: only hits, every 1m"); c.Rows >= best.Rows || c.Promise != 60 {
+	if c := find(&res, "public.reading: only hits, every 1m"); c.Rows < best.Rows || c.Rows > now.Rows/2 || c.Promise != 60 {
 		t.Errorf("%+v", c)
 	}
 
@@ -96,23 +104,19 @@ func TestAdvise(t *testing.T) {
 	p.mustApply()
 	p.converged()
 	before := written()
-	since = traffic() // which ends when nothing waits any more
+	since = traffic()
 	again, err := p.advised(contract.AdviseInput{Pipeline: p.name, Since: since, Given: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	said := find(&again, "as it is").Sinks[0]
-	// Where a run begins is not exact to the change; each may write some keys more or less.
-	const off = keys
+	// The same traffic by the classification that was said to write least.
 	until(t, bound, "what was written is what the advice says", func(context.Context) error {
-		if did := written() - before; did < said.Streamed+said.Swept-off || did > said.Streamed+said.Swept+off {
+		if did := written() - before; did != said.Streamed+said.Swept || did != best.Sinks[0].Streamed+best.Sinks[0].Swept {
 			return fmt.Errorf("%d rows were written, and %+v simulated", did, said)
 		}
 		return nil
 	})
-	if of, did := best.Sinks[0], written()-before; did > of.Streamed+of.Swept+2*off || did < of.Streamed+of.Swept-2*off {
-		t.Errorf("%d rows were written by a classification that was said to write %+v of about the same traffic", did, of)
-	}
 
 	// On arms of the same traffic: at once costs more, and no reader is behind.
 	at := contract.ExperimentInput{Table: change.TableID{Schema: "public", Name: "reading"}, Sum: "hits", Salt: "e2e"}
