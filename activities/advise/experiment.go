@@ -65,19 +65,20 @@ func (p *Plan) Experiment(in *contract.ExperimentInput) (*contract.ExperimentRes
 		quantities = append(quantities, contract.SumError)
 	}
 	seed := simulate.Hash(in.Salt, "seed")
+	var control []experiment.Arm // A, by quantity
 	for i := range arms {
 		a := &arms[i]
 		for n, q := range quantities {
-			a.out.Measured = append(a.out.Measured, contract.ExperimentMeasured{Quantity: q, Estimate: experiment.Of(a.units[q], seed+uint64(n), experiment.Level(1))})
+			drawn := experiment.Draw(a.units[q], simulate.Mix(seed+uint64(n*len(arms)+i)))
+			a.out.Measured = append(a.out.Measured, contract.ExperimentMeasured{Quantity: q, Estimate: drawn.Of(experiment.Level(1))})
 			if i == 0 {
+				control = append(control, drawn)
 				continue
 			}
-			d := experiment.Difference(arms[0].units[q], a.units[q], seed+uint64(n), experiment.Level(1))
+			d := experiment.Difference(control[n], drawn, experiment.Level(1))
 			out.Differences = append(out.Differences, contract.ExperimentDifference{Arm: a.out.Arm, ExperimentMeasured: contract.ExperimentMeasured{Quantity: q, Estimate: d}})
-			if i == 1 {
-				if d = experiment.Difference(arms[0].units[q], a.units[q], seed+uint64(n), experiment.Level(len(quantities))); d.Known && !d.Covers(0) {
-					out.Off = append(out.Off, q)
-				}
+			if d = experiment.Difference(control[n], drawn, experiment.Level(len(quantities))); i == 1 && d.Known && !d.Covers(0) {
+				out.Off = append(out.Off, q)
 			}
 		}
 		out.Arms = append(out.Arms, a.out)

@@ -93,8 +93,23 @@ func once(us []Unit) []float64 {
 	return out
 }
 
-// drawn returns the estimates of redrawn units.
-func drawn(us []Unit, seed uint64) (out []float64) {
+// Arm is one with its redrawn estimates.
+type Arm struct {
+	units int
+	value float64
+	known bool
+	drawn []float64 // none: of too few units
+}
+
+// Draw estimates an arm, and again from units that are drawn by a seed. Arms that are
+// compared need seeds of their own.
+func Draw(us []Unit, seed uint64) Arm {
+	a := Arm{units: len(us)}
+	a.value, a.known = value(us, once(us))
+	if !a.known || len(us) < Fewest {
+		a.value *= bit(a.known)
+		return a
+	}
 	times := make([]float64, len(us))
 	for range draws {
 		clear(times)
@@ -106,35 +121,32 @@ func drawn(us []Unit, seed uint64) (out []float64) {
 		if !ok {
 			v = math.NaN()
 		}
-		out = append(out, v)
+		a.drawn = append(a.drawn, v)
 	}
-	return out
+	return a
 }
 
-// Of estimates an arm.
-func Of(us []Unit, seed uint64, level float64) Estimate {
-	v, ok := value(us, once(us))
-	if !ok || len(us) < Fewest {
-		return Estimate{Value: v * bit(ok)}
+// Of is an arm's estimate.
+func (a Arm) Of(level float64) Estimate {
+	if a.drawn == nil {
+		return Estimate{Value: a.value}
 	}
-	return interval(v, drawn(us, seed), len(us), level)
+	return interval(a.value, slices.Clone(a.drawn), a.units, level)
 }
 
 // Difference estimates by how much b is above a.
-func Difference(a, b []Unit, seed uint64, level float64) Estimate {
-	x, xok := value(a, once(a))
-	y, yok := value(b, once(b))
-	if !xok || !yok {
+func Difference(a, b Arm, level float64) Estimate {
+	switch {
+	case !a.known || !b.known:
 		return Estimate{}
+	case a.drawn == nil || b.drawn == nil:
+		return Estimate{Value: b.value - a.value}
 	}
-	if len(a) < Fewest || len(b) < Fewest {
-		return Estimate{Value: y - x}
+	all := slices.Clone(b.drawn)
+	for i := range all {
+		all[i] -= a.drawn[i]
 	}
-	xs, ys := drawn(a, simulate.Mix(seed)), drawn(b, simulate.Mix(seed+1))
-	for i := range ys {
-		ys[i] -= xs[i]
-	}
-	return interval(y-x, ys, min(len(a), len(b)), level)
+	return interval(b.value-a.value, all, min(a.units, b.units), level)
 }
 
 func bit(ok bool) float64 {

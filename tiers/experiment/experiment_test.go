@@ -15,6 +15,8 @@ func (c *chance) uniform() float64 {
 	return (float64(simulate.Mix(uint64(*c))>>11) + 0.5) / (1 << 53)
 }
 
+func (c *chance) seed() uint64 { return uint64(*c) }
+
 func (c *chance) normal() float64 {
 	return math.Sqrt(-2*math.Log(c.uniform())) * math.Cos(2*math.Pi*c.uniform())
 }
@@ -32,7 +34,7 @@ func (c *chance) arm(n int, factor float64) (us []Unit) {
 // errs draws entities whose sums a reader has too low at some moments.
 func (c *chance) errs(n int, stale float64) (us []Unit) {
 	for range n {
-		u := make(Unit, 8)
+		u := make(Unit, 3)
 		for j := range u {
 			v := math.Exp(2 + 0.5*c.normal())
 			u[j] = Pair{-v * stale * c.uniform(), v}
@@ -50,12 +52,12 @@ func TestCoverageAndPower(t *testing.T) {
 		covered, found := 0, 0
 		for i := range cases {
 			c := chance(simulate.Mix(uint64(i) + 7))
-			a, same, more := draw(&c, 60, 1), draw(&c, 60, 1), draw(&c, 60, 1.4)
-			if Difference(a, same, uint64(i), 0.95).Covers(0) {
+			a, same := Draw(draw(&c, 40, 1), c.seed()), Draw(draw(&c, 40, 1), c.seed())
+			if Difference(a, same, 0.95).Covers(0) {
 				covered++
 			}
 			if i%5 == 0 {
-				if d := Difference(a, more, uint64(i), 0.95); d.Known && !d.Covers(0) && d.Value > 0 {
+				if d := Difference(a, Draw(draw(&c, 40, 1.4), c.seed()), 0.95); d.Known && !d.Covers(0) && d.Value > 0 {
 					found++
 				}
 			}
@@ -72,11 +74,11 @@ func TestCoverageAndPower(t *testing.T) {
 func TestEstimates(t *testing.T) {
 	c := chance(1)
 	us := c.arm(200, 1)
-	e, again, other := Of(us, 5, 0.95), Of(us, 5, 0.95), Of(us, 6, 0.95)
+	e, again, other := Draw(us, 5).Of(0.95), Draw(us, 5).Of(0.95), Draw(us, 6).Of(0.95)
 	if e != again || e == other || !e.Known || e.Low >= e.Value || e.High <= e.Value || !e.Covers(e.Value) {
 		t.Errorf("%+v, %+v, %+v", e, again, other)
 	}
-	if w := Of(us, 5, 0.99); w.High-w.Low <= e.High-e.Low {
+	if w := Draw(us, 5).Of(0.99); w.High-w.Low <= e.High-e.Low {
 		t.Errorf("at 99 %% %+v is not wider than %+v", w, e)
 	}
 	// Errors of both signs cancel, as in the sum that a reader computes; a moment with
@@ -88,14 +90,14 @@ func TestEstimates(t *testing.T) {
 	if v, ok := value(both, once(both)); v != 0 || !ok {
 		t.Error(v, ok)
 	}
-	few := Of(us[:Fewest-1], 5, 0.95)
+	few := Draw(us[:Fewest-1], 5).Of(0.95)
 	if few.Known || few.Value == 0 {
 		t.Errorf("%+v of too few", few)
 	}
-	if e := Of(nil, 1, 0.95); e.Known || e.Value != 0 {
+	if e := Draw(nil, 1).Of(0.95); e.Known || e.Value != 0 {
 		t.Errorf("%+v of none", e)
 	}
-	if d := Difference(nil, us, 1, 0.95); d.Known {
+	if d := Difference(Draw(nil, 1), Draw(us, 2), 0.95); d.Known {
 		t.Errorf("%+v", d)
 	}
 	if l := Level(5); math.Abs(l-0.99) > 1e-12 {
