@@ -43,6 +43,7 @@ type Activities struct {
 	Log            *zap.Logger
 	SpillDir       string
 	Worker         string        // identity of the process
+	Region         string        // where it runs; "": not said
 	Tracer         *trace.Tracer // nil: nothing is traced
 	Wires          *Wires        // nil: what connections carry is not counted
 
@@ -97,6 +98,7 @@ func (a *Activities) ByRole(r contract.Role) map[string]any {
 			contract.ReverifyKeysActivity:   a.ReverifyKeys,
 			contract.ReleaseKeysActivity:    a.ReleaseKeys,
 			contract.ReplayTableActivity:    a.ReplayTable,
+			contract.AdviseTiersActivity:    a.AdviseTiers,
 		}
 	case contract.Deliver:
 		return map[string]any{contract.DeliverActivity: a.Deliver}

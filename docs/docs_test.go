@@ -274,7 +274,7 @@ func TestNamedTestsExist(t *testing.T) {
 func TestEveryNameIsDocumented(t *testing.T) {
 	text := read(t, "workflows.md")
 	for _, name := range []string{
-		contract.PipelineWorkflow, contract.StreamWorkflow, contract.BootstrapWorkflow, contract.SnapshotWorkflow, contract.PlanWorkflow, contract.ReportWorkflow, contract.AuditWorkflow, contract.ReplayWorkflow, contract.RepairWorkflow, contract.CheckTrailWorkflow,
+		contract.PipelineWorkflow, contract.StreamWorkflow, contract.BootstrapWorkflow, contract.SnapshotWorkflow, contract.PlanWorkflow, contract.ReportWorkflow, contract.AuditWorkflow, contract.ReplayWorkflow, contract.RepairWorkflow, contract.CheckTrailWorkflow, contract.BatchTierWorkflow, contract.AdviseWorkflow,
 		contract.ApplyUpdate, contract.PauseUpdate, contract.ResumeUpdate, contract.AddTableUpdate, contract.RemoveTableUpdate, contract.ResyncTableUpdate, contract.DestroyUpdate, contract.ApproveUpdate,
 		contract.StatusQuery, contract.ComponentSignal, contract.StoppedSignal, contract.LoadedSignal, contract.BootstrapSignal, contract.GenerationSignal, contract.RetrySignal,
 		contract.PipelineAttribute, contract.PhaseAttribute, contract.SourceAttribute, contract.SinkAttribute, contract.TierAttribute, contract.RegionAttribute,

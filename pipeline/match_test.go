@@ -123,12 +123,12 @@ func tableGen() *rapid.Generator[change.TableID] {
 func TestLiteralPatterns(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		a, b := tableGen().Draw(t, "a"), tableGen().Draw(t, "b")
-		g, err := parseGlob(literal(a))
+		g, err := parseGlob(Literal(a))
 		if err != nil {
-			t.Fatalf("%s: %s", literal(a), err.message)
+			t.Fatalf("%s: %s", Literal(a), err.message)
 		}
 		if !g.match(a) || g.match(b) != (a == b) {
-			t.Fatalf("%s, %q, %q", literal(a), a, b)
+			t.Fatalf("%s, %q, %q", Literal(a), a, b)
 		}
 	})
 }

@@ -36,18 +36,18 @@ func (s *Spec) WithTables(add, remove []change.TableID) Spec {
 	out := *s
 	in, ex := slices.Clone(s.Tables.Include), slices.Clone(s.Tables.Exclude)
 	names := func(t change.TableID) func(string) bool { // patterns that name just t
-		return func(p string) bool { return p == t.String() || p == literal(t) }
+		return func(p string) bool { return p == t.String() || p == Literal(t) }
 	}
 	for _, t := range add {
 		ex = slices.DeleteFunc(ex, names(t))
 		if !anyMatches(in, t) {
-			in = append(in, literal(t))
+			in = append(in, Literal(t))
 		}
 	}
 	for _, t := range remove {
 		in = slices.DeleteFunc(in, names(t))
 		if anyMatches(in, t) && !anyMatches(ex, t) {
-			ex = append(ex, literal(t))
+			ex = append(ex, Literal(t))
 		}
 	}
 	if len(ex) == 0 {
@@ -60,12 +60,12 @@ func (s *Spec) WithTables(add, remove []change.TableID) Spec {
 // Only returns the declaration with one of its tables.
 func (s *Spec) Only(t change.TableID) Spec {
 	out := *s
-	out.Tables.Include, out.Tables.Exclude = []string{literal(t)}, nil
+	out.Tables.Include, out.Tables.Exclude = []string{Literal(t)}, nil
 	return out
 }
 
-// literal is the pattern that matches t alone.
-func literal(t change.TableID) string {
+// Literal is the pattern that matches t alone.
+func Literal(t change.TableID) string {
 	quote := func(s string) string {
 		if s == "" || strings.ContainsAny(s, "*?[]{}\\.\" \t\n") {
 			return `"` + strings.ReplaceAll(s, `"`, `""`) + `"`

@@ -169,6 +169,8 @@ type fakes struct {
 	alike    *contract.Compared      // what a replay says
 	prices   []bill.Applied          // price tables, the newest first
 	skip     string                  // why a run of a tier has nothing to do
+	advice   contract.AdviseResult   // what the past says, but for the pipeline's name
+	advised  []contract.AdviseInput
 }
 
 func (f *fakes) waiting() []string {
@@ -402,6 +404,14 @@ func (f *fakes) register(w worker.Worker, c client.Client) {
 	reg(contract.ReplayTableActivity, func(_ context.Context, in contract.ReplayTask) (contract.ReplayResult, error) {
 		return contract.ReplayResult{Pipeline: in.Spec.Name, Table: in.Table, Sink: in.Sink, To: in.To, Changes: 7, Dead: 1, Compared: f.comparing()}, f.did(contract.ReplayTableActivity, in.To)
 	})
+	reg(contract.AdviseTiersActivity, func(_ context.Context, in contract.AdviseInput) (contract.AdviseResult, error) {
+		f.mu.Lock()
+		f.advised = append(f.advised, in)
+		out := f.advice
+		f.mu.Unlock()
+		out.Pipeline = in.Pipeline
+		return out, f.did(contract.AdviseTiersActivity, in.Pipeline)
+	})
 	reg(contract.ForgetReplayActivity, func(_ context.Context, in contract.ReplayEnd) error {
 		return f.did(contract.ForgetReplayActivity, in.Drop)
 	})
@@ -457,7 +467,7 @@ func (s *server) workers() {
 	for _, role := range []contract.Role{contract.Control, contract.Capture, contract.Snapshot, contract.Deliver} {
 		w := worker.New(s.c, contract.Queue(s.prefix, role), worker.Options{MaxHeartbeatThrottleInterval: 50 * time.Millisecond, WorkerStopTimeout: 5 * time.Second})
 		if role == contract.Control {
-			for _, fn := range []any{workflows.Pipeline, workflows.Stream, workflows.Bootstrap, workflows.Snapshot, workflows.Plan, workflows.Report, workflows.Audit, workflows.Replay, workflows.Repair, workflows.CheckTrail, workflows.BatchTier, workflows.Price, workflows.Prices, workflows.Cost} {
+			for _, fn := range []any{workflows.Pipeline, workflows.Stream, workflows.Bootstrap, workflows.Snapshot, workflows.Plan, workflows.Report, workflows.Audit, workflows.Replay, workflows.Repair, workflows.CheckTrail, workflows.BatchTier, workflows.Price, workflows.Prices, workflows.Cost, workflows.Advise} {
 				w.RegisterWorkflow(fn)
 			}
 		}

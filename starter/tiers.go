@@ -21,13 +21,14 @@ import (
 
 func (t *tool) tiersCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "tiers explain|run …",
-		Short: "which changes wait, for how long, and that they wait no longer",
+		Use:   "tiers explain|run|advise|experiment …",
+		Short: "which changes wait, for how long, that they wait no longer, and which could",
 		Long: `tiers explain says to which tier a change would be given, and by which rule; tiers run
-lets what waits take effect now. Tiers and rules are declared: see tiers and classify in
+lets what waits take effect now; tiers advise says what other rules would
+save, and tiers experiment compares them on arms of a table's rows. Tiers and rules are declared: see tiers and classify in
 the reference.`,
 		Args: func(c *cobra.Command, a []string) error {
-			const fix = "(fix: starter tiers explain FILE|NAME --table TABLE --row JSON, or starter tiers run NAME TIER)"
+			const fix = "(fix: starter tiers explain FILE|NAME --table TABLE --row JSON, starter tiers run NAME TIER, starter tiers advise NAME, or starter tiers experiment NAME)"
 			if len(a) == 0 {
 				return invalid("tiers takes a command %s", fix)
 			}
@@ -35,7 +36,7 @@ the reference.`,
 		},
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	cmd.AddCommand(t.explainCommand(), t.runTierCommand())
+	cmd.AddCommand(t.explainCommand(), t.runTierCommand(), t.adviseCommand(), t.experimentCommand())
 	return cmd
 }
 

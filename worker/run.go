@@ -91,7 +91,7 @@ func run(ctx context.Context, c config.Config, identity string, log *zap.Logger)
 	acts := &activities.Activities{
 		Analytics: recorder,
 		Client:    tc, Secrets: resolver, Metrics: metrics, Health: health, Log: log,
-		SpillDir: c.SpillDir, Worker: identity, Tracer: traces.Tracer(), Wires: wires,
+		SpillDir: c.SpillDir, Worker: identity, Region: c.Region, Tracer: traces.Tracer(), Wires: wires,
 	}
 	counts, countingEnd := context.WithCancel(context.WithoutCancel(ctx))
 	var counting sync.WaitGroup
@@ -231,6 +231,7 @@ func newWorker(tc client.Client, c config.Config, role contract.Role, acts *acti
 		w.RegisterWorkflowWithOptions(workflows.Prices, workflow.RegisterOptions{Name: contract.PricesWorkflow})
 		w.RegisterWorkflowWithOptions(workflows.Cost, workflow.RegisterOptions{Name: contract.CostWorkflow})
 		w.RegisterWorkflowWithOptions(workflows.BatchTier, workflow.RegisterOptions{Name: contract.BatchTierWorkflow})
+		w.RegisterWorkflowWithOptions(workflows.Advise, workflow.RegisterOptions{Name: contract.AdviseWorkflow})
 	}
 	for name, fn := range acts.ByRole(role) {
 		w.RegisterActivityWithOptions(fn, activity.RegisterOptions{Name: name})

@@ -233,6 +233,13 @@ func (w *world) register(r interface {
 		}
 		return contract.ReplayResult{Table: in.Table, To: in.To, Changes: 7}, w.called(contract.ReplayTableActivity, in.To)
 	})
+	reg(contract.AdviseTiersActivity, func(ctx context.Context, in contract.AdviseInput) (contract.AdviseResult, error) {
+		if w.verify != nil {
+			w.verify(ctx)
+		}
+		c := contract.AdviseCandidate{Kind: contract.CandidateNow, Declared: contract.Declared{Name: "as it is"}}
+		return contract.AdviseResult{Pipeline: in.Pipeline, Records: 7, Candidates: []contract.AdviseCandidate{c}}, w.called(contract.AdviseTiersActivity, in.Pipeline)
+	})
 	reg(contract.ForgetReplayActivity, func(_ context.Context, in contract.ReplayEnd) error {
 		if !strings.HasPrefix(in.Ledger(), in.Spec.Name+"@replay-2") {
 			return permanent("BadLedger")
@@ -342,7 +349,7 @@ func environment(t *testing.T, w *world) *testsuite.TestWorkflowEnvironment {
 			t.Log("calls:", w.names())
 		}
 	})
-	for _, fn := range []any{Pipeline, Bootstrap, Snapshot, Plan, Report, Audit, Replay, Repair, CheckTrail, BatchTier} {
+	for _, fn := range []any{Pipeline, Bootstrap, Snapshot, Plan, Report, Audit, Replay, Repair, CheckTrail, BatchTier, Advise} {
 		env.RegisterWorkflow(fn)
 	}
 	// Time is only skipped while no activity runs, and a Stream's run for ever.

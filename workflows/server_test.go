@@ -44,6 +44,7 @@ func replayer() worker.WorkflowReplayer {
 	r.RegisterWorkflow(Repair)
 	r.RegisterWorkflow(CheckTrail)
 	r.RegisterWorkflow(BatchTier)
+	r.RegisterWorkflow(Advise)
 	r.RegisterWorkflow(Price)
 	r.RegisterWorkflow(Prices)
 	r.RegisterWorkflow(Cost)
@@ -92,7 +93,7 @@ func startServer(t *testing.T, w *world) *server {
 	for _, role := range []contract.Role{contract.Control, contract.Capture, contract.Snapshot, contract.Deliver} {
 		wk := worker.New(c, contract.Queue(s.prefix, role), worker.Options{MaxHeartbeatThrottleInterval: 100 * time.Millisecond, WorkerStopTimeout: 5 * time.Second})
 		if role == contract.Control {
-			for _, fn := range []any{Pipeline, Stream, Bootstrap, Snapshot, Plan, Report, Audit, Replay, Repair, CheckTrail, BatchTier, Price, Prices, Cost} {
+			for _, fn := range []any{Pipeline, Stream, Bootstrap, Snapshot, Plan, Report, Audit, Replay, Repair, CheckTrail, BatchTier, Price, Prices, Cost, Advise} {
 				wk.RegisterWorkflow(fn)
 			}
 		}
@@ -283,6 +284,9 @@ func TestOnServer(t *testing.T) {
 	tier := s.start(ctx, contract.TierScheduleID(spec.Name, "hourly"), contract.BatchTierWorkflow, contract.TierInput{Pipeline: spec.Name, Tier: "hourly"})
 	s.must(tier.Get(ctx, nil))
 	s.check(ctx, tier.GetID(), "", "batch-tier")
+	advice := s.start(ctx, "advise/"+spec.Name, contract.AdviseWorkflow, contract.AdviseInput{Pipeline: spec.Name, Since: time.Now().Add(-time.Hour)})
+	s.must(advice.Get(ctx, nil))
+	s.check(ctx, advice.GetID(), "", "advise")
 	for name, run := range map[string]client.WorkflowRun{
 		"price":  s.start(ctx, "price/"+spec.Name, contract.PriceWorkflow, contract.PriceInput{Who: "ann"}),
 		"prices": s.start(ctx, "prices/"+spec.Name, contract.PricesWorkflow, contract.PricesInput{}),
