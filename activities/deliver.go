@@ -122,6 +122,12 @@ func (a *Activities) Deliver(ctx context.Context, in contract.DeliverInput) (err
 		var token atomic.Int64
 		metrics.Capacity(capacity(&in.Spec))
 		obs := a.deliverObserver(&in, metrics, tally, &token, log)
+		waits := &tierWaits{spec: &in.Spec}
+		swept := obs.Swept
+		obs.Swept = func(t change.TableID, tier string, d time.Duration, n int) {
+			swept(t, tier, d, n)
+			waits.swept(tier, d, n, time.Now())
+		}
 		gates := a.tellGates(ctx, in.Spec.Name, in.Sink, log)
 		known, err := sk.Tables(ctx)
 		if err != nil {
@@ -147,6 +153,10 @@ func (a *Activities) Deliver(ctx context.Context, in contract.DeliverInput) (err
 			} else {
 				metrics.Waiting(0, 0)
 			}
+			tierly := waits.status(s.Tables, time.Now().Add(clock.ahead()))
+			for _, t := range in.Spec.Tiers {
+				metrics.Overdue(t.Name, time.Duration(tierly[t.Name].Overdue*float64(time.Second)))
+			}
 			tally.Backlog(s.Backlog, s.Bytes)
 			if moves.made(s.Backlog == 0, uint64(s.Changes+s.Duplicates+s.Contained+s.Dead), uint64(s.Oldest.Commit)) {
 				a.Health.Progress(loop, s.Oldest.String())
@@ -154,7 +164,7 @@ func (a *Activities) Deliver(ctx context.Context, in contract.DeliverInput) (err
 			last.Store(&contract.DeliverProgress{
 				Worker: a.Worker, Attempt: info.Attempt, Token: s.Token, Partitions: len(s.Tables), Applied: s.Changes,
 				Duplicates: s.Duplicates, Skipped: s.Contained, Dead: s.Dead, Rate: s.Rate, LagP50: s.P50 / 1000, LagP99: s.P99 / 1000,
-				Backlog: s.Backlog, Waits: s.Waits, WaitsSince: s.WaitsSince, Through: s.Through, At: time.Now(),
+				Backlog: s.Backlog, Waits: s.Waits, WaitsSince: s.WaitsSince, Tiers: tierly, Through: s.Through, At: time.Now(),
 			})
 		}
 		o := deliverOptions(&in, &conf)

@@ -290,8 +290,13 @@ func (f *fakes) register(w worker.Worker, c client.Client) {
 		}
 		return stay(ctx, contract.CaptureProgress{Rate: 1000, LagBytes: 2048})
 	})
-	reg(contract.DeliverActivity, func(ctx context.Context, _ contract.DeliverInput) error {
-		return stay(ctx, contract.DeliverProgress{Rate: 500, LagP50: .01, LagP99: .1, Backlog: 5})
+	reg(contract.DeliverActivity, func(ctx context.Context, in contract.DeliverInput) error {
+		p := contract.DeliverProgress{Rate: 500, LagP50: .01, LagP99: .1, Backlog: 5}
+		for _, t := range in.Spec.Tiers {
+			p.Waits, p.WaitsSince = 7, time.Now().Add(-2*time.Hour)
+			p.Tiers = map[string]contract.TierWait{t.Name: {Overdue: 42, At: time.Now(), Changes: 3, Late: 1, Longest: 60}}
+		}
+		return stay(ctx, p)
 	})
 	reg(contract.HoldSnapshotActivity, func(ctx context.Context, in contract.HoldInput) error {
 		if err := c.SignalWorkflow(ctx, in.Workflow, "", contract.GenerationSignal, contract.Generation{N: in.After + 1, Name: "s"}); err != nil {

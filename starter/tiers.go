@@ -20,13 +20,14 @@ import (
 
 func (t *tool) tiersCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "tiers explain|run …",
+		Use:   "tiers list|explain|run|pause|resume …",
 		Short: "which changes wait, for how long, and that they wait no longer",
-		Long: `tiers explain says to which tier a change would be given, and by which rule; tiers run
-lets what waits take effect now. Tiers and rules are declared: see tiers and classify in
+		Long: `tiers list shows the tiers' runs, and how well they keep what they promise; tiers explain
+says to which tier a change would be given, and by which rule; tiers run lets what waits
+take effect now, tiers pause puts runs off and tiers resume lets them go on. Tiers and rules are declared: see tiers and classify in
 the reference.`,
 		Args: func(c *cobra.Command, a []string) error {
-			const fix = "(fix: starter tiers explain FILE|NAME --table TABLE --row JSON, or starter tiers run NAME TIER)"
+			const fix = "(fix: starter tiers list NAME, starter tiers explain FILE|NAME --table TABLE --row JSON, or starter tiers run, pause or resume NAME TIER)"
 			if len(a) == 0 {
 				return invalid("tiers takes a command %s", fix)
 			}
@@ -34,7 +35,7 @@ the reference.`,
 		},
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	cmd.AddCommand(t.explainCommand(), t.runTierCommand())
+	cmd.AddCommand(t.listTiersCommand(), t.explainCommand(), t.runTierCommand(), t.pauseTierCommand(), t.resumeTierCommand())
 	return cmd
 }
 
@@ -99,27 +100,16 @@ func (t *tool) runTierCommand() *cobra.Command {
 		Use:   "run NAME TIER",
 		Short: "let what waits in a tier take effect now",
 		Long: `run lets what waits in a tier take effect at every sink, up to where the source is now,
-and waits until it has. The tier's Schedule does the same once in its period: temporal
-schedule --schedule-id tier/NAME/TIER describes, pauses or triggers it. Interrupting the
-command leaves the run going.`,
+and waits until it has. The tier's Schedule does the same once in its period, and tiers list
+shows when. A run brings all that waits, however many were missed, so none has to be made up
+for. Interrupting the command leaves the run going.`,
 		Args: args(2, 2, "a pipeline name and a tier"),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), wait)
 			defer cancel()
-			c, err := t.find(ctx, a[0])
+			c, err := t.tierOf(ctx, a[0], a[1])
 			if err != nil {
 				return err
-			}
-			st, err := t.pipelineOf(ctx, c, a[0])
-			if err != nil {
-				return err
-			}
-			if _, ok := st.Spec.Tier(a[1]); !ok {
-				names := st.Spec.TierNames()[1:]
-				if len(names) == 0 {
-					return failed("pipeline %s declares no tier, so nothing waits (fix: declare tiers and classify, and apply)", a[0])
-				}
-				return failed("pipeline %s has no tier %q that waits%s (fix: name one of %s)", a[0], a[1], maybe(pipeline.Nearest(a[1], names)), few(names))
 			}
 			queue, err := view.Queue(ctx, c, a[0])
 			if err != nil {

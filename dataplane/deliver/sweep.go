@@ -56,6 +56,7 @@ type segment struct {
 	lags  map[string][]commitRun // by tier
 	bytes int
 	err   error
+	traces
 }
 
 // run makes a batch whenever it is told to.
@@ -166,6 +167,7 @@ func (s *sweep) take(ctx context.Context, seg *segment, rec *Record) (full bool,
 	tp.count(c)
 	seg.n++
 	seg.last = c.CommitTime.UnixMicro()
+	s.l.traceRecord(&seg.traces, s.p, rec, tier)
 	runs, at := seg.lags[tier], c.CommitTime.UnixNano()
 	if n := len(runs); n > 0 && runs[n-1].at == at {
 		runs[n-1].n++
@@ -238,6 +240,7 @@ func (l *lane) some(ctx context.Context, r Reader, p sink.Partition, offset int6
 			return nil, nil, errors.Join(err, r.Close())
 		}
 		if len(recs) > 0 {
+			stamp(recs)
 			return r, recs, nil
 		}
 	}
