@@ -64,6 +64,10 @@ func (a *Activities) ByRole(r contract.Role) map[string]any {
 			contract.CheckTrailActivity:        a.CheckTrail,
 			contract.PlanReplayActivity:        a.PlanReplay,
 			contract.ForgetReplayActivity:      a.ForgetReplay,
+			contract.OpenEraseActivity:         a.OpenErase,
+			contract.PlanEraseActivity:         a.PlanErase,
+			contract.NoteEraseActivity:         a.NoteErase,
+			contract.ForgetEraseActivity:       a.ForgetErase,
 			contract.ResolveActivity:           a.Resolve,
 			contract.EnsureTopicsActivity:      a.EnsureTopics,
 			contract.EnsurePublicationActivity: a.EnsurePublication,
@@ -90,6 +94,8 @@ func (a *Activities) ByRole(r contract.Role) map[string]any {
 			contract.ReverifyKeysActivity:   a.ReverifyKeys,
 			contract.ReleaseKeysActivity:    a.ReleaseKeys,
 			contract.ReplayTableActivity:    a.ReplayTable,
+			contract.EraseAtActivity:        a.EraseAt,
+			contract.SearchLogActivity:      a.SearchLog,
 		}
 	case contract.Deliver:
 		return map[string]any{contract.DeliverActivity: a.Deliver}

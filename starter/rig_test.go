@@ -164,6 +164,7 @@ type fakes struct {
 	blocks   []string                // that CreateSlot waits for
 	verdicts []contract.TableVerdict // by task of an audit; none: equal
 	alike    *contract.Compared      // what a replay says
+	left     contract.ErasePlace     // what an erasure finds in the log
 	skip     string                  // why a run of a tier has nothing to do
 }
 
@@ -374,6 +375,7 @@ func (f *fakes) register(w worker.Worker, c client.Client) {
 		}
 		return out, err
 	})
+	f.registerErase(reg)
 	reg(contract.PlanReplayActivity, func(_ context.Context, in contract.ReplayInput) (contract.ReplayTask, error) {
 		return contract.ReplayTask{Spec: pipeline.Spec{Name: in.Pipeline}, Table: in.Table, Sink: in.Sink, To: in.To}, f.did(contract.PlanReplayActivity, in.Since)
 	})
@@ -435,7 +437,7 @@ func (s *server) workers() {
 	for _, role := range []contract.Role{contract.Control, contract.Capture, contract.Snapshot, contract.Deliver} {
 		w := worker.New(s.c, contract.Queue(s.prefix, role), worker.Options{MaxHeartbeatThrottleInterval: 50 * time.Millisecond, WorkerStopTimeout: 5 * time.Second})
 		if role == contract.Control {
-			for _, fn := range []any{workflows.Pipeline, workflows.Stream, workflows.Bootstrap, workflows.Snapshot, workflows.Plan, workflows.Report, workflows.Audit, workflows.Replay, workflows.Repair, workflows.CheckTrail, workflows.BatchTier} {
+			for _, fn := range []any{workflows.Pipeline, workflows.Stream, workflows.Bootstrap, workflows.Snapshot, workflows.Plan, workflows.Report, workflows.Audit, workflows.Replay, workflows.Repair, workflows.CheckTrail, workflows.BatchTier, workflows.Erase} {
 				w.RegisterWorkflow(fn)
 			}
 		}

@@ -41,6 +41,7 @@ func replayer() worker.WorkflowReplayer {
 	r.RegisterWorkflow(Report)
 	r.RegisterWorkflow(Audit)
 	r.RegisterWorkflow(Replay)
+	r.RegisterWorkflow(Erase)
 	r.RegisterWorkflow(Repair)
 	r.RegisterWorkflow(CheckTrail)
 	r.RegisterWorkflow(BatchTier)
@@ -89,7 +90,7 @@ func startServer(t *testing.T, w *world) *server {
 	for _, role := range []contract.Role{contract.Control, contract.Capture, contract.Snapshot, contract.Deliver} {
 		wk := worker.New(c, contract.Queue(s.prefix, role), worker.Options{MaxHeartbeatThrottleInterval: 100 * time.Millisecond, WorkerStopTimeout: 5 * time.Second})
 		if role == contract.Control {
-			for _, fn := range []any{Pipeline, Stream, Bootstrap, Snapshot, Plan, Report, Audit, Replay, Repair, CheckTrail, BatchTier} {
+			for _, fn := range []any{Pipeline, Stream, Bootstrap, Snapshot, Plan, Report, Audit, Replay, Repair, CheckTrail, BatchTier, Erase} {
 				wk.RegisterWorkflow(fn)
 			}
 		}
@@ -280,6 +281,18 @@ func TestOnServer(t *testing.T) {
 	tier := s.start(ctx, contract.TierScheduleID(spec.Name, "hourly"), contract.BatchTierWorkflow, contract.TierInput{Pipeline: spec.Name, Tier: "hourly"})
 	s.must(tier.Get(ctx, nil))
 	s.check(ctx, tier.GetID(), "", "batch-tier")
+
+	erased := s.start(ctx, contract.EraseID(spec.Name, "1"), contract.EraseWorkflow, contract.EraseInput{Pipeline: spec.Name, Reason: "ticket 7", Who: "ann"})
+	for waits := false; !waits; time.Sleep(20 * time.Millisecond) {
+		var st contract.EraseResult
+		v, err := s.c.QueryWorkflow(ctx, erased.GetID(), "", contract.StatusQuery)
+		s.must(err)
+		s.must(v.Get(&st))
+		waits = st.Waits
+	}
+	s.must(s.update(ctx, erased.GetID(), contract.KeysUpdate, []byte("sealed")))
+	s.must(erased.Get(ctx, nil))
+	s.check(ctx, erased.GetID(), "", "erase")
 
 	w.mu.Lock()
 	w.fail[contract.CreateSlotActivity] = permanent("SlotsExhausted")

@@ -321,6 +321,7 @@ type Sink interface {
 	Repairs
 	HeldViews
 	Walks
+	Erasures
 	// Init creates or migrates the ledger.
 	Init(ctx context.Context) error
 	// Check reports what a plan should say of the table: whether it exists, fits, has rows.

@@ -104,6 +104,7 @@ func Run(t *testing.T, open Open, probe Probe) {
 		{"HeldViewsOfTables", testHeldViewsOfTables},
 		{"HeldKeyTypes", testHeldKeyTypes},
 		{"AuditTrail", testTrail},
+		{"Erase", testErase},
 		{"Forget", testForget},
 		{"RandomChanges", testRandom},
 	} {
