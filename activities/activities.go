@@ -64,6 +64,7 @@ func (a *Activities) ByRole(r contract.Role) map[string]any {
 			contract.CheckTrailActivity:        a.CheckTrail,
 			contract.PlanReplayActivity:        a.PlanReplay,
 			contract.ForgetReplayActivity:      a.ForgetReplay,
+			contract.PlanBatchSyncActivity:     a.PlanBatchSync,
 			contract.OpenEraseActivity:         a.OpenErase,
 			contract.PlanEraseActivity:         a.PlanErase,
 			contract.NoteEraseActivity:         a.NoteErase,

@@ -27,6 +27,10 @@ func (f *fakes) registerErase(reg func(string, any)) {
 	if err != nil {
 		panic(err)
 	}
+	reg(contract.PlanBatchSyncActivity, func(_ context.Context, in contract.BatchSyncInput) (contract.BatchSyncPlan, error) {
+		out := contract.BatchSyncPlan{Spec: in.Spec, Tables: in.Tables}
+		return out, f.did(contract.PlanBatchSyncActivity, in.Until.Sub(in.Since))
+	})
 	reg(contract.OpenEraseActivity, func(_ context.Context, in contract.EraseTask) (contract.EraseOpened, error) {
 		return contract.EraseOpened{Spec: pipeline.Spec{Name: in.Pipeline, Sinks: []pipeline.Sink{{Name: "warehouse"}}}, Public: priv.PublicKey().Bytes()}, f.did(contract.OpenEraseActivity, in.Reason)
 	})

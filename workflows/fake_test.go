@@ -207,6 +207,9 @@ func (w *world) register(r interface {
 		}
 		return w.called(contract.ScheduleTiersActivity, fmt.Sprint(names, " not ", in.Gone))
 	})
+	reg(contract.PlanBatchSyncActivity, func(_ context.Context, in contract.BatchSyncInput) (contract.BatchSyncPlan, error) {
+		return contract.BatchSyncPlan{Spec: in.Spec, Tables: w.tables[:1]}, w.called(contract.PlanBatchSyncActivity, in.Column)
+	})
 	reg(contract.OpenEraseActivity, func(_ context.Context, in contract.EraseTask) (contract.EraseOpened, error) {
 		return contract.EraseOpened{Spec: pipeline.Spec{Name: in.Pipeline, Sinks: []pipeline.Sink{{Name: "warehouse"}, {Name: "analytics"}}}, Public: []byte("public")}, w.called(contract.OpenEraseActivity, in.Reason)
 	})
@@ -343,7 +346,7 @@ func environment(t *testing.T, w *world) *testsuite.TestWorkflowEnvironment {
 			t.Log("calls:", w.names())
 		}
 	})
-	for _, fn := range []any{Pipeline, Bootstrap, Snapshot, Plan, Report, Audit, Replay, Repair, CheckTrail, BatchTier, Erase} {
+	for _, fn := range []any{Pipeline, Bootstrap, Snapshot, Plan, Report, Audit, Replay, Repair, CheckTrail, BatchTier, Erase, BatchSync} {
 		env.RegisterWorkflow(fn)
 	}
 	// Time is only skipped while no activity runs, and a Stream's run for ever.

@@ -42,6 +42,7 @@ func replayer() worker.WorkflowReplayer {
 	r.RegisterWorkflow(Audit)
 	r.RegisterWorkflow(Replay)
 	r.RegisterWorkflow(Erase)
+	r.RegisterWorkflow(BatchSync)
 	r.RegisterWorkflow(Repair)
 	r.RegisterWorkflow(CheckTrail)
 	r.RegisterWorkflow(BatchTier)
@@ -90,7 +91,7 @@ func startServer(t *testing.T, w *world) *server {
 	for _, role := range []contract.Role{contract.Control, contract.Capture, contract.Snapshot, contract.Deliver} {
 		wk := worker.New(c, contract.Queue(s.prefix, role), worker.Options{MaxHeartbeatThrottleInterval: 100 * time.Millisecond, WorkerStopTimeout: 5 * time.Second})
 		if role == contract.Control {
-			for _, fn := range []any{Pipeline, Stream, Bootstrap, Snapshot, Plan, Report, Audit, Replay, Repair, CheckTrail, BatchTier, Erase} {
+			for _, fn := range []any{Pipeline, Stream, Bootstrap, Snapshot, Plan, Report, Audit, Replay, Repair, CheckTrail, BatchTier, Erase, BatchSync} {
 				wk.RegisterWorkflow(fn)
 			}
 		}
@@ -282,6 +283,9 @@ func TestOnServer(t *testing.T) {
 	s.must(tier.Get(ctx, nil))
 	s.check(ctx, tier.GetID(), "", "batch-tier")
 
+	synced := s.start(ctx, contract.BatchSyncID(spec.Name, "1"), contract.BatchSyncWorkflow, contract.BatchSyncInput{Spec: spec, Column: "changed_at", Since: time.Unix(1_800_000_000, 0).UTC(), Until: time.Unix(1_800_086_400, 0).UTC()})
+	s.must(synced.Get(ctx, nil))
+	s.check(ctx, synced.GetID(), "", "batch-sync")
 	erased := s.start(ctx, contract.EraseID(spec.Name, "1"), contract.EraseWorkflow, contract.EraseInput{Pipeline: spec.Name, Reason: "ticket 7", Who: "ann"})
 	for waits := false; !waits; time.Sleep(20 * time.Millisecond) {
 		var st contract.EraseResult

@@ -167,6 +167,32 @@ func (e *erasing) count(ctx context.Context) (old, newer int64, err error) {
 	return int64(a), int64(b), err
 }
 
+// rewrite has parts written anew without the keys, and waits for it. An attempt that
+// finds the mutation of another under way leaves it to that.
+func (e *erasing) rewrite(ctx context.Context, erasure string) error {
+	old, _, err := e.count(ctx)
+	if err != nil || old == 0 {
+		return err
+	}
+	under := false
+	q := fmt.Sprintf("SELECT 1 FROM system.mutations WHERE database = %s AND table = %s AND NOT is_done AND position(command, %s) > 0 LIMIT 1", lit(e.lay.at.db), lit(e.lay.at.table), lit(erasure))
+	if err := e.conn.query(ctx, "SELECT mutations of "+e.lay.at.String(), q, func(func(...any) error) error { under = true; return nil }); err != nil {
+		return err
+	}
+	if under {
+		return fault.Transient(CodeBusy, nil, "parts of table %s are being written anew", e.lay.at)
+	}
+	// First what deletes only hide, which a mutation with a condition passes over. Mutations
+	// are done in order, so the second waits for both.
+	for _, q := range []string{"APPLY DELETED MASK SETTINGS mutations_sync = 0",
+		fmt.Sprintf("DELETE WHERE %s <= %s AND %s SETTINGS mutations_sync = 2", colVersion, versionLit(e.upTo), e.rows)} {
+		if _, err := e.conn.exec(ctx, "erase from "+e.lay.at.String(), "ALTER TABLE "+e.lay.at.String()+" "+q); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // ledgerOfKeys are the ledger's tables with keys.
 var ledgerOfKeys = []string{"dead_letters", "findings", "repairs", "repair_leases"}
 
@@ -257,19 +283,9 @@ func (s *Sink) EraseKeys(ctx context.Context, erasure string, t sink.Table, keys
 	if err != nil {
 		return err
 	}
-	const sync = " SETTINGS mutations_sync = 2"
 	if e.lay != nil {
-		// First what deletes only hide, which a mutation with a condition would pass over.
-		old, _, err := e.count(ctx)
-		if err != nil {
+		if err := e.rewrite(ctx, erasure); err != nil {
 			return err
-		}
-		if old > 0 {
-			for _, q := range []string{"APPLY DELETED MASK", fmt.Sprintf("DELETE WHERE %s <= %s AND %s", colVersion, versionLit(upTo), e.rows)} {
-				if _, err := s.conn.exec(ctx, "erase from "+e.lay.at.String(), "ALTER TABLE "+e.lay.at.String()+" "+q+sync); err != nil {
-					return err
-				}
-			}
 		}
 	}
 	for _, l := range ledgerOfKeys {
