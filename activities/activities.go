@@ -72,6 +72,11 @@ func (a *Activities) ByRole(r contract.Role) map[string]any {
 			contract.CheckTrailActivity:        a.CheckTrail,
 			contract.PlanReplayActivity:        a.PlanReplay,
 			contract.ForgetReplayActivity:      a.ForgetReplay,
+			contract.PlanBatchSyncActivity:     a.PlanBatchSync,
+			contract.OpenEraseActivity:         a.OpenErase,
+			contract.PlanEraseActivity:         a.PlanErase,
+			contract.NoteEraseActivity:         a.NoteErase,
+			contract.ForgetEraseActivity:       a.ForgetErase,
 			contract.ResolveActivity:           a.Resolve,
 			contract.EnsureTopicsActivity:      a.EnsureTopics,
 			contract.EnsurePublicationActivity: a.EnsurePublication,
@@ -99,6 +104,8 @@ func (a *Activities) ByRole(r contract.Role) map[string]any {
 			contract.ReleaseKeysActivity:    a.ReleaseKeys,
 			contract.ReplayTableActivity:    a.ReplayTable,
 			contract.AdviseTiersActivity:    a.AdviseTiers,
+			contract.EraseAtActivity:        a.EraseAt,
+			contract.SearchLogActivity:      a.SearchLog,
 		}
 	case contract.Deliver:
 		return map[string]any{contract.DeliverActivity: a.Deliver}

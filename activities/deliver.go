@@ -142,6 +142,12 @@ func (a *Activities) Deliver(ctx context.Context, in contract.DeliverInput) (err
 				toSink.carried(sent, p, int64(u.Changes), u.Text, u.Sent)
 			}
 		}
+		waits := &tierWaits{pace: pace}
+		swept := obs.Swept
+		obs.Swept = func(t change.TableID, tier string, d time.Duration, n int) {
+			swept(t, tier, d, n)
+			waits.swept(tier, d, n, time.Now())
+		}
 		gates := a.tellGates(ctx, in.Spec.Name, in.Sink, log)
 		known, err := sk.Tables(ctx)
 		if err != nil {
@@ -167,6 +173,10 @@ func (a *Activities) Deliver(ctx context.Context, in contract.DeliverInput) (err
 			} else {
 				metrics.Waiting(0, 0)
 			}
+			tierly := waits.status(s.Tables, time.Now().Add(clock.ahead()))
+			for _, t := range in.Spec.Tiers {
+				metrics.Overdue(t.Name, time.Duration(tierly[t.Name].Overdue*float64(time.Second)))
+			}
 			tally.Backlog(s.Backlog, s.Bytes)
 			if moves.made(s.Backlog == 0, uint64(s.Changes+s.Duplicates+s.Contained+s.Dead), uint64(s.Oldest.Commit)) {
 				a.Health.Progress(loop, s.Oldest.String())
@@ -174,7 +184,7 @@ func (a *Activities) Deliver(ctx context.Context, in contract.DeliverInput) (err
 			last.Store(&contract.DeliverProgress{
 				Worker: a.Worker, Attempt: info.Attempt, Token: s.Token, Partitions: len(s.Tables), Applied: s.Changes,
 				Duplicates: s.Duplicates, Skipped: s.Contained, Dead: s.Dead, Rate: s.Rate, LagP50: s.P50 / 1000, LagP99: s.P99 / 1000,
-				Backlog: s.Backlog, Waits: s.Waits, WaitsSince: s.WaitsSince, Through: s.Through, At: time.Now(),
+				Backlog: s.Backlog, Waits: s.Waits, WaitsSince: s.WaitsSince, Tiers: tierly, Through: s.Through, At: time.Now(),
 			})
 		}
 		o := deliverOptions(&in, &conf)

@@ -64,6 +64,16 @@ func (s *Spec) Only(t change.TableID) Spec {
 	return out
 }
 
+// Narrowed returns the declaration with one more condition on the rows of a table.
+func (s *Spec) Narrowed(t change.TableID, where string) Spec {
+	out := *s
+	if had := s.Options(t).Where; had != "" {
+		where = "(" + had + ") AND (" + where + ")"
+	}
+	out.Tables.Options = append(slices.Clone(s.Tables.Options), TableOption{Match: Literal(t), Where: where})
+	return out
+}
+
 // Literal is the pattern that matches t alone.
 func Literal(t change.TableID) string {
 	quote := func(s string) string {

@@ -168,6 +168,7 @@ type fakes struct {
 	verdicts []contract.TableVerdict // by task of an audit; none: equal
 	alike    *contract.Compared      // what a replay says
 	prices   []bill.Applied          // price tables, the newest first
+	left     contract.ErasePlace     // what an erasure finds in the log
 	skip     string                  // why a run of a tier has nothing to do
 	advice   contract.AdviseResult   // what the past says, but for the pipeline's name
 	advised  []contract.AdviseInput
@@ -296,8 +297,13 @@ func (f *fakes) register(w worker.Worker, c client.Client) {
 		}
 		return stay(ctx, contract.CaptureProgress{Rate: 1000, LagBytes: 2048})
 	})
-	reg(contract.DeliverActivity, func(ctx context.Context, _ contract.DeliverInput) error {
-		return stay(ctx, contract.DeliverProgress{Rate: 500, LagP50: .01, LagP99: .1, Backlog: 5})
+	reg(contract.DeliverActivity, func(ctx context.Context, in contract.DeliverInput) error {
+		p := contract.DeliverProgress{Rate: 500, LagP50: .01, LagP99: .1, Backlog: 5}
+		for _, t := range in.Spec.Tiers {
+			p.Waits, p.WaitsSince = 7, time.Now().Add(-2*time.Hour)
+			p.Tiers = map[string]contract.TierWait{t.Name: {Overdue: 42, At: time.Now(), Changes: 3, Late: 1, Longest: 60}}
+		}
+		return stay(ctx, p)
 	})
 	reg(contract.HoldSnapshotActivity, func(ctx context.Context, in contract.HoldInput) error {
 		if err := c.SignalWorkflow(ctx, in.Workflow, "", contract.GenerationSignal, contract.Generation{N: in.After + 1, Name: "s"}); err != nil {
@@ -398,6 +404,7 @@ func (f *fakes) register(w worker.Worker, c client.Client) {
 		}
 		return out, err
 	})
+	f.registerErase(reg)
 	reg(contract.PlanReplayActivity, func(_ context.Context, in contract.ReplayInput) (contract.ReplayTask, error) {
 		return contract.ReplayTask{Spec: pipeline.Spec{Name: in.Pipeline}, Table: in.Table, Sink: in.Sink, To: in.To}, f.did(contract.PlanReplayActivity, in.Since)
 	})
@@ -467,7 +474,7 @@ func (s *server) workers() {
 	for _, role := range []contract.Role{contract.Control, contract.Capture, contract.Snapshot, contract.Deliver} {
 		w := worker.New(s.c, contract.Queue(s.prefix, role), worker.Options{MaxHeartbeatThrottleInterval: 50 * time.Millisecond, WorkerStopTimeout: 5 * time.Second})
 		if role == contract.Control {
-			for _, fn := range []any{workflows.Pipeline, workflows.Stream, workflows.Bootstrap, workflows.Snapshot, workflows.Plan, workflows.Report, workflows.Audit, workflows.Replay, workflows.Repair, workflows.CheckTrail, workflows.BatchTier, workflows.Price, workflows.Prices, workflows.Cost, workflows.Advise} {
+			for _, fn := range []any{workflows.Pipeline, workflows.Stream, workflows.Bootstrap, workflows.Snapshot, workflows.Plan, workflows.Report, workflows.Audit, workflows.Replay, workflows.Repair, workflows.CheckTrail, workflows.BatchTier, workflows.Price, workflows.Prices, workflows.Cost, workflows.Advise, workflows.Erase, workflows.BatchSync} {
 				w.RegisterWorkflow(fn)
 			}
 		}

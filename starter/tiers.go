@@ -21,14 +21,15 @@ import (
 
 func (t *tool) tiersCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "tiers explain|run|advise|experiment …",
+		Use:   "tiers list|explain|run|pause|resume|advise|experiment …",
 		Short: "which changes wait, for how long, that they wait no longer, and which could",
-		Long: `tiers explain says to which tier a change would be given, and by which rule; tiers run
-lets what waits take effect now; tiers advise says what other rules would
-save, and tiers experiment compares them on arms of a table's rows. Tiers and rules are declared: see tiers and classify in
-the reference.`,
+		Long: `tiers list shows the tiers' runs, and how well they keep what they promise; tiers explain
+says to which tier a change would be given, and by which rule; tiers run lets what waits
+take effect now, tiers pause puts runs off and tiers resume lets them go on. tiers advise says
+what other rules would save, and tiers experiment compares them on arms of a table's rows.
+Tiers and rules are declared: see tiers and classify in the reference.`,
 		Args: func(c *cobra.Command, a []string) error {
-			const fix = "(fix: starter tiers explain FILE|NAME --table TABLE --row JSON, starter tiers run NAME TIER, starter tiers advise NAME, or starter tiers experiment NAME)"
+			const fix = "(fix: starter tiers list NAME, starter tiers explain FILE|NAME --table TABLE --row JSON, starter tiers run, pause or resume NAME TIER, or starter tiers advise or experiment NAME)"
 			if len(a) == 0 {
 				return invalid("tiers takes a command %s", fix)
 			}
@@ -36,7 +37,7 @@ the reference.`,
 		},
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	cmd.AddCommand(t.explainCommand(), t.runTierCommand(), t.adviseCommand(), t.experimentCommand())
+	cmd.AddCommand(t.listTiersCommand(), t.explainCommand(), t.runTierCommand(), t.pauseTierCommand(), t.resumeTierCommand(), t.adviseCommand(), t.experimentCommand())
 	return cmd
 }
 
@@ -103,27 +104,16 @@ func (t *tool) runTierCommand() *cobra.Command {
 		Use:   "run NAME TIER",
 		Short: "let what waits in a tier take effect now",
 		Long: `run lets what waits in a tier take effect at every sink, up to where the source is now,
-and waits until it has. The tier's Schedule does the same once in its period: temporal
-schedule --schedule-id tier/NAME/TIER describes, pauses or triggers it. Interrupting the
-command leaves the run going.`,
+and waits until it has. The tier's Schedule does the same once in its period, and tiers list
+shows when. A run brings all that waits, however many were missed, so none has to be made up
+for. Interrupting the command leaves the run going.`,
 		Args: args(2, 2, "a pipeline name and a tier"),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), wait)
 			defer cancel()
-			c, err := t.find(ctx, a[0])
+			c, err := t.tierOf(ctx, a[0], a[1])
 			if err != nil {
 				return err
-			}
-			st, err := t.pipelineOf(ctx, c, a[0])
-			if err != nil {
-				return err
-			}
-			if _, ok := st.Spec.Tier(a[1]); !ok {
-				names := st.Spec.TierNames()[1:]
-				if len(names) == 0 {
-					return failed("pipeline %s declares no tier, so nothing waits (fix: declare tiers and classify, and apply)", a[0])
-				}
-				return failed("pipeline %s has no tier %q that waits%s (fix: name one of %s)", a[0], a[1], maybe(pipeline.Nearest(a[1], names)), few(names))
 			}
 			queue, err := view.Queue(ctx, c, a[0])
 			if err != nil {

@@ -1,17 +1,20 @@
 package main
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/shopspring/decimal"
+	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/temporal"
 
 	"syncline/activities/contract"
 	"syncline/analytics/bill"
 	"syncline/dataplane/change"
 	"syncline/pipeline"
+	"syncline/starter/view"
 )
 
 const classified = `tiers: [{name: hourly, every: 1h, jitter: 2m}]
@@ -129,7 +132,41 @@ func TestTiersRun(t *testing.T) {
 	s.fakes.set(contract.DrainTierActivity, temporal.NewNonRetryableApplicationError("told to", "SinkPrivilege", nil))
 	skip("")
 	s.starter("tiers", "run", s.name, "hourly").exits(exitFailed).says("TierBehind", "SinkPrivilege")
+	s.steersTiers()
 	// A running pipeline can be asked by its name.
 	s.starter("tiers", "explain", s.name, "--table", "shop.orders", "--row", "{}").exits(exitOK).says("tier stream")
 	s.starter("destroy", s.name, "--yes").exits(exitOK).says("schedules of tiers")
+}
+
+// steersTiers lists, pauses and resumes a tier whose Schedule an activity would have made.
+func (s *server) steersTiers() {
+	s.t.Helper()
+	s.starter("tiers", "list", s.name).exits(exitOK).says("hourly", "1h2m0s", "never", "no schedule: starter apply makes it", "late by 42s", "warehouse: 14 changes waiting, for ")
+	s.starter("status", s.name).exits(exitOK).says("tier hourly late by 42s")
+	s.starter("tiers", "pause", s.name, "hourly").exits(exitFailed).says("has no Schedule (fix: starter apply")
+	id := contract.TierScheduleID(s.name, "hourly")
+	_, err := s.c.ScheduleClient().Create(s.t.Context(), client.ScheduleOptions{ID: id, Spec: client.ScheduleSpec{Intervals: []client.ScheduleIntervalSpec{{Every: time.Hour}}},
+		Action: &client.ScheduleWorkflowAction{ID: id, Workflow: contract.BatchTierWorkflow, TaskQueue: contract.Queue(s.prefix, contract.Control), Args: []any{contract.TierInput{Pipeline: s.name, Tier: "hourly"}}}})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer func() {
+		if err := s.c.ScheduleClient().GetHandle(context.Background(), id).Delete(context.Background()); err != nil {
+			s.t.Error(err)
+		}
+	}()
+	s.starter("tiers", "list", s.name).exits(exitOK).says("scheduled", "in ")
+	s.starter("tiers", "pause", s.name, "hourly", "--reason", "quarter end").exits(exitOK).says("paused: paused by ", ": quarter end")
+	s.starter("tiers", "resume", s.name, "hourly").exits(exitOK).says("scheduled")
+	if err := s.c.ScheduleClient().GetHandle(s.t.Context(), id).Trigger(s.t.Context(), client.ScheduleTriggerOptions{}); err != nil {
+		s.t.Fatal(err)
+	}
+	s.until("the last run", func(r result) bool { return strings.Contains(r.out, " ago failed") }, "tiers", "list", s.name) // sinks are told to
+	var v view.Tiers
+	s.starter("tiers", "list", s.name, "--json").exits(exitOK).object(&v)
+	if len(v.Tiers) != 1 || v.Tiers[0].Promise != "1h2m0s" || v.Tiers[0].Next.IsZero() || v.Tiers[0].LastRun == "" || len(v.Sinks) != 2 || v.Sinks[0].Waits != 14 ||
+		len(v.Tiers[0].Fresh) != 2 || v.Tiers[0].Fresh[0].Changes != 6 || v.Tiers[0].Fresh[0].Late != 2 {
+		s.t.Errorf("%+v", v)
+	}
+	s.starter("tiers", "pause", s.name, "hourli").exits(exitFailed).says(`did you mean "hourly"?`)
 }

@@ -226,6 +226,8 @@ func newWorker(tc client.Client, c config.Config, role contract.Role, acts *acti
 		w.RegisterWorkflowWithOptions(workflows.Audit, workflow.RegisterOptions{Name: contract.AuditWorkflow})
 		w.RegisterWorkflowWithOptions(workflows.Repair, workflow.RegisterOptions{Name: contract.RepairWorkflow})
 		w.RegisterWorkflowWithOptions(workflows.CheckTrail, workflow.RegisterOptions{Name: contract.CheckTrailWorkflow})
+		w.RegisterWorkflowWithOptions(workflows.BatchSync, workflow.RegisterOptions{Name: contract.BatchSyncWorkflow})
+		w.RegisterWorkflowWithOptions(workflows.Erase, workflow.RegisterOptions{Name: contract.EraseWorkflow})
 		w.RegisterWorkflowWithOptions(workflows.Replay, workflow.RegisterOptions{Name: contract.ReplayWorkflow})
 		w.RegisterWorkflowWithOptions(workflows.Price, workflow.RegisterOptions{Name: contract.PriceWorkflow})
 		w.RegisterWorkflowWithOptions(workflows.Prices, workflow.RegisterOptions{Name: contract.PricesWorkflow})

@@ -224,6 +224,27 @@ func (w *world) register(r interface {
 		}
 		return w.called(contract.ScheduleTiersActivity, fmt.Sprint(names, " not ", in.Gone))
 	})
+	reg(contract.PlanBatchSyncActivity, func(_ context.Context, in contract.BatchSyncInput) (contract.BatchSyncPlan, error) {
+		return contract.BatchSyncPlan{Spec: in.Spec, Tables: w.tables[:1]}, w.called(contract.PlanBatchSyncActivity, in.Column)
+	})
+	reg(contract.OpenEraseActivity, func(_ context.Context, in contract.EraseTask) (contract.EraseOpened, error) {
+		return contract.EraseOpened{Spec: pipeline.Spec{Name: in.Pipeline, Sinks: []pipeline.Sink{{Name: "warehouse"}, {Name: "analytics"}}}, Public: []byte("public")}, w.called(contract.OpenEraseActivity, in.Reason)
+	})
+	reg(contract.PlanEraseActivity, func(_ context.Context, in contract.EraseTask) (contract.ErasePlan, error) {
+		return contract.ErasePlan{At: change.Position{Epoch: 1, Commit: 0x500}, Tables: []contract.EraseTable{{Table: w.tables[0], Keys: 1, Digests: []string{"d1"}}}}, w.called(contract.PlanEraseActivity, string(in.Sealed)+in.Keys.String())
+	})
+	reg(contract.EraseAtActivity, func(_ context.Context, in contract.EraseSink) ([]contract.ErasePlace, error) {
+		return []contract.ErasePlace{{Sink: in.Sink.Name, Table: in.Plan.Tables[0].Table, Place: "table", Before: 2}}, w.called(contract.EraseAtActivity, in.Sink.Name)
+	})
+	reg(contract.SearchLogActivity, func(_ context.Context, in contract.EraseTask) ([]contract.ErasePlace, error) {
+		return []contract.ErasePlace{{Table: in.Plan.Tables[0].Table, Place: "topic", Before: 3, After: 3, Until: time.Unix(1_900_000_000, 0).UTC()}}, w.called(contract.SearchLogActivity, in.Plan.At)
+	})
+	reg(contract.NoteEraseActivity, func(_ context.Context, in contract.EraseNote) error {
+		return w.called(contract.NoteEraseActivity, fmt.Sprint(in.Who, " ", len(in.Result.Places)))
+	})
+	reg(contract.ForgetEraseActivity, func(_ context.Context, in contract.EraseTask) error {
+		return w.called(contract.ForgetEraseActivity, in.Pipeline)
+	})
 	reg(contract.PlanReplayActivity, func(_ context.Context, in contract.ReplayInput) (contract.ReplayTask, error) {
 		return contract.ReplayTask{Spec: pipeline.Spec{Name: in.Pipeline}, Table: in.Table, Sink: in.Sink, To: in.To}, w.called(contract.PlanReplayActivity, in.Pipeline)
 	})
@@ -349,7 +370,7 @@ func environment(t *testing.T, w *world) *testsuite.TestWorkflowEnvironment {
 			t.Log("calls:", w.names())
 		}
 	})
-	for _, fn := range []any{Pipeline, Bootstrap, Snapshot, Plan, Report, Audit, Replay, Repair, CheckTrail, BatchTier, Advise} {
+	for _, fn := range []any{Pipeline, Bootstrap, Snapshot, Plan, Report, Audit, Replay, Repair, CheckTrail, BatchTier, Advise, Erase, BatchSync} {
 		env.RegisterWorkflow(fn)
 	}
 	// Time is only skipped while no activity runs, and a Stream's run for ever.

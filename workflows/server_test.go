@@ -41,6 +41,8 @@ func replayer() worker.WorkflowReplayer {
 	r.RegisterWorkflow(Report)
 	r.RegisterWorkflow(Audit)
 	r.RegisterWorkflow(Replay)
+	r.RegisterWorkflow(Erase)
+	r.RegisterWorkflow(BatchSync)
 	r.RegisterWorkflow(Repair)
 	r.RegisterWorkflow(CheckTrail)
 	r.RegisterWorkflow(BatchTier)
@@ -93,7 +95,7 @@ func startServer(t *testing.T, w *world) *server {
 	for _, role := range []contract.Role{contract.Control, contract.Capture, contract.Snapshot, contract.Deliver} {
 		wk := worker.New(c, contract.Queue(s.prefix, role), worker.Options{MaxHeartbeatThrottleInterval: 100 * time.Millisecond, WorkerStopTimeout: 5 * time.Second})
 		if role == contract.Control {
-			for _, fn := range []any{Pipeline, Stream, Bootstrap, Snapshot, Plan, Report, Audit, Replay, Repair, CheckTrail, BatchTier, Price, Prices, Cost, Advise} {
+			for _, fn := range []any{Pipeline, Stream, Bootstrap, Snapshot, Plan, Report, Audit, Replay, Repair, CheckTrail, BatchTier, Price, Prices, Cost, Advise, Erase, BatchSync} {
 				wk.RegisterWorkflow(fn)
 			}
 		}
@@ -295,6 +297,21 @@ func TestOnServer(t *testing.T) {
 		s.must(run.Get(ctx, nil))
 		s.check(ctx, run.GetID(), "", name)
 	}
+
+	synced := s.start(ctx, contract.BatchSyncID(spec.Name, "1"), contract.BatchSyncWorkflow, contract.BatchSyncInput{Spec: spec, Column: "changed_at", Since: time.Unix(1_800_000_000, 0).UTC(), Until: time.Unix(1_800_086_400, 0).UTC()})
+	s.must(synced.Get(ctx, nil))
+	s.check(ctx, synced.GetID(), "", "batch-sync")
+	erased := s.start(ctx, contract.EraseID(spec.Name, "1"), contract.EraseWorkflow, contract.EraseInput{Pipeline: spec.Name, Reason: "ticket 7", Who: "ann"})
+	for waits := false; !waits; time.Sleep(20 * time.Millisecond) {
+		var st contract.EraseResult
+		v, err := s.c.QueryWorkflow(ctx, erased.GetID(), "", contract.StatusQuery)
+		s.must(err)
+		s.must(v.Get(&st))
+		waits = st.Waits
+	}
+	s.must(s.update(ctx, erased.GetID(), contract.KeysUpdate, []byte("sealed")))
+	s.must(erased.Get(ctx, nil))
+	s.check(ctx, erased.GetID(), "", "erase")
 
 	w.mu.Lock()
 	w.fail[contract.CreateSlotActivity] = permanent("SlotsExhausted")

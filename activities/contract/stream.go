@@ -62,6 +62,16 @@ type CaptureProgress struct {
 	At         time.Time  `json:"at"`
 }
 
+// TierWait is how well a lane keeps what a tier promises.
+type TierWait struct {
+	Overdue float64 `json:"overdue_seconds,omitempty"` // by how much what waits now is late
+	// Of the last run that the lane took part in, in this attempt:
+	At      time.Time `json:"at,omitzero"` // when the last of its changes took effect
+	Changes int64     `json:"changes"`
+	Late    int64     `json:"late"` // of them, those that waited for longer than promised
+	Longest float64   `json:"longest_seconds"`
+}
+
 // DeliverInput starts a Deliver activity: one lane of one sink.
 type DeliverInput struct {
 	Spec  pipeline.Spec `json:"spec"`
@@ -72,20 +82,21 @@ type DeliverInput struct {
 
 // DeliverProgress is the heartbeat of Deliver.
 type DeliverProgress struct {
-	Worker     string     `json:"worker"`
-	Attempt    int32      `json:"attempt"`
-	Token      int64      `json:"token"` // fencing token
-	Partitions int        `json:"partitions"`
-	Applied    int64      `json:"applied"` // in this attempt
-	Duplicates int64      `json:"duplicates"`
-	Skipped    int64      `json:"skipped"` // were in the snapshot already
-	Dead       int64      `json:"dead"`
-	Rate       float64    `json:"rate"` // changes per second, lately
-	LagP50     float64    `json:"lag_p50_seconds"`
-	LagP99     float64    `json:"lag_p99_seconds"`
-	Backlog    int64      `json:"backlog"`         // records in the log, not applied
-	Waits      int64      `json:"waits,omitempty"` // changes that wait for their tier's next run
-	WaitsSince time.Time  `json:"waits_since,omitzero"`
-	Through    change.LSN `json:"through"` // every change before it has taken effect in this lane
-	At         time.Time  `json:"at"`
+	Worker     string              `json:"worker"`
+	Attempt    int32               `json:"attempt"`
+	Token      int64               `json:"token"` // fencing token
+	Partitions int                 `json:"partitions"`
+	Applied    int64               `json:"applied"` // in this attempt
+	Duplicates int64               `json:"duplicates"`
+	Skipped    int64               `json:"skipped"` // were in the snapshot already
+	Dead       int64               `json:"dead"`
+	Rate       float64             `json:"rate"` // changes per second, lately
+	LagP50     float64             `json:"lag_p50_seconds"`
+	LagP99     float64             `json:"lag_p99_seconds"`
+	Backlog    int64               `json:"backlog"`         // records in the log, not applied
+	Waits      int64               `json:"waits,omitempty"` // changes that wait for their tier's next run
+	WaitsSince time.Time           `json:"waits_since,omitzero"`
+	Tiers      map[string]TierWait `json:"tiers,omitempty"`
+	Through    change.LSN          `json:"through"` // every change before it has taken effect in this lane
+	At         time.Time           `json:"at"`
 }

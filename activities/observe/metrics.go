@@ -26,7 +26,7 @@ type Metrics struct {
 	captureLag, slotRetained                           *prometheus.GaugeVec
 	wireBytes                                          *prometheus.CounterVec
 	tierSeconds                                        *prometheus.HistogramVec
-	tierWaiting, tierAge                               *prometheus.GaugeVec
+	tierWaiting, tierAge, tierOverdue                  *prometheus.GaugeVec
 	budgetUsed, budgetStanding                         *prometheus.GaugeVec
 	applied, duplicates, skipped, deadLetters          *prometheus.CounterVec
 	batchSeconds, visibleSeconds                       *prometheus.HistogramVec
@@ -87,6 +87,7 @@ func NewMetrics(buildID string) *Metrics {
 		tierSeconds:    histogram("tier_wait_seconds", "Time from the commit at the source to the commit at the sink of changes that waited for their tier.", []float64{1, 5, 15, 60, 300, 900, 1800, 3600, 7200, 14400, 43200, 86400, 172800, 604800, 2592000}, "pipeline", "sink", "tier"),
 		tierWaiting:    gauge("tier_waiting_changes", "Changes that wait for their tier's next run.", "pipeline", "sink", "lane"),
 		tierAge:        gauge("tier_waiting_seconds", "Age of the oldest change that waits for its tier's next run; 0 if none does.", "pipeline", "sink", "lane"),
+		tierOverdue:    gauge("tier_overdue_seconds", "How much longer the oldest change that waits for a tier has waited than the tier promises; 0 if none has.", "pipeline", "sink", "lane", "tier"),
 		backlog:        gauge("backlog_records", "Records in Kafka that the lane has not yet applied.", "pipeline", "sink", "lane"),
 
 		snapshotRows:  counter("snapshot_rows_total", "Rows of finished and running chunks written to the sink.", "pipeline", "sink", "table"),
@@ -248,6 +249,11 @@ func (d *Deliver) Waiting(changes int64, age time.Duration) {
 	d.m.tierAge.WithLabelValues(d.pipeline, d.sink, d.lane).Set(max(0, age.Seconds()))
 }
 
+// Overdue is by how much what waits for a tier is later than the tier promises.
+func (d *Deliver) Overdue(tier string, by time.Duration) {
+	d.m.tierOverdue.WithLabelValues(d.pipeline, d.sink, d.lane, d.m.codes.value(tier)).Set(max(0, by.Seconds()))
+}
+
 // Fenced counts an attempt that found itself superseded.
 func (d *Deliver) Fenced() { d.m.fenced.WithLabelValues(d.pipeline, d.sink).Inc() }
 
@@ -259,6 +265,7 @@ func (d *Deliver) Close() {
 	for _, g := range []*prometheus.GaugeVec{d.m.backlog, d.m.tierWaiting, d.m.tierAge} {
 		g.DeleteLabelValues(d.pipeline, d.sink, d.lane)
 	}
+	d.m.tierOverdue.DeletePartialMatch(prometheus.Labels{"pipeline": d.pipeline, "sink": d.sink, "lane": d.lane})
 	d.m.release(sinkKey{d.pipeline, d.sink})
 }
 
@@ -294,7 +301,7 @@ func (m *Metrics) Forget(pipeline string) {
 		m.captured, m.captureLag, m.slotRetained, m.kafkaRecords, m.kafkaBytes, m.applied, m.duplicates, m.skipped,
 		m.deadLetters, m.batchSeconds, m.visibleSeconds, m.backlog, m.snapshotRows, m.snapshotBytes, m.chunkSeconds, m.fenced, m.retries,
 		m.gated, m.capacity, m.sloTarget, m.sloEvents, m.verified, m.paused, m.repairsWaiting, m.repairsFailed,
-		m.wireBytes, m.tierSeconds, m.tierWaiting, m.tierAge, m.budgetUsed, m.budgetStanding,
+		m.wireBytes, m.tierSeconds, m.tierWaiting, m.tierAge, m.tierOverdue, m.budgetUsed, m.budgetStanding,
 	} {
 		v.DeletePartialMatch(l)
 	}

@@ -203,6 +203,20 @@ func Alerts(l Limits) []Alert {
 			},
 		},
 		{
+			// A run itself may take a while. What is late for longer than that has none.
+			Name: "SynclineTierBehind", Cause: Lag, Severity: Ticket, For: "10m",
+			Expr:    "max by (pipeline, sink, tier) (syncline_tier_overdue_seconds) > 0",
+			Summary: "Changes of {{ $labels.pipeline }} wait for tier {{ $labels.tier }} at {{ $labels.sink }}, {{ $value | humanizeDuration }} longer than it promises.",
+			Example: Example{
+				Series: [][2]string{
+					{"syncline_tier_overdue_seconds" + at + `, pipeline="shop", sink="warehouse", lane="0", tier="hourly"}`, "0+0x8 15+15x80 0+0x20"},
+					{"syncline_tier_overdue_seconds" + at + `, pipeline="shop", sink="warehouse", lane="1", tier="hourly"}`, "0+0x120"},
+				}, Fires: "14m", Clears: "24m",
+				Labels:  map[string]string{"pipeline": "shop", "sink": "warehouse", "tier": "hourly"},
+				Summary: "Changes of shop wait for tier hourly at warehouse, 12m 0s longer than it promises.",
+			},
+		},
+		{
 			Name: "SynclineSinkStuck", Cause: Sink, Severity: Page, For: "5m",
 			Expr:    backlog + " > 0\nunless sum by (pipeline, sink) (rate(syncline_changes_applied_total[{5m}])) > 0\nunless sum by (pipeline, sink) (rate(syncline_duplicates_dropped_total[{5m}])) > 0\nunless sum by (pipeline, sink) (rate(syncline_snapshot_rows_total[{5m}])) > 0",
 			Summary: "{{ $labels.sink }} of {{ $labels.pipeline }} has {{ $value | humanize }} changes before it and takes none.",

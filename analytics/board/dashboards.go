@@ -134,6 +134,7 @@ func Dashboards() []Dashboard {
 				prom("Bytes on the wire", "Bps", Graph, rate("syncline_wire_bytes_total", "activity, peer, direction"), "{{activity}} {{direction}} {{peer}}", "What connections carry, with TLS and after compression."),
 				prom("Changes that wait for their tier", "short", Graph, "sum by (pipeline, sink) (syncline_tier_waiting_changes{"+chosen+"})", "{{pipeline}} → {{sink}}", "They take effect with the tier's next run."),
 				prom("Oldest change that waits for its tier", "s", Graph, "max by (pipeline, sink) (syncline_tier_waiting_seconds{"+chosen+"})", "{{pipeline}} → {{sink}}", "It should stay below the tier's period."),
+				prom("Tiers that are late", "s", Graph, "max by (pipeline, sink, tier) (syncline_tier_overdue_seconds{"+chosen+"})", "{{pipeline}} → {{sink}} {{tier}}", "By how much what waits is older than the tier promises; 0 is in time."),
 				prom("Wait by tier", "s", Graph, quantile("syncline_tier_wait_seconds", "pipeline, sink, tier"), "{{sink}} {{tier}}", "From the commit at the source to the commit at the sink, 99 of 100."),
 				prom("Backlog by lane", "short", Graph, "syncline_backlog_records{"+chosen+"}", "{{sink}} {{lane}}", "A lane that stands out holds a hot key or has lost its worker."),
 				prom("Commit of a batch", "s", Graph, quantile("syncline_apply_batch_seconds", "pipeline, sink"), "{{sink}}", "99 of 100 batches."),

@@ -54,6 +54,7 @@ func busy(t *testing.T, pipeline string) http.Handler {
 		d.Visible(30 * time.Millisecond)
 		d.Backlog(12)
 		d.Waiting(4, time.Minute)
+		d.Overdue("hourly", time.Second)
 		d.Waited("hourly", time.Minute, 2)
 		d.Capacity(0)
 		d.Gated(1)

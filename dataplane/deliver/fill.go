@@ -147,7 +147,7 @@ func (l *lane) add(ctx context.Context, p *partition, recs []Record) (outcome, e
 	if v != apply.Duplicate {
 		plan.commit = change.Position{Epoch: c.Pos.Epoch, Commit: c.Pos.Commit}
 		if c.Trace != "" {
-			l.traceRecord(p, rec)
+			l.traceRecord(&l.open.traces, p, rec, "")
 		}
 	}
 	if p.w.sweep != nil && (v == apply.Write || v == apply.Park) {

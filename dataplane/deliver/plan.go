@@ -3,13 +3,10 @@ package deliver
 import (
 	"time"
 
-	oteltrace "go.opentelemetry.io/otel/trace"
-
 	"syncline/dataplane/apply"
 	"syncline/dataplane/change"
 	"syncline/dataplane/fault"
 	"syncline/dataplane/sink"
-	"syncline/dataplane/trace"
 )
 
 // plan is a batch while it grows and while it is being committed.
@@ -30,8 +27,7 @@ type plan struct {
 	commit change.Position // of the last change's transaction, with ordinal 0
 	spare  []*tablePlan
 
-	traced   []trace.Applied          // sampled transactions, with their parts of the batch
-	tracedAt map[oteltrace.SpanID]int // where they are, by capture span
+	traces
 }
 
 // tablePlan is one table's part of a plan: all of one schema.
@@ -77,7 +73,7 @@ func (p *plan) recycle() {
 	clear(p.dead)
 	clear(p.traced)
 	clear(p.tracedAt)
-	*p = plan{traced: p.traced[:0], tracedAt: p.tracedAt, byTable: p.byTable, tables: p.tables[:0], parts: p.parts[:0], marks: p.marks[:0], dead: p.dead[:0], spare: p.spare, whole: true}
+	*p = plan{traces: traces{p.traced[:0], p.tracedAt}, byTable: p.byTable, tables: p.tables[:0], parts: p.parts[:0], marks: p.marks[:0], dead: p.dead[:0], spare: p.spare, whole: true}
 }
 
 func (p *plan) empty() bool { return len(p.parts) == 0 }

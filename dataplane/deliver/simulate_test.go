@@ -11,6 +11,7 @@ import (
 	"syncline/dataplane/change"
 	"syncline/dataplane/sink"
 	"syncline/tiers"
+	"syncline/tiers/aggregate"
 	"syncline/tiers/simulate"
 )
 
@@ -18,6 +19,8 @@ import (
 type ruled []tiers.Rule
 
 func (ruled) Rules(change.TableID) string { return "rules" }
+
+func (ruled) Aggregates(string, *change.Schema) (map[string]*aggregate.Plan, error) { return nil, nil }
 
 func (r ruled) Classify(_ string, s *change.Schema) (func(*change.Change) (string, error), error) {
 	k, err := tiers.Compile(s, r)

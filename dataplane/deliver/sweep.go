@@ -62,6 +62,7 @@ type segment struct {
 	kept   []*partials
 	dead   []sink.DeadLetter // of rows that cannot be aggregated
 	err    error
+	traces
 }
 
 // run makes a batch whenever it is told to.
@@ -189,6 +190,7 @@ func (s *sweep) take(ctx context.Context, seg *segment, rec *Record) (full bool,
 	seg.read = addRead(seg.read, tier, rec.Bytes)
 	seg.n++
 	seg.last = c.CommitTime.UnixMicro()
+	s.l.traceRecord(&seg.traces, s.p, rec, tier)
 	runs, at := seg.lags[tier], c.CommitTime.UnixNano()
 	if n := len(runs); n > 0 && runs[n-1].at == at {
 		runs[n-1].n++
@@ -261,6 +263,7 @@ func (l *lane) some(ctx context.Context, r Reader, p sink.Partition, offset int6
 			return nil, nil, errors.Join(err, r.Close())
 		}
 		if len(recs) > 0 {
+			stamp(recs)
 			return r, recs, nil
 		}
 	}

@@ -115,7 +115,7 @@ func (l *lane) sendSwept() bool {
 	t, w := p.t, &p.w
 	l.sent++
 	pl := &plan{seq: l.sent, sealed: true, whole: true, byTable: map[change.TableID]*tablePlan{t.info.ID: tp}, tables: []*tablePlan{tp},
-		parts: []*partition{p}, marks: []sink.Watermark{l.sweptMark(seg)}, changes: int(seg.n), bytes: seg.bytes, swept: seg, dead: seg.dead}
+		parts: []*partition{p}, marks: []sink.Watermark{l.sweptMark(seg)}, changes: int(seg.n), bytes: seg.bytes, swept: seg, dead: seg.dead, traces: seg.traces}
 	if tp.schema != nil {
 		appends := appends(&tp.options, tp.schema)
 		tp.co.Filter(func(r *sink.Row, from apply.Origin) bool {

@@ -37,26 +37,37 @@ func (l *lane) sampled(p *partition, rec *Record) (trace.Applied, bool) {
 // maxTraced bounds the sampled transactions that one batch makes spans of.
 const maxTraced = 1024
 
-// traceRecord adds a change to its transaction's part of the open batch.
-func (l *lane) traceRecord(p *partition, rec *Record) {
+// traces are the parts of sampled transactions in one batch.
+type traces struct {
+	traced   []trace.Applied
+	tracedAt map[tracedKey]int
+}
+
+type tracedKey struct {
+	capture oteltrace.SpanID
+	tier    string
+}
+
+// traceRecord adds a change to its transaction's part of a batch.
+func (l *lane) traceRecord(to *traces, p *partition, rec *Record, tier string) {
 	a, ok := l.sampled(p, rec)
 	if !ok {
 		return
 	}
-	plan := l.open
-	i, known := plan.tracedAt[a.Capture.SpanID()]
+	key := tracedKey{a.Capture.SpanID(), tier}
+	i, known := to.tracedAt[key]
 	if !known {
-		if i = len(plan.traced); i == maxTraced {
+		if i = len(to.traced); i == maxTraced {
 			return
 		}
-		if plan.tracedAt == nil {
-			plan.tracedAt = map[oteltrace.SpanID]int{}
+		if to.tracedAt == nil {
+			to.tracedAt = map[tracedKey]int{}
 		}
-		plan.tracedAt[a.Capture.SpanID()] = i
-		a.Changes = 0
-		plan.traced = append(plan.traced, a)
+		to.tracedAt[key] = i
+		a.Changes, a.Tier = 0, tier
+		to.traced = append(to.traced, a)
 	}
-	t := &plan.traced[i]
+	t := &to.traced[i]
 	t.Changes++
 	if a.Read.Before(t.Read) {
 		t.Read = a.Read

@@ -218,3 +218,39 @@ func BenchmarkDeliverTraced(b *testing.B) {
 		})
 	}
 }
+
+// A transaction whose changes wait has a span when they take effect, by tier, and one
+// for those that did not wait.
+func TestWhatWaitedIsTraced(t *testing.T) {
+	st := newStand(tableA)
+	st.row(tableA, 100, 1, 0, "now: past the load")
+	st.row(tableA, 110, 1, 1, "hourly: 1")
+	st.row(tableA, 110, 2, 2, "now: 2")
+	st.row(tableA, 110, 3, 3, "daily: 3")
+	st.row(tableA, 110, 4, 4, "hourly: 4")
+	o, rec := traced(1)
+	o.Tiers = byValue{}
+	parent := st.mark(t, o.Trace, 110)
+	stop := st.start(t, o, Observer{})
+	until(t, "streaming goes ahead", func() bool { return st.markOf(tableA).Ahead.Waits == 3 })
+	if s := named(rec, trace.SpanApply); len(s) != 1 || attr(s[0], "syncline.tier") != "" || attr(s[0], "syncline.changes") != "1" {
+		t.Fatalf("before the run: %v", s)
+	}
+	read := time.Now()
+	_ = st.sink.SetDue(t.Context(), tableA, change.Position{Epoch: 1, Commit: 111})
+	st.row(tableA, 120, 1, 9, "now: 9") // only then is it known that the transaction is whole
+	until(t, "what waited", func() bool { return !st.markOf(tableA).Behind() })
+	_ = stop()
+	got := map[string]string{}
+	for _, s := range named(rec, trace.SpanApply) {
+		tier := attr(s, "syncline.tier")
+		got[tier] += attr(s, "syncline.changes") + " of " + attr(s, "syncline.tables")
+		if !strings.Contains(parent, s.Parent().SpanID().String()) || tier != "" && s.StartTime().Before(read) {
+			t.Errorf("%s: below %s, from %v", tier, s.Parent().SpanID(), s.StartTime())
+		}
+	}
+	tables := ` of ["` + tableA.String() + `"]`
+	if len(got) != 3 || got[""] != "1"+tables || got["hourly"] != "2"+tables || got["daily"] != "1"+tables {
+		t.Errorf("%v", got)
+	}
+}

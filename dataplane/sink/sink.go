@@ -333,6 +333,7 @@ type Sink interface {
 	HeldViews
 	Walks
 	Sizes
+	Erasures
 	// Init creates or migrates the ledger.
 	Init(ctx context.Context) error
 	// Check reports what a plan should say of the table: whether it exists, fits, has rows.

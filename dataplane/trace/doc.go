@@ -10,7 +10,8 @@
 // too, finds the same trace without asking anybody:
 //
 //	capture          commit at the source ──► acknowledged by Kafka
-//	└─ apply         record read ──► committed in the sink; one per lane (and batch)
+//	└─ apply         record read ──► committed in the sink; one per lane (and batch),
+//	                 of what waited for a tier one per tier, from when its run read it
 //	apply batch      one commit to a sink, with links to the apply spans in it
 //
 // A transaction that tells its own traceparent (see source/postgres) continues

@@ -30,6 +30,7 @@ const (
 	AttrSink      attribute.Key = "syncline.sink"
 	AttrLane      attribute.Key = "syncline.lane"
 	AttrTables    attribute.Key = "syncline.tables"
+	AttrTier      attribute.Key = "syncline.tier"
 	AttrPartition attribute.Key = "syncline.partition"
 	AttrOffset    attribute.Key = "syncline.offset"
 	AttrPosition  attribute.Key = "syncline.position"
@@ -158,6 +159,7 @@ type Applied struct {
 	Offset    int64
 	Read      time.Time
 	Tables    []string
+	Tier      string // that it waited for; "": none
 	Changes   int
 }
 
@@ -175,9 +177,12 @@ func (p *Pipeline) Applied(b Batch, txs []Applied) {
 	links := make([]oteltrace.SpanContext, 0, min(len(txs), MaxLinks))
 	for i := range txs {
 		t := &txs[i]
-		sc := p.span(oteltrace.ContextWithRemoteSpanContext(context.Background(), t.Capture), SpanApply, oteltrace.SpanKindConsumer, t.Read, b.Ended, nil, nil,
-			AttrPosition.String(t.Position.String()), AttrPartition.Int(t.Partition), AttrOffset.Int64(t.Offset),
-			AttrTables.StringSlice(t.Tables), AttrChanges.Int(t.Changes))
+		attrs := []attribute.KeyValue{AttrPosition.String(t.Position.String()), AttrPartition.Int(t.Partition), AttrOffset.Int64(t.Offset),
+			AttrTables.StringSlice(t.Tables), AttrChanges.Int(t.Changes)}
+		if t.Tier != "" {
+			attrs = append(attrs, AttrTier.String(t.Tier))
+		}
+		sc := p.span(oteltrace.ContextWithRemoteSpanContext(context.Background(), t.Capture), SpanApply, oteltrace.SpanKindConsumer, t.Read, b.Ended, nil, nil, attrs...)
 		if len(links) < MaxLinks {
 			links = append(links, sc)
 		}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -294,6 +295,11 @@ func (v *View) drawFlow(c canvas) {
 		}
 		if sk.Waits > 0 {
 			row[5] += ", " + Plural(int(sk.Waits), "change") + " waiting for a tier, for " + age(v.At.Sub(sk.WaitsSince))
+		}
+		for _, tier := range slices.Sorted(maps.Keys(sk.Tiers)) {
+			if by := sk.Tiers[tier].Overdue; by > 0 {
+				row[5] += ", " + c.s.Paint(red, fmt.Sprintf("tier %s late by %s", tier, age(time.Duration(by*float64(time.Second)))))
+			}
 		}
 		rows = append(rows, row)
 	}

@@ -73,6 +73,22 @@ type Sink struct {
 	Dead       int64       `json:"dead"`
 	Waits      int64       `json:"waits,omitempty"`      // changes that wait for their tier's next run
 	WaitsSince time.Time   `json:"waits_since,omitzero"` // no later than when the first of them was committed
+	// Tiers is how well they keep what they promise, all lanes together.
+	Tiers map[string]contract.TierWait `json:"tiers,omitempty"`
+}
+
+// wait takes in how well one lane keeps what a tier promises.
+func (s *Sink) wait(tier string, w contract.TierWait) {
+	if s.Tiers == nil {
+		s.Tiers = map[string]contract.TierWait{}
+	}
+	t := s.Tiers[tier]
+	t.Overdue = max(t.Overdue, w.Overdue)
+	t.Changes, t.Late, t.Longest = t.Changes+w.Changes, t.Late+w.Late, max(t.Longest, w.Longest)
+	if w.At.After(t.At) {
+		t.At = w.At
+	}
+	s.Tiers[tier] = t
 }
 
 // ErrNotFound: no pipeline of that name.
@@ -200,6 +216,9 @@ func (v *View) stream(ctx context.Context, c client.Client, name string) {
 				s.WaitsSince = p.WaitsSince
 			}
 			s.Waits += p.Waits
+			for tier, w := range p.Tiers {
+				s.wait(tier, w)
+			}
 		}
 	}
 	for _, cs := range v.Status.Components {

@@ -83,10 +83,11 @@ var migrations = []string{
 	// How far streaming is ahead of the watermark, as JSON; empty if it is not. An older
 	// release writes none: what it applies again replaces itself, by version.
 	`ALTER TABLE %s.watermarks ADD COLUMN IF NOT EXISTS ahead String`,
+	erasuresTable,
 }
 
 // ledgerTables are those that forget a pipeline. The audit trail is not one of them.
-var ledgerTables = []string{"tables", "chunks", "attempts", "loaded", "watermarks", "lanes", "floors", "dead_letters", "findings", "verifications", "repairs", "repair_leases"}
+var ledgerTables = []string{"tables", "chunks", "attempts", "loaded", "watermarks", "lanes", "floors", "dead_letters", "findings", "verifications", "repairs", "repair_leases", "erasures"}
 
 func (s *Sink) ledger(table string) target { return target{s.opts.Ledger, table} }
 

@@ -296,7 +296,7 @@ func (s *Sink) makeRoom(ctx context.Context, l *layout, t sink.Table) (change.LS
 	switch {
 	case pos.Epoch > t.Epoch:
 		return 0, fault.Permanent(sink.CodeTableMismatch, nil, "load it in a higher epoch, or empty it", "table %s holds rows of epoch %d and the load is of epoch %d", l.at, pos.Epoch, t.Epoch)
-	case pos.Epoch == t.Epoch && pos.Commit > 0:
+	case pos.Epoch == t.Epoch && pos != (change.Position{Epoch: t.Epoch}): // also of a load, whose rows are at Base 0
 		return pos.Commit + 1, nil // no record of the log begins there
 	}
 	return 0, nil

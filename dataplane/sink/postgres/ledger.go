@@ -10,7 +10,7 @@ import (
 )
 
 // migrations are applied in order, each once, and never changed after a release.
-var migrations = []string{ledgerV1, ledgerV2, ledgerV3, ledgerV4, ledgerV5, ledgerV6, ledgerV7, ledgerV8}
+var migrations = []string{ledgerV1, ledgerV2, ledgerV3, ledgerV4, ledgerV5, ledgerV6, ledgerV7, ledgerV8, ledgerV9}
 
 // Positions are three columns, so that SQL can read, compare and subtract them.
 const ledgerV2 = `

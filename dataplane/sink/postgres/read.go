@@ -189,7 +189,7 @@ func (s *Sink) Forget(ctx context.Context) error {
 		if err := s.dropHeld(ctx, tx, nil); err != nil {
 			return err
 		}
-		for _, t := range []string{"lanes", "barriers", "chunks", "watermarks", "dead_letters", "findings", "verifications", "repairs", "tables"} {
+		for _, t := range []string{"lanes", "barriers", "chunks", "watermarks", "dead_letters", "findings", "verifications", "repairs", "erasures", "tables"} {
 			if _, err := tx.Exec(ctx, "DELETE FROM syncline."+t+" WHERE pipeline = $1", s.pipeline); err != nil {
 				return err
 			}

@@ -111,6 +111,7 @@ func Run(t *testing.T, open Open, probe Probe) {
 		{"HeldKeyTypes", testHeldKeyTypes},
 		{"AuditTrail", testTrail},
 		{"Sizes", testSizes},
+		{"Erase", testErase},
 		{"Forget", testForget},
 		{"RandomChanges", testRandom},
 	} {

@@ -171,12 +171,17 @@ func (e *env) load(s *change.Schema, rows ...[]string) {
 func testExisting(e *env) {
 	s := people()
 	t := e.addLoading(s, 1, sink.TableOptions{})
+	_, err := e.sink.PlanChunks(e.ctx, s.Table, []sink.Chunk{{N: 0}})
+	e.ok(err)
+	lost := errors.New("the worker is lost") // the next attempt is the second, which that of another load may not be
+	if _, err := e.sink.LoadChunk(e.ctx, s.Table, 0, Loaded(1), func(context.Context, io.Writer, bool) (int64, error) { return 0, lost }, nil); !errors.Is(err, lost) {
+		e.Fatal(err)
+	}
 	e.load(s, []string{"1", "old", "1"}, []string{"2", "old", "2"})
 	// Another pipeline finds the table with its rows.
 	other := &env{T: e.T, ctx: e.ctx, open: e.open, probe: e.probe, caps: e.caps, pipeline: e.pipeline + "_b", schema: e.schema}
 	other.sink = other.openSink()
-	err := other.sink.AddTable(e.ctx, t)
-	e.wantCode(err, sink.CodeTableNotEmpty)
+	e.wantCode(other.sink.AddTable(e.ctx, t), sink.CodeTableNotEmpty)
 	bad := people()
 	bad.Columns = append(bad.Columns, Col("missing", TextT))
 	bad.Columns[1].Type = Builtin("point", "point", 600, -1)
