@@ -34,6 +34,9 @@ func (a *Activities) Inspect(ctx context.Context, in contract.PlanInput) (r cont
 			r.Tables[i].Schema = d
 		}
 	}
+	if err := spec.UnmatchedResidency(tablesOf(schemas)); err != nil && len(schemas) > 0 {
+		r.Source.Checks = append(r.Source.Checks, contract.Check{Name: "residency", Detail: err.Error(), Fix: "correct the pattern, or leave the class out until there is such a table"})
+	}
 	a.inspectKafka(ctx, spec, &r)
 	for i := range spec.Sinks {
 		a.inspectSink(ctx, spec, &spec.Sinks[i], schemas, sel, &r)

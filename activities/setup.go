@@ -11,6 +11,7 @@ import (
 	"syncline/activities/contract"
 	"syncline/dataplane/change"
 	"syncline/dataplane/fault"
+	"syncline/dataplane/shaped"
 	"syncline/dataplane/sink"
 	source "syncline/dataplane/source/postgres"
 	"syncline/dataplane/transport/kafka"
@@ -135,6 +136,11 @@ func (a *Activities) Resolve(ctx context.Context, in contract.SetupInput) (out c
 		}
 		if err := a.fitting(ctx, &in.Spec, schemas); err != nil {
 			return out, err
+		}
+		if len(in.Tables) == 0 {
+			if err := in.Spec.UnmatchedResidency(tablesOf(schemas)); err != nil {
+				return out, shaped.Misfit(err)
+			}
 		}
 	}
 	if in.Fresh && !in.OneOff {

@@ -129,3 +129,11 @@ func sourceOf(srv deliver.Source, of shaped.Of) deliver.Source {
 	}
 	return shaped.Source{Source: srv, Of: of}
 }
+
+func tablesOf(schemas []*change.Schema) []change.TableID {
+	out := make([]change.TableID, len(schemas))
+	for i, s := range schemas {
+		out[i] = s.Table
+	}
+	return out
+}

@@ -193,3 +193,15 @@ func (s *Spec) ResidencyClass(of string) string {
 	}
 	return s.Residency[i].Name
 }
+
+// UnmatchedResidency returns an error for the first class of data that none of the tables is
+// of: a misspelt pattern would let its data go anywhere.
+func (s *Spec) UnmatchedResidency(tables []change.TableID) error {
+	for i := range s.Residency {
+		g, err := parseGlob(s.Residency[i].Match)
+		if err != nil || !slices.ContainsFunc(tables, g.match) {
+			return fmt.Errorf("residency[%d].match: class %s is of %s, which matches no table of the pipeline", i, s.Residency[i].Name, s.Residency[i].Match)
+		}
+	}
+	return nil
+}

@@ -74,6 +74,18 @@ func TestClassifyByWhatIsRestricted(t *testing.T) {
 	}
 }
 
+// A class that no table is of is a mistake in it, sooner than a table that is to come.
+func TestUnmatchedResidency(t *testing.T) {
+	s := mustParse(t, strings.Replace(shapedText, "REGION", "eu", 1))
+	people, orders := change.TableID{Schema: "shop", Name: "people"}, change.TableID{Schema: "shop", Name: "orders"}
+	if err := s.UnmatchedResidency([]change.TableID{orders, people}); err != nil {
+		t.Error(err)
+	}
+	if err := s.UnmatchedResidency([]change.TableID{orders}); err == nil || !strings.Contains(err.Error(), "residency[0].match: class mail is of shop.people") {
+		t.Error(err)
+	}
+}
+
 // A change of residency is one of what sinks hold already.
 func TestDiffOfResidency(t *testing.T) {
 	a, b := mustParse(t, strings.Replace(shapedText, "REGION", "eu", 1)), mustParse(t, strings.Replace(shapedText, "REGION", "eu", 1))
