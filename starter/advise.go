@@ -15,6 +15,7 @@ import (
 	"syncline/activities/contract"
 	"syncline/pipeline"
 	"syncline/starter/view"
+	"syncline/tiers/cost"
 	"syncline/tiers/simulate"
 )
 
@@ -40,7 +41,7 @@ func (q *asked) flags(cmd *cobra.Command) {
 func (t *tool) adviseCommand() *cobra.Command {
 	q := asked{wait: time.Hour}
 	within := 15 * time.Minute
-	all := false
+	all, file := false, ""
 	cmd := &cobra.Command{
 		Use:   "advise NAME",
 		Short: "say what other classifications would have written, and what would have been late",
@@ -60,16 +61,31 @@ savings are at most what is shown.`,
 			if err != nil {
 				return err
 			}
-			r, err := t.advise(cmd.Context(), in, &q)
+			var prices *cost.Table
+			if file != "" { // before anybody is asked
+				text, err := t.readPrices(file)
+				if err != nil {
+					return err
+				}
+				if prices, err = pipeline.ParsePrices(called(file), []byte(text)); err != nil {
+					return err
+				}
+			}
+			r, spec, err := t.advise(cmd.Context(), in, &q)
 			if err != nil {
 				return err
 			}
-			advice := view.NewAdvice(r, within)
+			var priced *view.Priced
+			if prices != nil {
+				priced = view.Price(r, spec, prices)
+			}
+			advice := view.NewAdvice(r, within, priced)
 			return t.print(advice, func() { view.DrawAdvice(t.out, t.style(), advice, all) })
 		},
 	}
 	q.flags(cmd)
 	cmd.Flags().Var(span{&within, 10 * time.Second}, "within", "how long readers can wait")
+	cmd.Flags().StringVar(&file, "prices", "", "compare by cost, with the price table in `FILE`")
 	cmd.Flags().BoolVar(&all, "all", false, "also show classifications that others dominate")
 	return cmd
 }
@@ -104,29 +120,29 @@ func (q *asked) read(name string, now time.Time) (in contract.AdviseInput, err e
 }
 
 // advise runs the workflow.
-func (t *tool) advise(ctx context.Context, in contract.AdviseInput, q *asked) (*contract.AdviseResult, error) {
+func (t *tool) advise(ctx context.Context, in contract.AdviseInput, q *asked) (*contract.AdviseResult, *pipeline.Spec, error) {
 	ctx, cancel := context.WithTimeout(ctx, q.wait)
 	defer cancel()
 	var others []*pipeline.Spec // before anybody is asked
 	for _, file := range q.with {
 		s, err := t.read(file)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		others = append(others, s)
 	}
 	c, err := t.find(ctx, in.Pipeline)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	st, err := t.pipelineOf(ctx, c, in.Pipeline)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for i, s := range others {
 		d, err := classification(called(q.with[i]), &st.Spec, s)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if slices.ContainsFunc(in.With, func(o contract.Declared) bool { return o.Name == d.Name }) {
 			d.Name = called(q.with[i]) // two files of the same name
@@ -135,20 +151,20 @@ func (t *tool) advise(ctx context.Context, in contract.AdviseInput, q *asked) (*
 	}
 	queue, err := view.Queue(ctx, c, in.Pipeline)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	run, err := c.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
 		ID: "advise/" + in.Pipeline + "/" + nonce(), TaskQueue: queue, StaticSummary: "advice on the tiers of " + in.Pipeline,
 		WorkflowExecutionTimeout: q.wait, // nobody reads what comes later
 	}, contract.AdviseWorkflow, in)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	var r contract.AdviseResult
 	if err := run.Get(ctx, &r); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return &r, nil
+	return &r, &st.Spec, nil
 }
 
 // classification takes what a declaration says of tiers, if that is all by which it

@@ -50,6 +50,34 @@ func TestAdvise(t *testing.T) {
 	s.starter("tiers", "advise", s.name, "--within", "2h", "--all").exits(exitOK).says("→ shop.metrics: all, every 1h", "shop.orders: all, every 1h")
 	s.starter("tiers", "advise", s.name, "--within", "1m").exits(exitOK).says("with waits of at most 1m nothing writes less than what is declared")
 
+	// By prices, what is read of the log counts too, and what has no price is named.
+	prices := write(t, "prices.yaml", `version: 1
+currency: EUR
+unit: GB
+routes:
+  - {name: within, from: eu, to: same, prices: [{from: 2026-01-01, price: 0}]}
+  - {name: out, from: eu, to: us, prices: [{from: 2026-01-01, price: 0.50}]}
+`)
+	s.fakes.advice.Region = "eu"
+	for i := range s.fakes.advice.Candidates {
+		for n := range s.fakes.advice.Candidates[i].Sinks {
+			c := &s.fakes.advice.Candidates[i]
+			c.Sinks = append([]contract.AdviseSink(nil), c.Sinks...)
+			c.Sinks[n].Bytes = c.Bytes * 500
+		}
+	}
+	var priced view.Advice
+	s.starter("tiers", "advise", s.name, "--prices", prices, "--json").exits(exitOK).object(&priced)
+	if p := priced.Prices; p == nil || p.Currency != "EUR" || len(p.Costs) != 5 || p.Costs[0] != 0 || len(p.Unpriced) != 2 {
+		t.Errorf("regions that nobody said: %+v", p)
+	}
+	file := write(t, "regions.yaml", strings.NewReplacer("127.0.0.1:9092\"]", "127.0.0.1:9092\"], region: eu", "name: warehouse,", "name: warehouse, region: us,", "name: analytics,", "name: analytics, region: eu,").Replace(declaration(s.name)))
+	s.starter("apply", file).exits(exitOK)
+	s.starter("tiers", "advise", s.name, "--prices", prices).exits(exitOK).says("EUR", "1.57", "0.26", "the least is paid with", "costs are of the bytes")
+	s.starter("tiers", "advise", s.name, "--prices", file).exits(exitInvalid)
+	s.starter("tiers", "advise", s.name, "--prices", "nowhere.yaml").exits(exitInvalid).says("the price table cannot be read")
+	s.starter("apply", s.file).exits(exitOK)
+
 	other := write(t, "other.yaml", declaration(s.name)+classified)
 	var a view.Advice
 	s.starter("tiers", "advise", s.name, "--with", other, "--sample", "1/10", "--max-bytes", "1GiB", "--since", "2h", "--until", "1h", "--json").exits(exitOK).object(&a)

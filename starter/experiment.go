@@ -44,7 +44,7 @@ same salt gives the same arms and the same numbers.`,
 			}
 			x.Salt = cmp.Or(x.Salt, a[0])
 			in.Experiment = &x
-			r, err := t.advise(cmd.Context(), in, &q)
+			r, _, err := t.advise(cmd.Context(), in, &q)
 			if err != nil {
 				return err
 			}
