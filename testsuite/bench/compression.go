@@ -202,11 +202,13 @@ type oneReading struct {
 
 var metricNames = []string{"cpu_user", "cpu_system", "load1", "mem_used", "mem_cached", "disk_read_bytes", "disk_write_bytes", "net_rx_bytes", "net_tx_bytes", "http_requests", "http_errors", "gc_pause_ms"}
 
-// reading returns the n-th row, always the same: 500 hosts tell each metric in turn, and
-// one in fifty is critical.
+// hosts is how many tell each metric in turn.
+const hosts = 50
+
+// reading returns the n-th row, always the same; one in fifty is critical.
 func reading(n int) oneReading {
 	rnd := rand.New(rand.NewPCG(1, uint64(n)))
-	x := oneReading{id: n + 1, host: n % 500, metric: metricNames[n/500%len(metricNames)], severity: "info", at: time.Unix(1_780_000_000+int64(n/500), int64(rnd.IntN(1000))*1_000_000).UTC(),
+	x := oneReading{id: n + 1, host: n % hosts, metric: metricNames[n/hosts%len(metricNames)], severity: "info", at: time.Unix(1_780_000_000+int64(n/hosts), int64(rnd.IntN(1000))*1_000_000).UTC(),
 		v: float64(int(100*(50+20*rnd.NormFloat64()))) / 100}
 	switch p := rnd.IntN(100); {
 	case p < 2:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -45,6 +46,17 @@ var policies = []policy{
 		compress(s)
 		bulk(s, pipeline.Tier{Name: "bulk", Every: pipeline.Duration(hour)})
 	}},
+	{"rollup", "critical streams, aggregates and last states of the rest by the hour", func(s *pipeline.Spec, hour time.Duration) {
+		compress(s)
+		bulk(s, pipeline.Tier{Name: "bulk", Every: pipeline.Duration(hour)})
+		rollup := pipeline.Tier{Name: "rollup", Every: pipeline.Duration(hour), Aggregate: &pipeline.Aggregate{
+			Group: []string{"host", "metric"}, Time: &pipeline.AggregateTime{Column: "at", Bucket: pipeline.Duration(time.Hour)},
+			Values: []pipeline.AggregateValue{{Column: "v", Functions: []string{"count", "sum", "avg", "min", "max", "p50", "p99"}}},
+		}}
+		s.Tiers = append(s.Tiers, rollup)
+		s.Classify = slices.Insert(s.Classify, 1, pipeline.Class{Match: "telemetry.readings", Tier: rollup.Name})
+		s.Tables.Options = []pipeline.TableOption{{Match: "telemetry.readings", AppendOnly: new(true)}}
+	}},
 }
 
 func compress(s *pipeline.Spec) {
@@ -68,7 +80,15 @@ type outcome struct {
 	sent     carried       // over the link, by each sink in turn
 	streamed time.Duration // mean lag of what streamed
 	waited   time.Duration // mean of what waited for its tier; 0: nothing did
-	longest  time.Duration // of either
+	counted  int64         // bytes to the far region, as the workers' accounts have them
+	passed   int64         // the same by the link, from the beginning on
+	tiers    []tierBytes
+}
+
+// tierBytes is what a tier sent to the far region.
+type tierBytes struct {
+	name           string
+	changes, bytes int64
 }
 
 // gbPerMillion is what a million changes send to the far region.
@@ -97,6 +117,12 @@ func telemetry(ctx context.Context, b *bench) (figures []figure, err error) {
 		}
 		figures = append(figures, figure{p.what, fmt.Sprintf("%.0f B/change", float64(o.sent.there)/float64(o.changes)),
 			fmt.Sprintf("$%.4f per million changes, %.0f %% of streaming; fresh within: %s", o.gbPerMillion()*b.price, 100*o.gbPerMillion()/all[0].gbPerMillion(), note)})
+		for _, t := range o.tiers {
+			if t.changes > 0 {
+				figures = append(figures, figure{"  tier " + t.name, fmt.Sprintf("%.0f B/change", float64(t.bytes)/float64(t.changes)), fmt.Sprintf("$%.4f per million changes at a sink", float64(t.bytes)/float64(t.changes)*1e6/1e9*b.price)})
+			}
+		}
+		figures = append(figures, figure{"  counted by the workers", fmt.Sprintf("%.2f %%", 100*float64(o.counted)/float64(o.passed)), "of what the link counted"})
 	}
 	return figures, b.chart(all, hour)
 }
@@ -162,7 +188,11 @@ func (b *bench) deliver(ctx context.Context, p policy, hour time.Duration) (_ *o
 	}
 	r.close() // the worker hands over what it holds
 	r.workers = nil
-	return o, r.freshness(ctx, analytics, o)
+	o.passed = l.carried().there
+	if err := r.freshness(ctx, analytics, o); err != nil {
+		return nil, err
+	}
+	return o, r.accounts(ctx, analytics, o)
 }
 
 // emit changes telemetry at the bench's rate: half of it are readings, which come, and
@@ -185,7 +215,7 @@ func (r *rig) emit(ctx context.Context, span time.Duration) (changes int64, err 
 			for c, v := range x.texts() {
 				cols[c] = append(cols[c], v)
 			}
-			x.host %= 100
+			x.host %= hosts / 5 // gauges are fewer, and change often
 			t := x.texts()
 			if k := [2]string{t[1], t[2]}; !rows[k] {
 				rows[k] = true
@@ -242,28 +272,47 @@ func (r *rig) delivered(ctx context.Context, spec *pipeline.Spec) error {
 
 // freshness reads how long changes took, as the workers recorded it.
 func (r *rig) freshness(ctx context.Context, database string, o *outcome) error {
-	var longest time.Duration
 	mean := func(table string) (time.Duration, error) {
-		text, err := r.clickhouseQuery(ctx, "SELECT sum(changes), sum(micros), max(max_micros) FROM "+database+"."+table)
+		text, err := r.clickhouseQuery(ctx, "SELECT sum(changes), sum(micros) FROM "+database+"."+table)
 		if err != nil {
 			return 0, err
 		}
-		var n [3]int64
+		var n [2]int64
 		for i, f := range strings.Fields(text) {
 			if n[i], err = strconv.ParseInt(f, 10, 64); err != nil {
 				return 0, err
 			}
 		}
-		longest = max(longest, time.Duration(n[2])*time.Microsecond)
 		return time.Duration(n[1]/max(n[0], 1)) * time.Microsecond, nil
 	}
 	var err error
 	if o.streamed, err = mean("lag"); err == nil {
 		o.waited, err = mean("freshness")
 	}
-	o.longest = longest
 	if err == nil && o.streamed == 0 {
 		err = errors.New("no lag was recorded")
 	}
 	return err
+}
+
+// accounts reads what was sent to the far region, as the workers counted it.
+func (r *rig) accounts(ctx context.Context, database string, o *outcome) error {
+	text, err := r.clickhouseQuery(ctx, fmt.Sprintf("SELECT if(tier = '', '-', tier), sum(changes), sum(wire) FROM %s.usage WHERE origin = '%s' AND destination = '%s' GROUP BY tier ORDER BY tier", database, nearRegion, farRegion))
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(text) {
+		var t tierBytes
+		if _, err := fmt.Sscan(line, &t.name, &t.changes, &t.bytes); err != nil {
+			return err
+		}
+		o.counted += t.bytes
+		if t.name != "-" {
+			o.tiers = append(o.tiers, t)
+		}
+	}
+	if o.counted == 0 {
+		return errors.New("no usage was recorded")
+	}
+	return nil
 }
