@@ -196,12 +196,26 @@ func (p *Plan) Result() contract.AdviseResult {
 		out.Tables = out.Tables[:maxTables]
 		out.Notes = append(out.Notes, fmt.Sprintf("of %d tables with changes only the %d with the most bytes are listed; figures are of all", n, maxTables))
 	}
+	out.Notes = append(out.Notes, p.aggregating()...)
 	for i, by := range simulate.Dominated(points) {
 		if by >= 0 {
 			out.Candidates[i].DominatedBy = out.Candidates[by].Name
 		}
 	}
 	return out
+}
+
+// aggregating names the tiers that keep aggregates, of which rows and bytes are unknown: what
+// an aggregate takes depends on values, which a simulation does not have.
+func (p *Plan) aggregating() (notes []string) {
+	for _, d := range p.given {
+		for _, t := range d.Tiers {
+			if t.Aggregate != nil {
+				notes = append(notes, fmt.Sprintf("%s: tier %s keeps aggregates; its rows are counted as if each were written, so less is than is shown", d.Name, t.Name))
+			}
+		}
+	}
+	return notes
 }
 
 // outcomes simulates a policy of a table, once.

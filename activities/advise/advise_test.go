@@ -209,3 +209,19 @@ func TestManyTables(t *testing.T) {
 		}
 	}
 }
+
+// A tier that keeps aggregates is declared whole, and what is shown of it is named for what
+// it is: more than would be written.
+func TestAggregatingTiersAreNamed(t *testing.T) {
+	const more = `tiers: [{name: hourly, every: 1h, aggregate: {group: [site], values: [{column: hits, functions: [sum, p99]}]}}]
+classify: [{match: shop.metrics, tier: hourly}]
+`
+	s := declaration(t, more)
+	d := contract.Declared{Name: "as it is", Tiers: s.Tiers, Classify: s.Classify}
+	if notes := (&Plan{given: []contract.Declared{d}}).aggregating(); len(notes) != 1 || !strings.Contains(notes[0], "tier hourly keeps aggregates") {
+		t.Errorf("%q", notes)
+	}
+	if again := declaration(t, d.YAML()); !reflect.DeepEqual(again.Tiers, d.Tiers) || d.Tiers[0].Aggregate == nil {
+		t.Errorf("%s\nis declared as\n%+v", d.YAML(), again.Tiers)
+	}
+}

@@ -58,6 +58,9 @@ func (d *Declared) YAML() string {
 		if t.Jitter > 0 {
 			fmt.Fprintf(&b, ", jitter: %s", t.Jitter)
 		}
+		if t.Aggregate != nil {
+			b.WriteString(", aggregate: " + quoted(t.Aggregate))
+		}
 		b.WriteString("}\n")
 	}
 	if len(d.Classify) > 0 {
