@@ -216,6 +216,14 @@ func (w *world) chunk(n, at int) sink.Chunk {
 	return sink.Chunk{N: n, Done: true, Snapshot: s, LSN: commitLSN(at) + change.LSN(w.r.IntN(25))}
 }
 
+// partitionOf scatters changes without a key, those of one transaction too.
+func partitionOf(c *change.Change, n int) int {
+	if c.Key == "" {
+		return int(c.Pos.Ordinal) % n
+	}
+	return c.Key.Partition(n)
+}
+
 // capture writes the history to the log, crashing now and then: it goes on from
 // the last progress record and writes what followed again.
 func (w *world) capture(pause func()) {
@@ -233,10 +241,8 @@ func (w *world) capture(pause func()) {
 				for p := range n {
 					w.log.append(sink.Partition{Table: c.Table, N: p}, c)
 				}
-			case c.Key == "":
-				w.log.append(sink.Partition{Table: c.Table, N: int(c.Pos.Ordinal) % n}, c)
 			default:
-				w.log.append(sink.Partition{Table: c.Table, N: c.Key.Partition(n)}, c)
+				w.log.append(sink.Partition{Table: c.Table, N: partitionOf(c, n)}, c)
 			}
 		}
 		if crash {

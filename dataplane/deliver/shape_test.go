@@ -1,6 +1,7 @@
 package deliver
 
 import (
+	"maps"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -52,7 +53,9 @@ func (w *world) shaped(t *testing.T) {
 	}
 	table := w.sink.tables[tableA]
 	of := func(all rows) {
-		for k, have := range all {
+		before := maps.Clone(all) // what is put back while it is ranged over may come again
+		clear(all)
+		for k, have := range before {
 			s := schemaOf(tableA, true, "id", "a", "b")
 			if _, evolved := have["c"]; evolved {
 				s = schemaOf(tableA, true, "id", "a", "b", "c")
@@ -67,7 +70,6 @@ func (w *world) shaped(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			delete(all, k)
 			if ok {
 				all[k] = map[string]change.Value{}
 				for i, c := range sh.Schema().Columns {
