@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -121,15 +119,9 @@ func (t *tool) pricesCommand() *cobra.Command {
 
 // readPrices reads a price table; "-" is standard input.
 func (t *tool) readPrices(file string) (string, error) {
-	var data []byte
-	var err error
-	if file == "-" {
-		data, err = io.ReadAll(t.in)
-	} else {
-		data, err = os.ReadFile(file)
-	}
+	data, err := t.text("price table", file)
 	if err != nil {
-		return "", invalid("the price table cannot be read: %w (fix: name a file, or - for standard input)", err)
+		return "", err
 	}
 	if _, err = pipeline.ParsePrices(called(file), data); err != nil {
 		return "", &inPrices{err}

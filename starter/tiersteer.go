@@ -31,15 +31,19 @@ promises (its period and its jitter). What waits now is shown by sink.`,
 			if err != nil {
 				return err
 			}
-			v, err := view.GatherTiers(ctx, c, a[0])
-			if err != nil {
-				return err
-			}
-			return t.print(v, func() { v.Draw(t.out, t.style()) })
+			return t.showTiers(ctx, c, a[0])
 		},
 	}
 	timeoutFlag(cmd, &wait, "the answer")
 	return cmd
+}
+
+func (t *tool) showTiers(ctx context.Context, c client.Client, name string) error {
+	v, err := view.GatherTiers(ctx, c, name)
+	if err != nil {
+		return err
+	}
+	return t.print(v, func() { v.Draw(t.out, t.style()) })
 }
 
 func (t *tool) pauseTierCommand() *cobra.Command {
@@ -84,11 +88,7 @@ func (t *tool) steerTierCommand(use, what string, do func(context.Context, clien
 			if err != nil {
 				return err
 			}
-			v, err := view.GatherTiers(ctx, c, a[0])
-			if err != nil {
-				return err
-			}
-			return t.print(v, func() { v.Draw(t.out, t.style()) })
+			return t.showTiers(ctx, c, a[0])
 		},
 	}
 	timeoutFlag(cmd, &wait, "the answer")

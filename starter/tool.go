@@ -281,17 +281,24 @@ func (quiet) Error(string, ...any) {}
 
 // read parses a declaration; "-" is standard input.
 func (t *tool) read(file string) (*pipeline.Spec, error) {
-	var data []byte
-	var err error
+	data, err := t.text("declaration", file)
+	if err != nil {
+		return nil, err
+	}
+	return pipeline.Parse(called(file), data, t.lookup)
+}
+
+// text reads a file that is something; "-" is standard input.
+func (t *tool) text(what, file string) (data []byte, err error) {
 	if file == "-" {
 		data, err = io.ReadAll(t.in)
 	} else {
 		data, err = os.ReadFile(file)
 	}
 	if err != nil {
-		return nil, invalid("the declaration cannot be read: %w (fix: name a file, or - for standard input)", err)
+		return nil, invalid("the %s cannot be read: %w (fix: name a file, or - for standard input)", what, err)
 	}
-	return pipeline.Parse(called(file), data, t.lookup)
+	return data, nil
 }
 
 // called is a file's name in messages.
