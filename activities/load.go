@@ -149,6 +149,16 @@ func (a *Activities) PlanChunks(ctx context.Context, in contract.TableTask) (out
 		if t.Schema, err = a.redefine(ctx, srv, sk, in, t); err != nil {
 			return err
 		}
+		sort, err := sorting(in.Tiers, t.Schema)
+		if err != nil {
+			return err
+		}
+		if sort != nil && t.State == sink.Loading {
+			// Before any chunk, and by one: what an older declaration left behind goes with it.
+			if err := sk.MakePartials(ctx, in.Table, sort.Plans); err != nil {
+				return err
+			}
+		}
 		if in.NoRows {
 			_, err := sk.PlanChunks(ctx, in.Table, []sink.Chunk{})
 			return err
@@ -211,8 +221,13 @@ func (a *Activities) CopyChunk(ctx context.Context, in contract.ChunkTask) (out 
 			if err != nil {
 				return err
 			}
-			copy := srv.CopyChunk(in.Generation.Name, schema, c, in.Where, sh)
-			c, err = sk.LoadChunk(ctx, in.Table, in.N, sink.Loaded{Snapshot: in.Generation.Snapshot, LSN: in.Generation.LSN}, copy, bytes.Store)
+			sort, err := sorting(in.Tiers, schema)
+			if err != nil {
+				return err
+			}
+			var read int64
+			copy := countCopy(srv.CopyChunk(in.Generation.Name, schema, c, in.Where, sh), &read)
+			c, err = sk.LoadChunk(ctx, in.Table, in.N, sink.Loaded{Snapshot: in.Generation.Snapshot, LSN: in.Generation.LSN, Sort: sort}, copy, bytes.Store)
 			if err != nil {
 				return err
 			}
@@ -223,8 +238,8 @@ func (a *Activities) CopyChunk(ctx context.Context, in contract.ChunkTask) (out 
 			tally.Passed(analytics.StageSnapshot, in.Table.String(), 0, c.Rows, c.Bytes, 1, time.Since(begun))
 			tally.Close()
 			// COPY's text is the values with one byte behind each; a binary copy is about as long.
-			tab, text := part{tab: in.Table.String()}, max(c.Bytes-c.Rows*int64(len(schema.Columns)), 0)
-			a.Wires.account(ctx, in.Pipeline, sourceEnd, in.Source.Region).carried(received, tab, 0, 0, c.Bytes)
+			tab, text := part{tab: in.Table.String()}, max(read-c.Rows*int64(len(schema.Columns)), 0)
+			a.Wires.account(ctx, in.Pipeline, sourceEnd, in.Source.Region).carried(received, tab, 0, 0, read)
 			a.Wires.account(ctx, in.Pipeline, sinkEnd(in.Sink.Name), in.Sink.Region).carried(sent, tab, c.Rows, text, c.Bytes)
 		}
 		out = contract.ChunkDone{Rows: c.Rows, Bytes: c.Bytes}

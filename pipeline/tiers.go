@@ -44,6 +44,20 @@ func (s *Spec) Rules(t change.TableID) (out []tiers.Rule) {
 	return out
 }
 
+// LoadRules returns what a table's load goes by, in the form that ledgers keep; "" if the
+// table holds all rows that it brings.
+func (s *Spec) LoadRules(t change.TableID) string {
+	rules := s.Rules(t)
+	if !slices.ContainsFunc(rules, func(r tiers.Rule) bool { return r.Aggregate != nil }) {
+		return ""
+	}
+	text, err := tiers.Encode(rules)
+	if err != nil { // texts always have a form
+		return ""
+	}
+	return text
+}
+
 // spec is a in the terms of those who aggregate; nil for nil.
 func (a *Aggregate) spec() *aggregate.Spec {
 	if a == nil {

@@ -210,6 +210,7 @@ func (l *loader) task(sk pipeline.Sink, t change.TableID) contract.TableTask {
 		Table:      t,
 		Where:      o.Where,
 		Shape:      l.in.Spec.Shape(t, sk.Name),
+		Tiers:      l.in.Spec.LoadRules(t),
 		Listed:     o.Columns != nil,
 		NoRows:     l.in.Spec.Snapshot.Mode == pipeline.SnapshotNever && !l.in.OneOff,
 		ChunkBytes: int64(o.ChunkBytes),

@@ -78,6 +78,8 @@ type TableTask struct {
 	Where string `json:"where,omitempty"`
 	// Shape is what the sink is to hold of the rows.
 	Shape []shape.Rule `json:"shape,omitempty"`
+	// Tiers are the table's rules, as a ledger keeps them, if any keeps aggregates of rows.
+	Tiers string `json:"tiers,omitempty"`
 	// Listed: the declaration chooses among the table's columns.
 	Listed bool `json:"listed,omitempty"`
 	// Epoch of ResetTable.

@@ -10,9 +10,6 @@ import (
 	"syncline/tiers/aggregate"
 )
 
-// CodeAggregateValue: a row cannot be aggregated exactly.
-const CodeAggregateValue fault.Code = "AggregateValue"
-
 // sweepChanges is how many changes a batch takes at most if it aggregates them, whose
 // number does not say how large it is.
 const sweepChanges = 1_000_000
@@ -46,7 +43,7 @@ func (s *sweep) aggregate(seg *segment, rec *Record, def *change.Schema, p *aggr
 	var bad *aggregate.ValueError
 	switch err := k.Add(c.New); {
 	case errors.As(err, &bad):
-		seg.dead = append(seg.dead, letter(c, s.p.id.N, rec.Offset, CodeAggregateValue, bad.Error()))
+		seg.dead = append(seg.dead, letter(c, s.p.id.N, rec.Offset, sink.CodeAggregateValue, bad.Error()))
 		return false, true, nil
 	case err != nil:
 		return false, false, err

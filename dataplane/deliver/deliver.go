@@ -59,7 +59,7 @@
 // sink without transactions an attempt that fails may leave partials behind, and the next
 // may cover another range: both begin at the watermark, so that their first aggregated
 // change is the same, and of attempts that begin there, or further on, the newest counts. A
-// row that cannot be aggregated exactly is set aside (CodeAggregateValue).
+// row that cannot be aggregated exactly is set aside (sink.CodeAggregateValue).
 //
 // A change that waits of a key with dead letters, or that is held, is set aside when it
 // is swept: its position says where it comes among those of the key.

@@ -245,7 +245,7 @@ func TestRowThatCannotBeAggregated(t *testing.T) {
 	_ = stop()
 	st.sink.mu.Lock()
 	defer st.sink.mu.Unlock()
-	if d := st.sink.dead; len(d) != 1 || d[0].Code != CodeAggregateValue || d[0].Pos.Commit != 120 || strings.Contains(d[0].Reason, "000") {
+	if d := st.sink.dead; len(d) != 1 || d[0].Code != sink.CodeAggregateValue || d[0].Pos.Commit != 120 || strings.Contains(d[0].Reason, "000") {
 		t.Errorf("set aside: %+v", d)
 	}
 	if sums := st.sink.tables[tableB].sums; len(sums) != 1 || sums[0] != "3" {

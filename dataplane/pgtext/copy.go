@@ -17,6 +17,7 @@ type CopyWriter struct {
 	values  change.Row
 	carry   []byte // the beginning of a row whose end has not come
 	plain   []byte // unescaped fields of the row at hand
+	raw     []byte // the row at hand as it came
 	off     int64  // of the row at hand in the stream
 	rows    int64
 	ended   bool
@@ -32,6 +33,9 @@ func NewCopyWriter(columns, maxRow int, row func(change.Row) error) *CopyWriter 
 
 // Rows returns how many rows were handed out.
 func (c *CopyWriter) Rows() int64 { return c.rows }
+
+// Line is the row at hand as it came, without its newline; for row, until it returns.
+func (c *CopyWriter) Line() []byte { return c.raw }
 
 // Write implements io.Writer. An error, also one of row, is final.
 func (c *CopyWriter) Write(p []byte) (int, error) {
@@ -132,6 +136,7 @@ func (c *CopyWriter) line(line []byte) error {
 		return c.bad(0, "more fields than columns")
 	}
 	c.rows++
+	c.raw = line
 	return c.row(c.values)
 }
 
@@ -180,6 +185,25 @@ func digits(b []byte, base, most int) (v byte, n int) {
 		n++
 	}
 	return v, n
+}
+
+// AppendCopyField appends the field of a value that is not NULL.
+func AppendCopyField(b, value []byte) []byte {
+	for _, c := range value {
+		switch c {
+		case '\\':
+			b = append(b, '\\', '\\')
+		case '\t':
+			b = append(b, '\\', 't')
+		case '\n':
+			b = append(b, '\\', 'n')
+		case '\r':
+			b = append(b, '\\', 'r')
+		default:
+			b = append(b, c)
+		}
+	}
+	return b
 }
 
 // CopyField returns the value of a field of COPY text that is not NULL.

@@ -38,6 +38,8 @@ func TestCopyReadsWhatPostgresWrites(t *testing.T) {
 				}
 				if v == nil {
 					text.WriteString(`\N`)
+				} else if rapid.Bool().Draw(t, "ours") {
+					text.Write(pgtext.AppendCopyField(nil, []byte(*v)))
 				} else {
 					text.WriteString(escapeCopy(*v))
 				}
@@ -45,7 +47,11 @@ func TestCopyReadsWhatPostgresWrites(t *testing.T) {
 			text.WriteByte('\n')
 		}
 		at := 0
-		w := pgtext.NewCopyWriter(columns, 1<<20, func(row change.Row) error {
+		var again strings.Builder
+		var w *pgtext.CopyWriter
+		w = pgtext.NewCopyWriter(columns, 1<<20, func(row change.Row) error {
+			again.Write(w.Line())
+			again.WriteByte('\n')
 			for i, v := range row {
 				want := rows[at][i]
 				if (want == nil) != (v.Kind == change.Null) || want != nil && *want != string(v.Data) {
@@ -66,6 +72,9 @@ func TestCopyReadsWhatPostgresWrites(t *testing.T) {
 		}
 		if err := w.Close(); err != nil || at != len(rows) || w.Rows() != int64(len(rows)) {
 			t.Fatalf("%d of %d rows, err %v", at, len(rows), err)
+		}
+		if again.String() != text.String() {
+			t.Fatalf("lines %q of %q", again.String(), text.String())
 		}
 	})
 }

@@ -25,7 +25,10 @@
 // tiers/aggregate) come in batches like rows, and go to a table beside the table; a view
 // shows them merged. A run of the tier is written once, or in a sink without transactions
 // once for each attempt: of the attempts the view takes one, as the columns of the run
-// tell. TRUNCATE, ResetTable and RemoveTable are of the partials as well.
+// tell. So does a load (Sorting): what a chunk brings of such rows is partials that are
+// committed with the chunk, and where there are no transactions it is removed with the rows
+// of an attempt that does not count. TRUNCATE, ResetTable and RemoveTable are of the
+// partials as well.
 //
 // # Failure
 //
@@ -103,7 +106,7 @@ type Table struct {
 	Options    TableOptions   `json:"options"`          //
 	Chunks     int            `json:"chunks"`           // planned; 0 until planned
 	Done       int            `json:"done"`             // finished
-	Rows       int64          `json:"rows"`             // loaded by finished chunks
+	Rows       int64          `json:"rows"`             // loaded by finished chunks, as rows or into aggregates
 	Bytes      int64          `json:"bytes"`            // of those rows on the wire
 	LoadedTo   change.LSN     `json:"loaded_to"`        // highest LSN of its chunks: consistent once every watermark is past it
 	Holds      int64          `json:"holds,omitempty"`  // rises whenever keys of it are held or are to be let go (Repairs)
@@ -320,10 +323,12 @@ type Session interface {
 // schema's.
 type CopyFunc func(ctx context.Context, w io.Writer, binary bool) (rows int64, err error)
 
-// Loaded is what a chunk's reader saw, recorded with the chunk.
+// Loaded is what a chunk's reader saw, recorded with the chunk, and how the rows are told
+// apart that it brings.
 type Loaded struct {
 	Snapshot change.Snapshot
 	LSN      change.LSN
+	Sort     *Sorting // nil: all are rows of the table
 }
 
 // Sink is one pipeline's view of a sink.
@@ -356,6 +361,9 @@ type Sink interface {
 	PlanChunks(ctx context.Context, table change.TableID, cut []Chunk) ([]Chunk, error)
 	// Chunk returns one chunk of the plan, and the definition with which the table is loaded.
 	Chunk(ctx context.Context, table change.TableID, n int) (Chunk, *change.Schema, error)
+	// MakePartials makes what a load needs beside the table: the tables of the partial
+	// aggregates that its rows may go into, with their views. Before its first chunk.
+	MakePartials(ctx context.Context, table change.TableID, plans []*aggregate.Plan) error
 	// LoadChunk copies a chunk and records it as done, as one. A chunk that is done
 	// already is left alone and returned as it is. progress may be nil; it is told
 	// the bytes so far.

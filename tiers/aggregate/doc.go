@@ -5,7 +5,8 @@
 // A tier may keep aggregates of the rows that it is given, and not the rows. Rows are put
 // together by the values of some columns and by a bucket of time; of each group there are
 // the number of rows and, for value columns, what count, sum, avg, min, max and quantiles
-// need. A run of the tier writes one partial for each group that it met. Partials merge by
+// need. A run of the tier writes one partial for each group that it met, and so does a
+// table's load for each chunk. Partials merge by
 // addition, minimum and maximum alone, in any order, which SQL does when they are read: a
 // view shows the merged ones.
 //

@@ -303,6 +303,12 @@ type Run struct {
 	Token, Attempt int64
 }
 
+// LoadRun is a run over rows that a table's load brings, in the place of its chunk: the
+// nth of an attempt, from 0.
+func LoadRun(chunk, attempt, nth int) Run {
+	return Run{Partition: -1 - chunk, From: int64(nth), Token: int64(attempt), Attempt: int64(nth)}
+}
+
 // Rows returns the partials as rows of Plan.Schema, in the order of their groups.
 func (x *Partials) Rows(r Run) []change.Row {
 	out := make([]change.Row, 0, len(x.groups))

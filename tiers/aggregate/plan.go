@@ -14,9 +14,9 @@ import (
 const (
 	BucketColumn  = "bucket"
 	RowsColumn    = "rows"
-	PartColumn    = "_part"    // partition of the log
+	PartColumn    = "_part"    // partition of the log; below 0 what a load brought
 	FromColumn    = "_from"    // offset of the first change of the run that was aggregated
-	TokenColumn   = "_token"   // fencing token of whoever wrote it
+	TokenColumn   = "_token"   // fencing token of whoever wrote it; of a load the attempt
 	AttemptColumn = "_attempt" // its number among those of the token
 )
 

@@ -11,11 +11,30 @@ import (
 	"syncline/tiers/aggregate"
 )
 
-// makePartials makes the table of a batch of partial aggregates, and its view, unless they
-// are there.
-func (s *Sink) makePartials(ctx context.Context, tb *sink.TableBatch) error {
-	p := tb.Partials
-	l, problem := s.newLayout(tb.Schema, tb.Options)
+// MakePartials makes what the load of a table needs for its aggregates.
+func (s *Sink) MakePartials(ctx context.Context, id change.TableID, plans []*aggregate.Plan) error {
+	r, err := s.record(ctx, id)
+	if err != nil {
+		return err
+	}
+	return s.makeLoaded(ctx, r, plans)
+}
+
+func (s *Sink) makeLoaded(ctx context.Context, r *record, plans []*aggregate.Plan) error {
+	if r.state.State != sink.Loading {
+		return fault.Permanent(sink.CodeNotStreaming, nil, "read the tables again", "table %s is %s, not loading", r.id, r.state.State)
+	}
+	for _, p := range plans {
+		if err := s.makePartials(ctx, p, sink.PartialsOptions(p, r.def.Options)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// makePartials makes the table of partial aggregates, and its view, unless they are there.
+func (s *Sink) makePartials(ctx context.Context, p *aggregate.Plan, o sink.TableOptions) error {
+	l, problem := s.newLayout(p.Schema(), o)
 	if problem != "" {
 		return fault.Permanent(sink.CodeTableMismatch, nil, "change the declaration of the tier", "aggregates of table %s by tier %s: %s", p.Table, p.Tier, problem)
 	}
@@ -103,6 +122,10 @@ func (s *Sink) refreshPartials(ctx context.Context, tab string) error {
 	if err != nil || len(ps) == 0 {
 		return err
 	}
+	strays, err := s.straysOf(ctx, tab)
+	if err != nil {
+		return err
+	}
 	floor, err := s.floor(ctx, tab)
 	for err == nil {
 		for _, p := range ps {
@@ -114,7 +137,7 @@ func (s *Sink) refreshPartials(ctx context.Context, tab string) error {
 			if have != nil && have.engine != "View" {
 				return sink.PartialsTaken(p.plan, view.String(), false)
 			}
-			q := fmt.Sprintf("CREATE OR REPLACE VIEW %s AS %s", view, aggregatesSQL(p.plan, p.at, floor))
+			q := fmt.Sprintf("CREATE OR REPLACE VIEW %s AS %s", view, aggregatesSQL(p.plan, p.at, floor, strays))
 			if _, err := s.conn.exec(ctx, "create the view of aggregates of table "+tab, q); err != nil {
 				return err
 			}
@@ -126,6 +149,20 @@ func (s *Sink) refreshPartials(ctx context.Context, tab string) error {
 		floor = now
 	}
 	return err
+}
+
+// straysOf are the places of a table's load that its aggregates leave out: what an attempt
+// wrote that did not count, it may have written after it was looked for.
+func (s *Sink) straysOf(ctx context.Context, tab string) ([]string, error) {
+	rs, err := s.records(ctx, tab)
+	if err != nil || len(rs) == 0 {
+		return nil, err
+	}
+	p, err := s.plan(ctx, &rs[0])
+	if err != nil {
+		return nil, err
+	}
+	return s.strays(ctx, &rs[0], p)
 }
 
 // cutPartials removes what is below a floor; the views do not show it any more.
@@ -177,17 +214,18 @@ func (s *Sink) roomForPartials(ctx context.Context, t sink.Table) error {
 
 // runsSQL are the attempts at runs that count. An attempt that went on from a place of its
 // partition's log does away with all that an older one wrote from there on: these were cut
-// short before the watermark, or superseded.
-func runsSQL(from target) string {
+// short before the watermark, or superseded. Of a load's chunk it is the last attempt; where
+// leaves those out that were not accepted, and what is below the floor.
+func runsSQL(from target, where string) string {
 	run := idents([]string{aggregate.PartColumn, aggregate.FromColumn, aggregate.TokenColumn, aggregate.AttemptColumn})
 	newer := fmt.Sprintf("OVER (PARTITION BY %s ORDER BY %s DESC, %s DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)",
 		ident(aggregate.PartColumn), ident(aggregate.TokenColumn), ident(aggregate.AttemptColumn))
-	return fmt.Sprintf("(%[1]s) IN (SELECT %[1]s FROM (SELECT %[1]s, count() %[2]s AS newer, min(%[3]s) %[2]s AS cut FROM (SELECT DISTINCT %[1]s FROM %[4]s)) WHERE newer = 0 OR %[3]s < cut)",
-		run, newer, ident(aggregate.FromColumn), from)
+	return fmt.Sprintf("(%[1]s) IN (SELECT %[1]s FROM (SELECT %[1]s, count() %[2]s AS newer, min(%[3]s) %[2]s AS cut FROM (SELECT DISTINCT %[1]s FROM %[4]s%[5]s)) WHERE newer = 0 OR %[3]s < cut)",
+		run, newer, ident(aggregate.FromColumn), from, where)
 }
 
 // aggregatesSQL merges partials as the view shows them.
-func aggregatesSQL(p *aggregate.Plan, from target, floor change.Position) string {
+func aggregatesSQL(p *aggregate.Plan, from target, floor change.Position, strays []string) string {
 	var by, inner, outer []string
 	for _, c := range p.Group {
 		by = append(by, ident(c.Name))
@@ -231,9 +269,17 @@ func aggregatesSQL(p *aggregate.Plan, from target, floor change.Position) string
 			outer = append(outer, shownSQL(k, f, alias)+" AS "+ident(k.Name(f)))
 		}
 	}
-	where := runsSQL(from)
+	var only []string
 	if !floor.IsZero() {
-		where = colVersion + " >= " + versionLit(floor) + " AND " + where
+		only = append(only, colVersion+" >= "+versionLit(floor))
+	}
+	if len(strays) > 0 {
+		only = append(only, colVersion+" NOT IN ("+strings.Join(strays, ", ")+")")
+	}
+	where := runsSQL(from, "")
+	if len(only) > 0 {
+		these := strings.Join(only, " AND ")
+		where = these + " AND " + runsSQL(from, " WHERE "+these)
 	}
 	return fmt.Sprintf("SELECT %s FROM (SELECT %s FROM %s FINAL WHERE %s GROUP BY %s)", strings.Join(outer, ", "), strings.Join(inner, ", "), from, where, strings.Join(by, ", "))
 }

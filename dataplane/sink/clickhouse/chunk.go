@@ -11,6 +11,7 @@ import (
 	"syncline/dataplane/fault"
 	"syncline/dataplane/pgtext"
 	"syncline/dataplane/sink"
+	"syncline/tiers/aggregate"
 )
 
 // CodeLoadRow: a row of the snapshot cannot be read.
@@ -52,6 +53,12 @@ func (s *Sink) LoadChunk(ctx context.Context, id change.TableID, n int, seen sin
 		return sink.Chunk{}, fault.Permanent(sink.CodeTableMismatch, nil, "change the sink's table", "table %s: %s", id, problem)
 	}
 	w := &loader{sink: s, rec: r, plan: p.id, chunk: n, lay: l, stamp: stamp{pos: r.def.loadPosition(n, attempt)}, attempt: attempt, progress: progress}
+	if seen.Sort != nil {
+		if err := s.makeLoaded(ctx, r, seen.Sort.Plans); err != nil {
+			return sink.Chunk{}, err
+		}
+		w.sorter = seen.Sort.Sorter(id, n, attempt, func(p *aggregate.Plan, rows []change.Row) error { return w.keep(ctx, p, rows) })
+	}
 	rows, err := w.run(ctx, copy)
 	if err == nil {
 		err = w.current(ctx)
@@ -60,7 +67,7 @@ func (s *Sink) LoadChunk(ctx context.Context, id change.TableID, n int, seen sin
 		err = w.finish(ctx, done{true, seen.Snapshot, seen.LSN, rows, w.bytes})
 	}
 	if errors.Is(err, errSuperseded) {
-		if err := s.deleteRows(ctx, l.at, colVersion+" = "+versionLit(w.stamp.pos)); err != nil {
+		if err := s.deleteLoaded(ctx, l, id.String(), versionLit(w.stamp.pos)); err != nil {
 			return sink.Chunk{}, err
 		}
 		c, _, err := s.Chunk(ctx, id, n)
@@ -83,6 +90,7 @@ type loader struct {
 	attempt  int
 	lay      *layout
 	stamp    stamp
+	sorter   *sink.Sorter // of rows that are not the table's; nil: all are
 	progress func(int64)
 
 	filling *block
@@ -97,6 +105,11 @@ func (w *loader) run(ctx context.Context, copy sink.CopyFunc) (int64, error) {
 	defer cancel()
 	w.filling, w.spare = newBlock(w.lay), newBlock(w.lay)
 	in := pgtext.NewCopyWriter(len(w.lay.cols), w.sink.opts.RowBytes, func(row change.Row) error {
+		if w.sorter != nil {
+			if taken, err := w.sorter.Take(row); err != nil || taken {
+				return err
+			}
+		}
 		w.stamp.seq++
 		if err := w.filling.add(row, "", w.stamp, nil); err != nil {
 			return fault.Permanent(CodeLoadRow, err, "change the column's type, or leave it out", "row %d of chunk %d of table %s", w.stamp.seq, w.chunk, w.rec.id)
@@ -116,6 +129,9 @@ func (w *loader) run(ctx context.Context, copy sink.CopyFunc) (int64, error) {
 	}
 	if err == nil && w.filling.rows > 0 {
 		err = w.send(ctx)
+	}
+	if err == nil && w.sorter != nil {
+		err = w.sorter.Close()
 	}
 	if err != nil {
 		cancel()
@@ -181,6 +197,35 @@ func (w *loader) send(ctx context.Context) error {
 		result <- err
 	}(w.sending)
 	return nil
+}
+
+// keep writes partial aggregates of the attempt. They stand where its rows do, so that both
+// are removed if another counts.
+func (w *loader) keep(ctx context.Context, p *aggregate.Plan, rows []change.Row) error {
+	l, problem := w.sink.newLayout(p.Schema(), sink.PartialsOptions(p, w.rec.def.Options))
+	if problem != "" {
+		return sink.PartialsRejected(p, errors.New(problem))
+	}
+	b := newBlock(l)
+	send := func() error {
+		err := w.current(ctx)
+		if err == nil && b.rows > 0 {
+			_, err = w.sink.insert(ctx, l.at, b.rows, b.parts())
+		}
+		b.reset()
+		return err
+	}
+	for i, row := range rows {
+		if err := b.add(row, "", stamp{pos: w.stamp.pos}, nil); err != nil {
+			return sink.PartialsRejected(p, err)
+		}
+		if b.rows >= w.sink.opts.BlockRows || i%64 == 63 && b.size() >= w.sink.opts.BlockBytes {
+			if err := send(); err != nil {
+				return err
+			}
+		}
+	}
+	return send()
 }
 
 // current returns errSuperseded if the chunk is done or the table is no longer loading.

@@ -262,8 +262,19 @@ func (s *Sink) FinishLoad(ctx context.Context, id change.TableID) error {
 	if err != nil {
 		return err
 	}
-	if err := s.removeStrays(ctx, l, r, p); err != nil {
+	strays, err := s.strays(ctx, r, p)
+	if err != nil {
 		return err
+	}
+	if err := s.deleteLoaded(ctx, l, id.String(), strays...); err != nil {
+		return err
+	}
+	if floor, err := s.floor(ctx, id.String()); err != nil {
+		return err
+	} else if !floor.IsZero() {
+		if err := s.deleteRows(ctx, l.at, colVersion+" < "+versionLit(floor)); err != nil {
+			return err
+		}
 	}
 	if err := s.refreshView(ctx, l, id.String()); err != nil {
 		return err
@@ -296,35 +307,42 @@ func (s *Sink) freeze(ctx context.Context, r *record, p *plan) error {
 	return err
 }
 
-// removeStrays deletes rows of attempts that were not accepted, and rows below
-// the floor. Without either, which is the rule, it changes nothing.
-func (s *Sink) removeStrays(ctx context.Context, l *layout, r *record, p *plan) error {
-	tab := r.id.String()
-	var strays []string
-	q := fmt.Sprintf("SELECT DISTINCT n, attempt FROM %s WHERE %s AND epoch = %d", s.ledger("attempts"), s.where(tab), r.def.Epoch)
-	err := s.conn.query(ctx, "SELECT the attempts at chunks of "+tab, q, func(scan func(...any) error) error {
+// strays are the places of attempts that were not accepted, once it is settled which were.
+func (s *Sink) strays(ctx context.Context, r *record, p *plan) (out []string, err error) {
+	if !p.frozen {
+		return nil, nil
+	}
+	q := fmt.Sprintf("SELECT DISTINCT n, attempt FROM %s WHERE %s AND epoch = %d ORDER BY n, attempt", s.ledger("attempts"), s.where(r.id.String()), r.def.Epoch)
+	err = s.conn.query(ctx, "SELECT the attempts at chunks of "+r.id.String(), q, func(scan func(...any) error) error {
 		var n, a uint32
 		if err := scan(&n, &a); err != nil {
 			return err
 		}
 		if int(n) >= len(p.attempts) || p.attempts[n] != int(a) {
-			strays = append(strays, versionLit(r.def.loadPosition(int(n), int(a))))
+			out = append(out, versionLit(r.def.loadPosition(int(n), int(a))))
 		}
 		return nil
 	})
-	if err != nil {
+	return out, err
+}
+
+// deleteLoaded deletes what attempts at chunks have brought, with their aggregates. Without
+// any, which is the rule, it changes nothing.
+func (s *Sink) deleteLoaded(ctx context.Context, l *layout, tab string, places ...string) error {
+	if len(places) == 0 {
+		return nil
+	}
+	where := colVersion + " IN (" + strings.Join(places, ", ") + ")"
+	if err := s.deleteRows(ctx, l.at, where); err != nil {
 		return err
 	}
-	if len(strays) > 0 {
-		if err := s.deleteRows(ctx, l.at, colVersion+" IN ("+strings.Join(strays, ", ")+")"); err != nil {
+	ps, err := s.partialsOf(ctx, tab)
+	for _, p := range ps {
+		if err := s.deleteRows(ctx, p.at, where); err != nil {
 			return err
 		}
 	}
-	floor, err := s.floor(ctx, tab)
-	if err != nil || floor.IsZero() {
-		return err
-	}
-	return s.deleteRows(ctx, l.at, colVersion+" < "+versionLit(floor))
+	return err
 }
 
 // BeginLog records from where the table's delivery begins.

@@ -21,6 +21,7 @@ import (
 	"syncline/dataplane/sink"
 	"syncline/dataplane/sink/sinktest"
 	"syncline/testsuite/stack"
+	"syncline/tiers/aggregate"
 )
 
 // overBoth runs a test over each protocol.
@@ -411,6 +412,87 @@ func TestLateWriters(t *testing.T) {
 		t.Fatalf("%+v %v", now, err)
 	}
 	want(t, strings1(t, s, "SELECT v FROM "+l.at.String()), "again")
+}
+
+// TestLatePartials: what attempts at a chunk wrote that did not count is in no aggregate,
+// though it comes in after the load was finished.
+func TestLatePartials(t *testing.T) {
+	s := openTest(t, "http", Options{}, "")
+	ctx := t.Context()
+	sch := sinktest.Schema("late_partials", 0, sinktest.Col("host", sinktest.TextT), sinktest.Col("n", sinktest.Int8))
+	tab := add(t, s, sch, sink.TableOptions{AppendOnly: true})
+	spec := aggregate.Spec{Group: []string{"host"}, Values: []aggregate.Value{{Column: "n", Functions: []string{"sum"}}}}
+	p, err := spec.Bind(sch, "bulk")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := sinktest.Loaded(1)
+	seen.Sort = &sink.Sorting{Plans: []*aggregate.Plan{p}, Of: func(change.Row) (*aggregate.Plan, error) { return p, nil }}
+	load := func() {
+		t.Helper()
+		if _, err := s.PlanChunks(ctx, sch.Table, []sink.Chunk{{}}); err != nil {
+			t.Fatal(err)
+		}
+		lost := func(context.Context, io.Writer, bool) (int64, error) { return 0, errors.New("lost") }
+		if _, err := s.LoadChunk(ctx, sch.Table, 0, seen, lost, nil); err == nil {
+			t.Fatal("an attempt that is lost")
+		}
+		copy, _ := sinktest.Copy(sch, []string{"a", "1"}, []string{"a", "2"}, []string{"b", "3"})
+		if _, err := s.LoadChunk(ctx, sch.Table, 0, seen, copy, nil); err != nil {
+			t.Fatal(err)
+		}
+		r, err := s.record(ctx, sch.Table)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, err := s.beginAttempt(ctx, r, 0); err != nil || n != 3 {
+			t.Fatal(n, err)
+		}
+		if err := s.FinishLoad(ctx, sch.Table); err != nil {
+			t.Fatal(err)
+		}
+	}
+	load()
+	l, problem := s.newLayout(p.Schema(), sink.PartialsOptions(p, tab.Options))
+	if problem != "" {
+		t.Fatal(problem)
+	}
+	stray := func(epoch uint32, attempt int) {
+		t.Helper()
+		x := p.New()
+		for _, row := range []change.Row{sinktest.Values("a", "100"), sinktest.Values("late", "100")} {
+			if err := x.Add(row); err != nil {
+				t.Fatal(err)
+			}
+		}
+		b := newBlock(l)
+		d := definition{Epoch: epoch}
+		for _, row := range x.Rows(aggregate.LoadRun(0, attempt, 0)) {
+			if err := b.add(row, "", stamp{pos: d.loadPosition(0, attempt)}, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := s.insert(ctx, l.at, b.rows, b.parts()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	shown := func() []string {
+		t.Helper()
+		view := (&partials{l.at, p}).view()
+		return strings1(t, s, "SELECT concat(assumeNotNull(host), ' ', toString(rows), ' ', toString(assumeNotNull(n_sum))) FROM "+view.String()+" ORDER BY 1")
+	}
+	stray(1, 1)
+	stray(1, 3)
+	want(t, shown(), "a 2 3", "b 1 3")
+	// Nor if the table is loaded again, when attempts are counted from one.
+	if err := s.ResetTable(ctx, sch.Table, 2); err != nil {
+		t.Fatal(err)
+	}
+	load()
+	stray(1, 2)
+	stray(1, 9)
+	stray(2, 3)
+	want(t, shown(), "a 2 3", "b 1 3")
 }
 
 // TestSmallBlocksAndCompression sends a load in many pieces.

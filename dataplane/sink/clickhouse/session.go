@@ -371,7 +371,7 @@ func (x *session) layout(ctx context.Context, t *sink.TableBatch) (*layout, erro
 		return l, nil
 	}
 	if t.Partials != nil {
-		if err := x.makePartials(ctx, t); err != nil {
+		if err := x.makePartials(ctx, t.Partials, t.Options); err != nil {
 			return nil, err
 		}
 	}

@@ -1,7 +1,9 @@
 package postgres
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -9,14 +11,36 @@ import (
 
 	"syncline/dataplane/change"
 	"syncline/dataplane/fault"
+	"syncline/dataplane/pgtext"
 	"syncline/dataplane/sink"
 	"syncline/tiers/aggregate"
 )
 
-// makePartials makes the table of a batch of partial aggregates, and its view, unless they
-// are there.
-func (s *Sink) makePartials(ctx context.Context, tb *sink.TableBatch) error {
-	p, at := tb.Partials, name(tb.Schema.Table, tb.Options)
+// MakePartials makes what the load of a table needs for its aggregates.
+func (s *Sink) MakePartials(ctx context.Context, id change.TableID, plans []*aggregate.Plan) error {
+	t, err := s.Table(ctx, id)
+	if err == nil {
+		err = inState(id, t.State, sink.Loading)
+	}
+	for _, p := range plans {
+		if err == nil {
+			err = s.makePartials(ctx, p, sink.PartialsOptions(p, t.Options), sink.Loading)
+		}
+	}
+	return err
+}
+
+func inState(id change.TableID, is, want sink.State) error {
+	if is == want {
+		return nil
+	}
+	return fault.Permanent(sink.CodeNotStreaming, nil, "read the tables again", "table %s is %s, not %s", id, is, want)
+}
+
+// makePartials makes the table of partial aggregates, and its view, unless they are there.
+// Their table has to be in a state, in which it is not emptied meanwhile.
+func (s *Sink) makePartials(ctx context.Context, p *aggregate.Plan, o sink.TableOptions, state sink.State) error {
+	at := name(p.Table, o)
 	if len(at.Name) > longestName {
 		return fault.Permanent(sink.CodeTableMismatch, nil, "give the tier a shorter name", "the table for aggregates of %s would be called %s, which is longer than %d bytes", p.Table, at.Name, longestName)
 	}
@@ -66,10 +90,10 @@ func (s *Sink) makePartials(ctx context.Context, tb *sink.TableBatch) error {
 		}
 		if t, err := s.table(ctx, tx, p.Table); err != nil {
 			return err
-		} else if t.State != sink.Streaming {
-			return fault.Permanent(sink.CodeNotStreaming, nil, "read the tables again", "table %s is %s", p.Table, t.State)
+		} else if err := inState(p.Table, t.State, state); err != nil {
+			return err
 		}
-		if err := s.createTable(ctx, tx, sink.Table{ID: p.Table, Schema: tb.Schema, Options: tb.Options}, at); err != nil {
+		if err := s.createTable(ctx, tx, sink.Table{ID: p.Table, Schema: p.Schema(), Options: o}, at); err != nil {
 			return err
 		}
 		if p.Time.Name != "" {
@@ -80,6 +104,31 @@ func (s *Sink) makePartials(ctx context.Context, tb *sink.TableBatch) error {
 		return describePartials(ctx, tx, partials{at, p}, want)
 	})
 	return s.wrap(ctx, err, "make the table for aggregates of %s by tier %s", p.Table, p.Tier)
+}
+
+// copyPartials writes what a load brings for a table's aggregates.
+func (s *Sink) copyPartials(ctx context.Context, tx pgx.Tx, t record, pipe *pipe, p *aggregate.Plan, rows []change.Row) error {
+	var text []byte
+	for _, row := range rows {
+		for i, v := range row {
+			if i > 0 {
+				text = append(text, '\t')
+			}
+			if v.Kind == change.Null {
+				text = append(text, `\N`...)
+			} else {
+				text = pgtext.AppendCopyField(text, v.Data)
+			}
+		}
+		text = append(text, '\n')
+	}
+	to := name(p.Table, sink.PartialsOptions(p, t.Options))
+	_, err := tx.Conn().PgConn().CopyFrom(ctx, bytes.NewReader(text), fmt.Sprintf("COPY %s (%s) FROM STDIN", quoted(to), columnList(p.Schema())))
+	if pe, ok := rejects(err); ok {
+		return sink.PartialsRejected(p, errors.New(describe(pe)))
+	}
+	pipe.count(len(text))
+	return err
 }
 
 // describePartials says by which plan they are, and shows them by it.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"regexp"
 	"strings"
 
@@ -12,7 +13,9 @@ import (
 
 	"syncline/dataplane/change"
 	"syncline/dataplane/fault"
+	"syncline/dataplane/pgtext"
 	"syncline/dataplane/sink"
+	"syncline/tiers/aggregate"
 )
 
 // PlanChunks records the cut of a table, or returns the one that is recorded.
@@ -72,6 +75,15 @@ func (s *Sink) LoadChunk(ctx context.Context, id change.TableID, n int, seen sin
 }
 
 func (s *Sink) loadChunk(ctx context.Context, id change.TableID, n int, seen sink.Loaded, copy sink.CopyFunc, progress func(int64)) (sink.Chunk, error) {
+	if seen.Sort != nil {
+		c, err := s.chunk(ctx, s.pool, id, n)
+		if err == nil && !c.Done {
+			err = s.MakePartials(ctx, id, seen.Sort.Plans)
+		}
+		if err != nil || c.Done {
+			return c, err
+		}
+	}
 	// One connection for everything: a second one while this is held would let
 	// loaders that run side by side wait for each other.
 	conn, err := s.pool.Acquire(ctx)
@@ -104,7 +116,10 @@ func (s *Sink) loadChunk(ctx context.Context, id change.TableID, n int, seen sin
 		if !mine {
 			return fault.Permanent(CodeChunkTaken, nil, "stop this attempt; the newer one goes on", "a newer attempt loads the chunk")
 		}
-		rows, bytes, err := s.copyRows(ctx, tx, t, copy, progress)
+		p := newPipe(progress)
+		rows, bytes, err := s.copyRows(ctx, tx, t, p, copy, seen.Sort.Sorter(id, n, attempt, func(plan *aggregate.Plan, rows []change.Row) error {
+			return p.between(func() error { return s.copyPartials(ctx, tx, t, p, plan, rows) })
+		}))
 		if err != nil {
 			return err
 		}
@@ -141,8 +156,9 @@ func (s *Sink) takeChunk(ctx context.Context, conn *pgx.Conn, id change.TableID,
 	return attempt, err
 }
 
-// copyRows pipes the source's COPY into the sink's.
-func (s *Sink) copyRows(ctx context.Context, tx pgx.Tx, t record, copy sink.CopyFunc, progress func(int64)) (rows, bytes int64, err error) {
+// copyRows pipes the source's COPY into the sink's. What sorter takes of the rows, if there
+// is one, is among those that are returned.
+func (s *Sink) copyRows(ctx context.Context, tx pgx.Tx, t record, p *pipe, copy sink.CopyFunc, sorter *sink.Sorter) (rows, bytes int64, err error) {
 	target := name(t.ID, t.Options)
 	r, err := s.relation(ctx, tx, target)
 	if err != nil {
@@ -151,7 +167,7 @@ func (s *Sink) copyRows(ctx context.Context, tx pgx.Tx, t record, copy sink.Copy
 	if r == nil {
 		return 0, 0, fault.Permanent(sink.CodeTableMismatch, nil, "resync the table", "table %s is not at the sink", target)
 	}
-	binary := true
+	binary := sorter == nil // the text of values tells which rows are the table's
 	for i := range t.Schema.Columns {
 		c := r.column(t.Schema.Columns[i].Name)
 		if c == nil {
@@ -174,7 +190,11 @@ func (s *Sink) copyRows(ctx context.Context, tx pgx.Tx, t record, copy sink.Copy
 	if binary {
 		format = "binary"
 	}
-	rows, bytes, err = pump(ctx, tx.Conn().PgConn(), fmt.Sprintf("COPY %s (%s) FROM STDIN (FORMAT %s)", into, columnList(t.Schema), format), binary, copy, progress)
+	if sorter != nil {
+		copy = sorted(len(t.Schema.Columns), sorter, copy)
+	}
+	rows, bytes, err = pump(ctx, tx.Conn().PgConn(), fmt.Sprintf("COPY %s (%s) FROM STDIN (FORMAT %s)", into, columnList(t.Schema), format), binary, copy, p)
+	rows += sorter.Rows()
 	if err != nil {
 		return 0, 0, copyFault(err)
 	}
@@ -187,11 +207,41 @@ func (s *Sink) copyRows(ctx context.Context, tx pgx.Tx, t record, copy sink.Copy
 	return rows, bytes, nil
 }
 
-func pump(ctx context.Context, conn *pgconn.PgConn, sql string, binary bool, copy sink.CopyFunc, progress func(int64)) (int64, int64, error) {
+// longestRow is what the text of a row may be long: Postgres has no longer values.
+const longestRow = 1 << 30
+
+// sorted copies rows of the table alone, as text: sorter has the others, and is closed
+// behind the last.
+func sorted(columns int, sorter *sink.Sorter, copy sink.CopyFunc) sink.CopyFunc {
+	return func(ctx context.Context, w io.Writer, _ bool) (int64, error) {
+		var in *pgtext.CopyWriter
+		var line []byte
+		in = pgtext.NewCopyWriter(columns, longestRow, func(row change.Row) error {
+			if taken, err := sorter.Take(row); err != nil || taken {
+				return err
+			}
+			line = append(append(line[:0], in.Line()...), '\n')
+			_, err := w.Write(line)
+			return err
+		})
+		rows, err := copy(ctx, in, false)
+		if err == nil {
+			err = in.Close()
+		}
+		if err == nil && in.Rows() != rows {
+			err = fault.Transient(CodeFailed, nil, "the source sent %d rows, of which %d arrived", rows, in.Rows())
+		}
+		if err == nil {
+			err = sorter.Close()
+		}
+		return rows - sorter.Rows(), err
+	}
+}
+
+func pump(ctx context.Context, conn *pgconn.PgConn, sql string, binary bool, copy sink.CopyFunc, p *pipe) (int64, int64, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	p := newPipe(progress)
-	var rows int64
+	var rows, taken int64
 	var rerr error
 	ended := make(chan struct{})
 	go func() {
@@ -199,7 +249,12 @@ func pump(ctx context.Context, conn *pgconn.PgConn, sql string, binary bool, cop
 		rows, rerr = copy(ctx, p, binary)
 		p.finish(rerr)
 	}()
-	tag, err := conn.CopyFrom(ctx, p, sql)
+	var err error
+	for more := true; more && err == nil; more = err == nil && p.yields() {
+		var tag pgconn.CommandTag
+		tag, err = conn.CopyFrom(ctx, p, sql)
+		taken += tag.RowsAffected()
+	}
 	if err != nil {
 		p.stop(err)
 		cancel() // the reader may be waiting for its server
@@ -210,8 +265,8 @@ func pump(ctx context.Context, conn *pgconn.PgConn, sql string, binary bool, cop
 		return 0, 0, rerr // the source failed first; the sink only reports that the copy was given up
 	case err != nil:
 		return 0, 0, err
-	case tag.RowsAffected() != rows:
-		return 0, 0, fault.Transient(CodeFailed, nil, "the source sent %d rows, the sink counted %d", rows, tag.RowsAffected())
+	case taken != rows:
+		return 0, 0, fault.Transient(CodeFailed, nil, "the source sent %d rows, the sink counted %d", rows, taken)
 	}
 	return rows, p.n, nil
 }

@@ -18,6 +18,8 @@ type pipe struct {
 	werr       error // why the writer stopped; set before full is closed
 	progress   func(int64)
 	n          int64
+	aside      func() error // what the writer wants done while nothing is copied
+	turn       chan error   // what became of it
 }
 
 const (
@@ -26,7 +28,7 @@ const (
 )
 
 func newPipe(progress func(int64)) *pipe {
-	p := &pipe{full: make(chan []byte, pipeBlocks), free: make(chan []byte, pipeBlocks), done: make(chan struct{}), progress: progress}
+	p := &pipe{full: make(chan []byte, pipeBlocks), free: make(chan []byte, pipeBlocks), done: make(chan struct{}), turn: make(chan error), progress: progress}
 	for range pipeBlocks {
 		p.free <- make([]byte, 0, pipeBlock)
 	}
@@ -66,6 +68,39 @@ func (p *pipe) hand() error {
 	}
 }
 
+// between has do run while no COPY is under way: the one that reads what was written so far
+// ends first, and another goes on behind.
+func (p *pipe) between(do func() error) error {
+	if len(p.cur) > 0 {
+		if err := p.hand(); err != nil {
+			return err
+		}
+	}
+	p.aside = do
+	select {
+	case p.full <- nil:
+	case <-p.done:
+		return p.err
+	}
+	select {
+	case err := <-p.turn:
+		return err
+	case <-p.done:
+		return p.err
+	}
+}
+
+// yields does what the writer wants done, if it is that for which Read came to an end.
+func (p *pipe) yields() bool {
+	if p.aside == nil {
+		return false
+	}
+	do := p.aside
+	p.aside = nil
+	p.turn <- do()
+	return true
+}
+
 // finish ends the stream with err, or with io.EOF. Only the writer calls it, once.
 func (p *pipe) finish(err error) {
 	if err == nil && len(p.cur) > 0 {
@@ -89,15 +124,23 @@ func (p *pipe) Read(b []byte) (int, error) {
 			}
 			return 0, io.EOF
 		}
-		p.blk, p.rest = blk, blk
-		p.n += int64(len(blk))
-		if p.progress != nil {
-			p.progress(p.n)
+		if blk == nil {
+			return 0, io.EOF // of this COPY
 		}
+		p.blk, p.rest = blk, blk
+		p.count(len(blk))
 	}
 	n := copy(b, p.rest)
 	p.rest = p.rest[n:]
 	return n, nil
+}
+
+// count takes in bytes that were sent to the sink.
+func (p *pipe) count(n int) {
+	p.n += int64(n)
+	if p.progress != nil {
+		p.progress(p.n)
+	}
 }
 
 // stop makes the writer fail with err.

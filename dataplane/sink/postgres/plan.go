@@ -148,7 +148,7 @@ func (x *session) target(ctx context.Context, tb *sink.TableBatch) (*target, err
 		return t, nil
 	}
 	if tb.Partials != nil {
-		if err := x.s.makePartials(ctx, tb); err != nil {
+		if err := x.s.makePartials(ctx, tb.Partials, tb.Options, sink.Streaming); err != nil {
 			return nil, err
 		}
 	}

@@ -95,6 +95,59 @@ func TestPipe(t *testing.T) {
 	})
 }
 
+// What is to be done between two COPYs is done when all before it was read, and nothing
+// behind it; its error is the writer's, and that of the reader is too.
+func TestPipeYields(t *testing.T) {
+	bad := errors.New("it cannot be done")
+	rapid.Check(t, func(t *rapid.T) {
+		p := newPipe(nil)
+		steps := rapid.SliceOfN(rapid.IntRange(0, pipeBlock+1), 1, 6).Draw(t, "bytes before each")
+		fails := rapid.IntRange(0, 2*len(steps)).Draw(t, "fails")
+		var read, written int
+		done := make(chan error)
+		go func() {
+			var err error
+			for i, n := range steps {
+				if _, err = p.Write(make([]byte, n)); err != nil {
+					break
+				}
+				written += n
+				want := written
+				if err = p.between(func() error {
+					if read != want {
+						t.Errorf("%d bytes were read of %d", read, want)
+					}
+					if i == fails {
+						return bad
+					}
+					return nil
+				}); err != nil {
+					break
+				}
+			}
+			p.finish(err)
+			done <- err
+		}()
+		var err error
+		for more := true; more && err == nil; more = err == nil && p.yields() {
+			var b []byte
+			b, err = io.ReadAll(p)
+			read += len(b)
+		}
+		if werr := <-done; werr != err || (err == bad) != (fails < len(steps)) {
+			t.Fatalf("%v for the writer, %v for the reader", werr, err)
+		}
+	})
+	p := newPipe(nil)
+	go func() {
+		_, _ = io.ReadAll(p)
+		p.stop(bad) // the server has not taken what was read
+	}()
+	if err := p.between(func() error { return nil }); err != bad {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestPipeStops(t *testing.T) {
 	p := newPipe(nil)
 	gone := errors.New("the sink is gone")

@@ -69,6 +69,8 @@ func Run(t *testing.T, open Open, probe Probe) {
 		{"Aggregates", testAggregates},
 		{"AggregatesRetried", testAggregatesRetried},
 		{"AggregatesGoWithTheirTable", testAggregatesGo},
+		{"AggregatesAreLoaded", testAggregatesLoaded},
+		{"AggregatesLoadedAtRandom", testAggregatesLoadedAtRandom},
 		{"QuotedNamesAndCompositeKeys", testQuotedNames},
 		{"KeyColumnsOnly", testKeyOnly},
 		{"Types", testTypes},
