@@ -10,14 +10,11 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/goccy/go-yaml"
-
 	"syncline/activities/contract"
 	"syncline/analytics"
 	"syncline/dataplane/change"
 	"syncline/dataplane/fault"
 	"syncline/dataplane/sink"
-	source "syncline/dataplane/source/postgres"
 	"syncline/dataplane/trail"
 	"syncline/dataplane/transport/kafka"
 	"syncline/dataplane/verify"
@@ -33,9 +30,6 @@ const (
 	// CodeEraseReason: the erasure does not say why it is done.
 	CodeEraseReason fault.Code = "EraseReason"
 )
-
-// maxErased is how many rows one erasure names at most.
-const maxErased = 1000
 
 // OpenErase makes the key pair of an erasure. The secret part is in the first sink's
 // ledger, where rows are, until the erasure is over.
@@ -75,167 +69,53 @@ func (a *Activities) OpenErase(ctx context.Context, in contract.EraseTask) (out 
 	return out, err
 }
 
-// subjects are the rows of an erasure, by table.
-type subjects struct {
-	salt string
-	rows map[change.TableID][]map[string]string
-}
-
-// keysOf reads the keys of an erasure. What is wrong with them is said without them.
-func (a *Activities) keysOf(ctx context.Context, in *contract.EraseTask) (out subjects, err error) {
-	var text []byte
-	if !in.Keys.IsZero() {
-		s, err := a.Secrets.Resolve(ctx, in.Keys)
-		if err != nil {
-			return out, err
-		}
-		text = []byte(s.Reveal())
-	} else {
-		err := a.withSink(ctx, in.Pipeline, in.Spec.Sinks[0], func(sk sink.Sink) error {
-			secret, err := sk.Erasure(ctx, in.Name)
-			if err != nil {
-				return err
-			}
-			if text, err = contract.OpenKeys(secret, in.Sealed); err != nil {
-				return fault.Permanent(CodeEraseKeys, nil, "begin the erasure again", "the keys were not encrypted for this erasure")
-			}
-			return nil
-		})
-		if err != nil {
-			return out, err
-		}
-	}
-	const fix = `give {"salt": RANDOM TEXT, "rows": [{"table": "schema.name", "key": {"column": "value"}}]}`
-	var keys contract.EraseKeys
-	if err := yaml.UnmarshalWithOptions(text, &keys, yaml.Strict()); err != nil {
-		return out, fault.Permanent(CodeEraseKeys, nil, fix, "the keys are not in the form of an erasure's")
-	}
-	switch {
-	case len(keys.Salt) < 16:
-		return out, fault.Permanent(CodeEraseKeys, nil, fix, "the salt is shorter than 16 characters")
-	case len(keys.Rows) == 0 || len(keys.Rows) > maxErased:
-		return out, fault.Permanent(CodeEraseKeys, nil, fix, "there are %d rows; an erasure takes 1 to %d", len(keys.Rows), maxErased)
-	}
-	out = subjects{salt: keys.Salt, rows: map[change.TableID][]map[string]string{}}
-	for _, r := range keys.Rows {
-		out.rows[r.Table] = append(out.rows[r.Table], r.Key)
-	}
-	return out, nil
-}
-
-// tables are those that have rows of the subject, in order.
-func (s *subjects) tables() []change.TableID {
-	var out []change.TableID
-	for id := range s.rows {
-		out = append(out, id)
-	}
-	slices.SortFunc(out, func(a, b change.TableID) int { return strings.Compare(a.String(), b.String()) })
-	return out
-}
-
-// of returns the keys of a table as its log and ledgers have them.
-func (s *subjects) of(ctx context.Context, srv *source.Server, schema *change.Schema) ([]change.Key, error) {
-	id := schema.Table
-	if len(schema.Key) == 0 {
-		return nil, fault.Permanent(sink.CodeEraseKey, nil, "delete the rows at the sinks by hand", "table %s has no primary key", id)
-	}
-	var names []string
-	for _, i := range schema.Key {
-		names = append(names, schema.Columns[i].Name)
-	}
-	var texts [][]string
-	for n, row := range s.rows[id] {
-		vs := make([]string, len(names))
-		for i, name := range names {
-			v, ok := row[name]
-			if !ok || len(row) != len(names) {
-				return nil, fault.Permanent(CodeEraseKeys, nil, "name a value for each of them, and nothing else", "row %d of table %s does not name the columns of its primary key (%s)", n+1, id, strings.Join(names, ", "))
-			}
-			vs[i] = v
-		}
-		texts = append(texts, vs)
-	}
-	keys, err := srv.CanonicalKeys(ctx, schema, texts)
-	if err != nil {
-		return nil, err
-	}
-	slices.Sort(keys)
-	return slices.Compact(keys), nil
-}
-
 // PlanErase takes the source's position, and looks whether it has the rows still: then
 // it is refused, since they would come back with their next change, a load or a repair.
 func (a *Activities) PlanErase(ctx context.Context, in contract.EraseTask) (out contract.ErasePlan, err error) {
 	err = beating(ctx, func(ctx context.Context) error {
-		subj, err := a.keysOf(ctx, &in)
-		if err != nil {
-			return err
-		}
-		st, err := a.statusOf(ctx, in.Pipeline)
-		if err != nil {
-			return err
-		}
-		tasks, err := planAudit(&st, contract.AuditInput{Pipeline: in.Pipeline, Tables: subj.tables()})
-		if err != nil {
-			return err
-		}
-		srv, err := a.source(ctx, in.Pipeline, in.Spec.Source)
-		if err != nil {
-			return err
-		}
-		defer srv.Close()
-		at, err := srv.Position(ctx)
-		if err != nil {
-			return err
-		}
-		out = contract.ErasePlan{At: change.Position{Epoch: st.Epoch, Commit: at}, Tables: []contract.EraseTable{}}
-		var there []string
-		for _, id := range subj.tables() {
-			t, err := a.tableAt(ctx, in.Pipeline, in.Spec.Sinks, id)
+		return a.withSubject(ctx, &in, func(subj *subjects) error {
+			st, err := a.statusOf(ctx, in.Pipeline)
 			if err != nil {
 				return err
 			}
-			keys, err := subj.of(ctx, srv, t.Schema)
+			// Also says which of the tables the pipeline does not have.
+			if _, err := planAudit(&st, contract.AuditInput{Pipeline: in.Pipeline, Tables: subj.tables()}); err != nil {
+				return err
+			}
+			at, err := subj.srv.Position(ctx)
 			if err != nil {
 				return err
 			}
-			i := slices.IndexFunc(tasks.Tasks, func(k contract.AuditTask) bool { return k.Table == id })
-			rows, err := srv.Read(ctx, &verify.Subject{Schema: t.Schema, Where: tasks.Tasks[i].Where}, keys)
-			if err != nil {
-				return err
-			}
-			et := contract.EraseTable{Table: id, Keys: len(keys), AtSource: len(rows), Partitions: t.Partitions}
-			for _, k := range keys {
-				d, err := contract.KeyDigest(subj.salt, id, k)
+			out = contract.ErasePlan{At: change.Position{Epoch: st.Epoch, Commit: at}, Tables: []contract.EraseTable{}}
+			var there []string
+			for _, id := range subj.tables() {
+				t, keys, err := a.anySink(ctx, subj, id)
 				if err != nil {
 					return err
 				}
-				et.Digests = append(et.Digests, d)
+				rows, err := subj.atSource(ctx, t.Schema, keys)
+				if err != nil {
+					return err
+				}
+				et := contract.EraseTable{Table: id, Keys: len(keys), AtSource: int(rows), Partitions: t.Partitions, Aggregates: aggregatesOf(&in.Spec, t.Schema)}
+				for _, k := range keys {
+					d, err := contract.KeyDigest(subj.salt, id, k)
+					if err != nil {
+						return err
+					}
+					et.Digests = append(et.Digests, d)
+				}
+				out.Tables = append(out.Tables, et)
+				if rows > 0 {
+					there = append(there, fmt.Sprintf("%d of %s", rows, id))
+				}
 			}
-			out.Tables = append(out.Tables, et)
-			if len(rows) > 0 {
-				there = append(there, fmt.Sprintf("%d of %s", len(rows), id))
+			if len(there) > 0 && !in.Search {
+				return fault.Permanent(CodeEraseAtSource, nil, "delete them at the source, or exclude them by the table's where; then erase", "the source still has rows that are to be erased (%s): they would come back", strings.Join(there, ", "))
 			}
-		}
-		if len(there) > 0 && !in.Search {
-			return fault.Permanent(CodeEraseAtSource, nil, "delete them at the source, or exclude them by the table's where; then erase", "the source still has rows that are to be erased (%s): they would come back", strings.Join(there, ", "))
-		}
-		return nil
-	})
-	return out, err
-}
-
-// tableAt returns a table as the first sink that has it knows it.
-func (a *Activities) tableAt(ctx context.Context, name string, sinks []pipeline.Sink, id change.TableID) (out sink.Table, err error) {
-	for _, s := range sinks {
-		err = a.withSink(ctx, name, s, func(sk sink.Sink) (err error) {
-			out, err = sk.Table(ctx, id)
-			return err
+			return nil
 		})
-		if err == nil {
-			return out, nil
-		}
-	}
+	})
 	return out, err
 }
 
@@ -246,47 +126,40 @@ func (a *Activities) EraseAt(ctx context.Context, in contract.EraseSink) (out []
 	so.Store(&contract.EraseProgress{})
 	err = long(ctx, func() any { return so.Load() }, func(ctx context.Context) error {
 		out = nil
-		subj, err := a.keysOf(ctx, &in.EraseTask)
-		if err != nil {
-			return err
-		}
-		srv, err := a.source(ctx, in.Pipeline, in.Spec.Source)
-		if err != nil {
-			return err
-		}
-		defer srv.Close()
-		return a.withSink(ctx, in.Pipeline, in.Sink, func(sk sink.Sink) error {
-			if err := sk.Init(ctx); err != nil {
-				return err
-			}
-			tables, err := sk.Tables(ctx)
-			if err != nil {
-				return err
-			}
-			for _, id := range subj.tables() {
-				i := slices.IndexFunc(tables, func(t sink.Table) bool { return t.ID == id })
-				if i < 0 {
-					continue // it was never there
+		return a.withSubject(ctx, &in.EraseTask, func(subj *subjects) error {
+			return a.withSink(ctx, in.Pipeline, in.Sink, func(sk sink.Sink) error {
+				if err := sk.Init(ctx); err != nil {
+					return err
 				}
-				keys, err := subj.of(ctx, srv, tables[i].Schema)
+				tables, err := sk.Tables(ctx)
 				if err != nil {
 					return err
 				}
-				ps, err := eraseTable(ctx, &in, sk, srv, tables[i], keys, func(doing, behind string) {
-					so.Store(&contract.EraseProgress{Table: id, Doing: doing, Behind: behind})
-				})
-				if err != nil {
-					return err
+				for _, id := range subj.tables() {
+					i := slices.IndexFunc(tables, func(t sink.Table) bool { return t.ID == id })
+					if i < 0 {
+						continue // it was never there
+					}
+					t, keys, err := subj.of(ctx, tables[i])
+					if err != nil {
+						return err
+					}
+					ps, err := eraseTable(ctx, &in, sk, subj, t, keys, func(doing, behind string) {
+						so.Store(&contract.EraseProgress{Table: id, Doing: doing, Behind: behind})
+					})
+					if err != nil {
+						return err
+					}
+					out = append(out, ps...)
 				}
-				out = append(out, ps...)
-			}
-			return nil
+				return nil
+			})
 		})
 	})
 	return out, err
 }
 
-func eraseTable(ctx context.Context, in *contract.EraseSink, sk sink.Sink, srv *source.Server, t sink.Table, keys []change.Key, so func(doing, behind string)) ([]contract.ErasePlace, error) {
+func eraseTable(ctx context.Context, in *contract.EraseSink, sk sink.Sink, subj *subjects, t sink.Table, keys []change.Key, so func(doing, behind string)) ([]contract.ErasePlace, error) {
 	upTo := in.Plan.At
 	so("count", "")
 	before, newer, err := sk.Traces(ctx, in.Name, t, keys, upTo)
@@ -311,9 +184,9 @@ func eraseTable(ctx context.Context, in *contract.EraseSink, sk sink.Sink, srv *
 		}
 		so("erase", "")
 		gone := func(ctx context.Context) error {
-			rows, err := srv.Read(ctx, &verify.Subject{Schema: t.Schema, Where: in.Spec.Options(t.ID).Where}, keys)
-			if err == nil && len(rows) > 0 {
-				err = fault.Permanent(CodeEraseAtSource, nil, "delete them at the source, and erase again", "the source has %d of the rows of table %s again", len(rows), t.ID)
+			rows, err := subj.atSource(ctx, t.Schema, keys)
+			if err == nil && rows > 0 {
+				err = fault.Permanent(CodeEraseAtSource, nil, "delete them at the source, and erase again", "the source has %d of the rows of table %s again", rows, t.ID)
 			}
 			return err
 		}
@@ -325,15 +198,23 @@ func eraseTable(ctx context.Context, in *contract.EraseSink, sk sink.Sink, srv *
 			return nil, err
 		}
 	}
-	var out []contract.ErasePlace
-	for i := range after {
-		p := contract.ErasePlace{Sink: in.Sink.Name, Table: t.ID, Place: after[i].Place, How: after[i].How, Before: before[i].Found, After: after[i].Found, Stays: after[i].Stays, Until: after[i].Until}
+	return erasePlaces(in.Sink.Name, t.ID, before, after, newer), nil
+}
+
+// erasePlaces are traces before and after. What waited may have made aggregates that were
+// not there before.
+func erasePlaces(at string, id change.TableID, before, after []sink.Trace, newer int64) (out []contract.ErasePlace) {
+	for i, tr := range after {
+		p := contract.ErasePlace{Sink: at, Table: id, Place: tr.Place, How: tr.How, After: tr.Found, Sums: tr.Sums, Stays: tr.Stays, Until: tr.Until}
+		if n := slices.IndexFunc(before, func(b sink.Trace) bool { return b.Place == tr.Place }); n >= 0 {
+			p.Before = before[n].Found
+		}
 		if i == 0 {
 			p.Newer = newer
 		}
 		out = append(out, p)
 	}
-	return out, nil
+	return out
 }
 
 // SearchLog counts the records of the keys in the topics. They are not removed: a log is
@@ -343,55 +224,53 @@ func (a *Activities) SearchLog(ctx context.Context, in contract.EraseTask) (out 
 	so.Store(&contract.EraseProgress{Doing: "search the log"})
 	err = long(ctx, func() any { return so.Load() }, func(ctx context.Context) error {
 		out = nil
-		subj, err := a.keysOf(ctx, &in)
-		if err != nil {
-			return err
-		}
-		srv, err := a.source(ctx, in.Pipeline, in.Spec.Source)
-		if err != nil {
-			return err
-		}
-		defer srv.Close()
-		ko, err := a.kafkaOptions(ctx, &in.Spec)
-		if err != nil {
-			return err
-		}
-		log, err := kafka.OpenLog(ctx, ko, kafka.LogOptions{})
-		if err != nil {
-			return err
-		}
-		defer log.Close()
-		for _, et := range in.Plan.Tables {
-			t, err := a.tableAt(ctx, in.Pipeline, in.Spec.Sinks, et.Table)
+		return a.withSubject(ctx, &in, func(subj *subjects) error {
+			ko, err := a.kafkaOptions(ctx, &in.Spec)
 			if err != nil {
 				return err
 			}
-			keys, err := subj.of(ctx, srv, t.Schema)
+			log, err := kafka.OpenLog(ctx, ko, kafka.LogOptions{})
 			if err != nil {
 				return err
 			}
-			found, err := log.Traces(ctx, t.Schema, et.Partitions, keys, func(n int64) {
-				so.Store(&contract.EraseProgress{Table: et.Table, Doing: fmt.Sprintf("searched %d records", n)})
-			})
-			if err != nil {
-				return err
-			}
-			for _, f := range found {
-				p := contract.ErasePlace{Table: et.Table, Place: "topic " + f.Topic, How: fmt.Sprintf("each of %d records by its key", f.Records), Before: f.Found, After: f.Found}
-				if f.Found > 0 {
-					if keep := in.Spec.Kafka.Retention.Std(); keep > 0 {
-						p.Until = time.Now().Add(keep).UTC().Truncate(time.Second)
-						p.Stays = "kafka.retention, counted from now, and until the segment is closed (segment.ms or segment.bytes of the topic)"
-					} else {
-						p.Stays = "kafka.retention is without a limit: cut the topic with kafka-delete-records, or set a retention and apply"
-					}
+			defer log.Close()
+			for _, et := range in.Plan.Tables {
+				t, keys, err := a.anySink(ctx, subj, et.Table)
+				if err != nil {
+					return err
 				}
-				out = append(out, p)
+				traces := log.Traces
+				if t.Options.AppendOnly {
+					traces = log.TracesOfRows
+				}
+				found, err := traces(ctx, t.Schema, et.Partitions, keys, func(n int64) {
+					so.Store(&contract.EraseProgress{Table: et.Table, Doing: fmt.Sprintf("searched %d records", n)})
+				})
+				if err != nil {
+					return err
+				}
+				for _, f := range found {
+					out = append(out, inLog(&in.Spec, et.Table, f))
+				}
 			}
-		}
-		return nil
+			return nil
+		})
 	})
 	return out, err
+}
+
+func inLog(spec *pipeline.Spec, id change.TableID, f kafka.LogTrace) contract.ErasePlace {
+	p := contract.ErasePlace{Table: id, Place: "topic " + f.Topic, How: fmt.Sprintf(f.How, f.Records), Before: f.Found, After: f.Found}
+	if f.Found == 0 {
+		return p
+	}
+	if keep := spec.Kafka.Retention.Std(); keep > 0 {
+		p.Until = time.Now().Add(keep).UTC().Truncate(time.Second)
+		p.Stays = "kafka.retention, counted from now, and until the segment is closed (segment.ms or segment.bytes of the topic)"
+	} else {
+		p.Stays = "kafka.retention is without a limit: cut the topic with kafka-delete-records, or set a retention and apply"
+	}
+	return p
 }
 
 // NoteErase adds the erasure to the audit trail of each sink, and to analytics.

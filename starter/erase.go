@@ -47,7 +47,8 @@ func (t *tool) eraseCommand() *cobra.Command {
 		Long: `erase removes rows, named by their primary keys, from every sink for good: older versions
 and tombstones too, and what Syncline's ledgers have of them (changes set aside, findings,
 repairs). The rows have to be gone at the source first, or they would come back. Then the
-log is searched: its records are not removed, and it is said until when they stay.
+log is searched: its records are not removed, and it is said until when they stay. Rows of
+an append-only table are named by any columns, and go from aggregates that are by these.
 
 Keys are encrypted before they leave this program; Temporal's history has nothing that tells
 them, and once the erasure is over nothing that could decrypt them is left. --file names
@@ -92,7 +93,7 @@ The exit code is 4 if something is left which does not go by itself.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&in.table, "table", "", "the table, `schema.name` as at the source")
-	f.StringArrayVar(&in.key, "key", nil, "a column of its primary key and the row's value in it, as `COLUMN=VALUE`; once for each column")
+	f.StringArrayVar(&in.key, "key", nil, "a column of its primary key and the row's value in it, as `COLUMN=VALUE`; once for each column. Of an append-only table any columns")
 	f.StringVar(&in.file, "file", "", "read the rows from a YAML `FILE`")
 	f.StringVar(&in.keysRef, "keys", "", "where the workers find rows and salt, as a `REFERENCE` such as vault:secret/erase#keys")
 	f.StringVar(&in.Reason, "reason", "", "why, for the record: a `TEXT` without personal data, such as a ticket's number")
@@ -294,8 +295,19 @@ func (t *tool) drawErased(p *proof, in *erasure) {
 			text += ", " + s.Paint("31", fmt.Sprintf("%d still at the source: delete them there first", tab.AtSource))
 		}
 		fmt.Fprintln(t.out, text)
+		for _, a := range tab.Aggregates {
+			what := "their groups of the key are of the subject"
+			if !a.ByKey {
+				what = "they are by other columns than the key, and stay: the subject may be counted in sums, and no row of it is in them"
+			}
+			view.Wrapped(t.out, s, "  ", fmt.Sprintf("aggregates of tier %s: %s", a.Tier, what))
+		}
 	}
 	for _, pl := range p.Places {
+		if pl.Sums {
+			view.Wrapped(t.out, s, "  "+pl.Sink+"  ", pl.Place+": "+pl.Stays)
+			continue
+		}
 		if pl.Before == 0 && pl.After == 0 && pl.Newer == 0 {
 			continue
 		}
@@ -320,12 +332,12 @@ func (t *tool) drawErased(p *proof, in *erasure) {
 	}
 	searched := 0
 	for _, pl := range p.Places {
-		if pl.Before == 0 && pl.After == 0 {
+		if pl.Before == 0 && pl.After == 0 && !pl.Sums {
 			searched++
 		}
 	}
 	fmt.Fprintf(t.out, "  %s searched and nothing found\n", view.Plural(searched, "other place"))
-	fmt.Fprintf(t.out, "not reached: backups, standbys and logs of the servers, and sums of aggregates that rows went into\n")
+	fmt.Fprintf(t.out, "not reached: backups, standbys and logs of the servers\n")
 	switch {
 	case p.Left == 0:
 		fmt.Fprintln(t.out, "nothing is left")

@@ -51,12 +51,12 @@ func (f *fakes) registerErase(reg func(string, any)) {
 			if err != nil {
 				return out, err
 			}
-			out.Tables = append(out.Tables, contract.EraseTable{Table: r.Table, Keys: 1, Digests: []string{d}})
+			out.Tables = append(out.Tables, contract.EraseTable{Table: r.Table, Keys: 1, Digests: []string{d}, Aggregates: []contract.EraseAggregates{{Tier: "bulk", ByKey: true}, {Tier: "days"}}})
 		}
 		return out, f.did(contract.PlanEraseActivity, len(out.Tables))
 	})
 	reg(contract.EraseAtActivity, func(_ context.Context, in contract.EraseSink) ([]contract.ErasePlace, error) {
-		return []contract.ErasePlace{{Sink: in.Sink.Name, Place: "table shop.users", Before: 2}}, f.did(contract.EraseAtActivity, in.Search)
+		return []contract.ErasePlace{{Sink: in.Sink.Name, Place: "table shop.users", Before: 2}, {Sink: in.Sink.Name, Place: "aggregates shop.users_days_partials", Sums: true, Stays: "sums of tier days"}}, f.did(contract.EraseAtActivity, in.Search)
 	})
 	reg(contract.SearchLogActivity, func(_ context.Context, in contract.EraseTask) ([]contract.ErasePlace, error) {
 		f.mu.Lock()
@@ -89,7 +89,8 @@ func TestErase(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "proof.json")
 	row := []string{"erase", s.name, "--table", "shop.users", "--key", "id=planted4711"}
 	s.starter(append(row, "--reason", "ticket 7", "--proof", file)...).exits(exitOK).
-		says("table shop.users: 2 found, 0 after it", "topic x: 3 found, 3 after it; retention, until "+until.Format(time.RFC3339), "3 records left, the last until", "not reached: backups")
+		says("table shop.users: 2 found, 0 after it", "topic x: 3 found, 3 after it; retention, until "+until.Format(time.RFC3339), "3 records left, the last until", "not reached: backups",
+			"aggregates of tier bulk: their groups", "aggregates of tier days: they are by other columns", "aggregates shop.users_days_partials: sums of tier days")
 	var p proof
 	b, err := os.ReadFile(file)
 	if err != nil || json.Unmarshal(b, &p) != nil || p.Salt == "" || len(p.Plan.Tables) != 1 || len(p.Plan.Tables[0].Digests) != 1 || strings.Contains(string(b), "planted4711") {

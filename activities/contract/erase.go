@@ -55,7 +55,8 @@ type EraseKeys struct {
 	Rows []EraseRow `json:"rows"`
 }
 
-// EraseRow names a row by the columns of its table's primary key, as texts.
+// EraseRow names a row by the columns of its table's primary key, as texts; the rows of an
+// append-only table by any of its columns.
 type EraseRow struct {
 	Table change.TableID    `json:"table"`
 	Key   map[string]string `json:"key"`
@@ -90,6 +91,16 @@ type EraseTable struct {
 	Digests    []string       `json:"digests"` // HMAC-SHA256 of the keys
 	AtSource   int            `json:"at_source"`
 	Partitions int            `json:"partitions"`
+	// Aggregates are what tiers keep of it.
+	Aggregates []EraseAggregates `json:"aggregates,omitempty"`
+}
+
+// EraseAggregates are those that a tier keeps of a table.
+type EraseAggregates struct {
+	Tier string `json:"tier"`
+	// ByKey: their groups tell the subject from others, and go. Else it may be counted in
+	// sums, which hold no row of it and stay.
+	ByKey bool `json:"by_key"`
 }
 
 // EraseSink is the part of one sink.
@@ -106,6 +117,8 @@ type ErasePlace struct {
 	How    string         `json:"how"` // it was looked at
 	Before int64          `json:"before"`
 	After  int64          `json:"after"` // of a search the same
+	// Sums: aggregates in which the subject may be counted, by other columns than its key's.
+	Sums bool `json:"sums,omitempty"`
 	// Newer counts rows that have come since, which are not touched.
 	Newer int64     `json:"newer,omitempty"`
 	Stays string    `json:"stays,omitempty"` // why something may be there for longer,

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"syncline/activities/contract"
+	"syncline/dataplane/change"
 )
 
 const aggregated = `  options: [{match: public.metrics, append_only: true}]
@@ -26,7 +27,7 @@ classify:
 
 // Critical rows are there at once, the others as aggregates that are those of the source:
 // over the load of what was there, runs of the tier, and another load beside new rows, in
-// all of which workers are killed.
+// all of which workers are killed. Erasure of a subject reaches them.
 func TestAggregatingTier(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -107,6 +108,43 @@ func TestAggregatingTier(t *testing.T) {
 	r.aggregatesEqual()
 	kept(before * 9 / 10)
 	t.Logf("%s rows of the tier are in the tables, which came while it was loaded", table())
+
+	// A subject that is gone at the source goes from tables and aggregates, though the table
+	// has no key; all others keep what they had.
+	id := change.TableID{Schema: "public", Name: "metrics"}
+	keys := contract.EraseKeys{Salt: "a salt of the test", Rows: []contract.EraseRow{{Table: id, Key: map[string]string{"host": "h3"}}}}
+	in := contract.EraseInput{Reason: "ticket 7", Who: "ann"}
+	if _, _, err := p.erase(in, keys, nil); err == nil || !strings.Contains(err.Error(), "EraseAtSource") {
+		t.Fatalf("of rows that are there: %v", err)
+	}
+	r.exec("DELETE FROM metrics WHERE host = 'h3'")
+	_, res, err := p.erase(in, keys, func() { f.kill(contract.Snapshot) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]int64{}
+	for _, pl := range res.Places {
+		kind, _, _ := strings.Cut(pl.Place, " ")
+		found[pl.Sink+" "+kind] += pl.Before
+		if kind != "topic" && pl.After != 0 {
+			t.Errorf("%+v", pl)
+		}
+	}
+	for _, place := range []string{"pg table", "ch table", "pg aggregates", "ch aggregates", " topic"} {
+		if found[place] == 0 {
+			t.Errorf("nothing was found at %s: %+v", place, res.Places)
+		}
+	}
+	if a := res.Plan.Tables[0].Aggregates; len(a) != 1 || a[0] != (contract.EraseAggregates{Tier: "bulk", ByKey: true}) {
+		t.Errorf("%+v", a)
+	}
+	r.aggregatesEqual()
+	for _, n := range []string{r.one(r.sinkDSN, "SELECT count(*)::text FROM metrics WHERE host = 'h3'"),
+		strings.TrimSpace(r.click("SELECT count() FROM " + r.clickDB + ".metrics WHERE host = 'h3' SETTINGS apply_deleted_mask = 0"))} {
+		if n != "0" {
+			t.Errorf("%s rows of the subject are left", n)
+		}
+	}
 }
 
 // aggregatesEqual compares aggregates, with what the tables hold, with those at the source.

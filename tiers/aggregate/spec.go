@@ -107,7 +107,7 @@ func (s *Spec) Bind(src *change.Schema, tier string) (*Plan, error) {
 		if err != nil {
 			return nil, err
 		}
-		if why := ungroupable(&c.Type); why != "" {
+		if why := Ungroupable(&c.Type); why != "" {
 			return nil, &Error{field, fmt.Errorf("column %q of table %s is %s: %s", name, src.Table, c.Type.Name, why)}
 		}
 		p.Group = append(p.Group, change.Column{Name: name, Type: c.Type})
@@ -156,8 +156,8 @@ func (s *Spec) Bind(src *change.Schema, tier string) (*Plan, error) {
 	return p, nil
 }
 
-// ungroupable says why values of a type cannot be put together by their text.
-func ungroupable(t *change.Type) string {
+// Ungroupable says why values of a type cannot be put together by their text.
+func Ungroupable(t *change.Type) string {
 	root := t.Root()
 	switch root.Kind {
 	case change.Enum:

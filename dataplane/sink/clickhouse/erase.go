@@ -69,30 +69,43 @@ func (s *Sink) ForgetErasure(ctx context.Context, erasure string) error {
 	return s.deleteRows(ctx, s.ledger("erasures"), s.mine()+" AND erasure = "+lit(erasure))
 }
 
-// erasing is a table whose rows are looked for by key.
+// erasing is a table of which something is looked for by key.
 type erasing struct {
 	*Sink
-	lay  *layout           // nil: the table is not there
-	rows string            // condition for its rows
+	rows *erased           // nil: the table is not there
+	kept []*erased         // of its aggregates those by the key,
+	sums []sink.Trace      // and the others
 	keys map[string]string // conditions for those of the ledger's tables
-	upTo change.Position
+}
+
+// erased is a table whose rows are looked for by key.
+type erased struct {
+	at   target
+	cond string
+	upTo *change.Position // of the rows that are to go; nil: of whatever is there
 }
 
 // erasing puts the keys into the ledger. What an earlier attempt has put there stays, and
 // is the same.
 func (s *Sink) erasing(ctx context.Context, erasure string, t sink.Table, keys []change.Key, upTo change.Position) (*erasing, error) {
 	tab := t.ID.String()
-	l, err := s.fitting(ctx, t.Schema, t.Options)
-	if fault.Is(err, CodeTableMissing) {
-		l, err = nil, nil
+	upTo = raise(upTo, t.Epoch) // as its rows are
+	if len(t.Schema.Key) == 0 {
+		return nil, fault.Permanent(sink.CodeEraseKey, nil, "name columns of it", "table %s has no key at the sink", t.ID)
 	}
-	if err != nil {
+	l, err := s.fitting(ctx, t.Schema, t.Options)
+	missing := fault.Is(err, CodeTableMissing)
+	if missing {
+		l, _ = s.newLayout(t.Schema, t.Options) // as which its keys are written down
+	} else if err != nil {
 		return nil, err
 	}
-	if t.Options.AppendOnly || len(t.Schema.Key) == 0 {
-		return nil, fault.Permanent(sink.CodeEraseKey, nil, "delete the rows at the sink by hand", "table %s has no key at the sink: its rows are only ever added", t.ID)
+	if t.Options.AppendOnly {
+		if l.pk, err = apart(l, keyNames(t.Schema)); err != nil {
+			return nil, err
+		}
 	}
-	e := &erasing{Sink: s, lay: l, upTo: upTo, keys: map[string]string{}}
+	e := &erasing{Sink: s, keys: map[string]string{}}
 	for _, t := range ledgerOfKeys {
 		kind := erasureKey
 		if t == "dead_letters" {
@@ -110,17 +123,51 @@ func (s *Sink) erasing(ctx context.Context, erasure string, t sink.Table, keys [
 			return nil, err
 		}
 	}
-	if l == nil {
-		return e, nil
+	of := func(l *layout, names []string, upTo *change.Position) *erased {
+		var columns, casts []string
+		for k, name := range names {
+			columns = append(columns, ident(name))
+			casts = append(casts, l.castKey(name, fmt.Sprintf("v[%d]", k+1)))
+		}
+		return &erased{l.at, fmt.Sprintf("(%s) IN (SELECT %s FROM (SELECT JSONExtract(body, 'Array(String)') AS v FROM %s WHERE %s AND tab = %s))",
+			strings.Join(columns, ", "), strings.Join(casts, ", "), s.ledger("erasures"), s.ofErasure(erasure, erasureValues), lit(tab)), upTo}
 	}
-	var names, casts []string
-	for k, name := range l.pk {
-		names = append(names, ident(name))
-		casts = append(casts, l.castKey(name, fmt.Sprintf("v[%d]", k+1)))
+	if !missing {
+		e.rows = of(l, l.pk, &upTo)
 	}
-	e.rows = fmt.Sprintf("(%s) IN (SELECT %s FROM (SELECT JSONExtract(body, 'Array(String)') AS v FROM %s WHERE %s AND tab = %s))",
-		strings.Join(names, ", "), strings.Join(casts, ", "), s.ledger("erasures"), s.ofErasure(erasure, erasureValues), lit(tab))
-	return e, nil
+	ps, err := s.partialsOf(ctx, tab)
+	for _, p := range ps {
+		if !sink.ByGroup(p.plan, l.pk) {
+			e.sums = append(e.sums, sink.SumsTrace("aggregates "+p.at.String(), p.plan))
+			continue
+		}
+		lp, err := s.fitting(ctx, p.plan.Schema(), sink.TableOptions{Schema: p.at.db, Name: p.at.table, OrderBy: p.plan.By(), AppendOnly: true})
+		if err != nil {
+			return nil, err
+		}
+		e.kept = append(e.kept, of(lp, l.pk, nil))
+	}
+	return e, err
+}
+
+// keyNames are the columns of the key.
+func keyNames(s *change.Schema) (out []string) {
+	for _, i := range s.Key {
+		out = append(out, s.Columns[i].Name)
+	}
+	return out
+}
+
+// apart makes sure that columns tell rows apart as the source does: the type of each
+// holds all its values, and equal ones are equal here.
+func apart(l *layout, names []string) ([]string, error) {
+	for _, name := range names {
+		c := &l.cols[l.schema.Column(name)]
+		if c.folds || c.clamps || c.lossy != "" || c.shape != scalar && c.shape != dictText {
+			return nil, fault.Permanent(sink.CodeEraseKey, nil, "name columns of integers, text or uuid", "column %q of table %s, which is %s, does not tell its values apart", name, l.at, c.typ)
+		}
+	}
+	return names, nil
 }
 
 // putKeys puts the keys into the ledger in each form, and last in that by which they are
@@ -131,22 +178,20 @@ func (s *Sink) putKeys(ctx context.Context, erasure string, l *layout, tab strin
 	for i, k := range keys {
 		texts[i], raw[i], rows[i].Key, ask[i] = k.String(), string(k), k, i
 	}
-	if l != nil {
-		values, err := keyTexts(l, rows, ask)
+	values, err := keyTexts(l, rows, ask)
+	if err != nil {
+		return err
+	}
+	bodies := make([]string, len(values))
+	for i, vs := range values {
+		b, err := json.Marshal(vs)
 		if err != nil {
 			return err
 		}
-		bodies := make([]string, len(values))
-		for i, vs := range values {
-			b, err := json.Marshal(vs)
-			if err != nil {
-				return err
-			}
-			bodies[i] = string(b)
-		}
-		if err := s.putErasure(ctx, erasure, erasureValues, tab, bodies); err != nil {
-			return err
-		}
+		bodies[i] = string(b)
+	}
+	if err := s.putErasure(ctx, erasure, erasureValues, tab, bodies); err != nil {
+		return err
 	}
 	if err := s.putErasure(ctx, erasure, erasureRaw, tab, raw); err != nil {
 		return err
@@ -154,43 +199,64 @@ func (s *Sink) putKeys(ctx context.Context, erasure string, l *layout, tab strin
 	return s.putErasure(ctx, erasure, erasureKey, tab, texts)
 }
 
-// count counts rows up to the position and beyond it, also those that a lightweight
-// delete only hides.
-func (e *erasing) count(ctx context.Context) (old, newer int64, err error) {
-	if e.lay == nil {
+// count counts rows that are to go and those beyond the position, also rows that a
+// lightweight delete only hides.
+func (s *Sink) count(ctx context.Context, in *erased) (old, newer int64, err error) {
+	if in == nil {
 		return 0, 0, nil
 	}
-	v := versionLit(e.upTo)
-	q := fmt.Sprintf("SELECT countIf(%[1]s <= %[2]s), countIf(%[1]s > %[2]s) FROM %[3]s WHERE %[4]s SETTINGS apply_deleted_mask = 0", colVersion, v, e.lay.at, e.rows)
+	newest := "0"
+	if in.upTo != nil {
+		newest = colVersion + " > " + versionLit(*in.upTo)
+	}
+	q := fmt.Sprintf("SELECT countIf(NOT (%[1]s)), countIf(%[1]s) FROM %[2]s WHERE %[3]s SETTINGS apply_deleted_mask = 0", newest, in.at, in.cond)
 	var a, b uint64
-	err = e.conn.query(ctx, "SELECT rows of "+e.lay.at.String(), q, func(scan func(...any) error) error { return scan(&a, &b) })
+	err = s.conn.query(ctx, "SELECT rows of "+in.at.String(), q, func(scan func(...any) error) error { return scan(&a, &b) })
 	return int64(a), int64(b), err
 }
 
 // rewrite has parts written anew without the keys, and waits for it. An attempt that
 // finds the mutation of another under way leaves it to that.
-func (e *erasing) rewrite(ctx context.Context, erasure string) error {
-	old, _, err := e.count(ctx)
+func (s *Sink) rewrite(ctx context.Context, erasure string, in *erased) error {
+	old, _, err := s.count(ctx, in)
 	if err != nil || old == 0 {
 		return err
 	}
 	under := false
-	q := fmt.Sprintf("SELECT 1 FROM system.mutations WHERE database = %s AND table = %s AND NOT is_done AND position(command, %s) > 0 LIMIT 1", lit(e.lay.at.db), lit(e.lay.at.table), lit(erasure))
-	if err := e.conn.query(ctx, "SELECT mutations of "+e.lay.at.String(), q, func(func(...any) error) error { under = true; return nil }); err != nil {
+	q := fmt.Sprintf("SELECT 1 FROM system.mutations WHERE database = %s AND table = %s AND NOT is_done AND position(command, %s) > 0 LIMIT 1", lit(in.at.db), lit(in.at.table), lit(erasure))
+	if err := s.conn.query(ctx, "SELECT mutations of "+in.at.String(), q, func(func(...any) error) error { under = true; return nil }); err != nil {
 		return err
 	}
 	if under {
-		return fault.Transient(CodeBusy, nil, "parts of table %s are being written anew", e.lay.at)
+		return fault.Transient(CodeBusy, nil, "parts of table %s are being written anew", in.at)
 	}
+	steps := []string{fmt.Sprintf("DELETE WHERE %s <= %s AND %s SETTINGS mutations_sync = 2", colVersion, versionLit(*in.upTo), in.cond)}
 	// First what deletes only hide, which a mutation with a condition passes over. Mutations
-	// are done in order, so the second waits for both.
-	for _, q := range []string{"APPLY DELETED MASK SETTINGS mutations_sync = 0",
-		fmt.Sprintf("DELETE WHERE %s <= %s AND %s SETTINGS mutations_sync = 2", colVersion, versionLit(e.upTo), e.rows)} {
-		if _, err := e.conn.exec(ctx, "erase from "+e.lay.at.String(), "ALTER TABLE "+e.lay.at.String()+" "+q); err != nil {
+	// are done in order, so the second waits for both. Of a table with partials, whose column
+	// _part is in the way of it, nobody should have hidden anything.
+	q = fmt.Sprintf("SELECT 1 FROM system.parts WHERE database = %s AND table = %s AND active AND has_lightweight_delete LIMIT 1", lit(in.at.db), lit(in.at.table))
+	if err := s.conn.query(ctx, "SELECT the parts of "+in.at.String(), q, func(func(...any) error) error {
+		steps = append([]string{"APPLY DELETED MASK SETTINGS mutations_sync = 0"}, steps...)
+		return nil
+	}); err != nil {
+		return err
+	}
+	for _, q := range steps {
+		if _, err := s.conn.exec(ctx, "erase from "+in.at.String(), "ALTER TABLE "+in.at.String()+" "+q); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// newest is the highest version of what there is of the keys.
+func (s *Sink) newest(ctx context.Context, in *erased) (change.Position, error) {
+	var text string
+	q := fmt.Sprintf("SELECT toString(max(%s)) FROM %s WHERE %s SETTINGS apply_deleted_mask = 0", colVersion, in.at, in.cond)
+	if err := s.conn.query(ctx, "SELECT versions from "+in.at.String(), q, func(scan func(...any) error) error { return scan(&text) }); err != nil {
+		return change.Position{}, err
+	}
+	return parseVersion(text)
 }
 
 // ledgerOfKeys are the ledger's tables with keys.
@@ -202,24 +268,32 @@ func (s *Sink) Traces(ctx context.Context, erasure string, t sink.Table, keys []
 	if err != nil {
 		return nil, 0, err
 	}
-	rows := sink.Trace{Place: "table " + s.target(t.ID, t.Options).String(), How: "counted by key in all parts, with older versions, tombstones and what deletes hide",
-		Stays: "files of parts that were written anew are removed by the server within old_parts_lifetime; its backups and replicas' detached parts are not reached"}
-	if rows.Found, newer, err = e.count(ctx); err != nil {
+	rows := sink.Trace{Place: "table " + s.target(t.ID, t.Options).String(), How: "counted by key in all parts, with older versions, tombstones and what deletes hide", Stays: staysInParts}
+	if rows.Found, newer, err = s.count(ctx, e.rows); err != nil {
 		return nil, 0, err
 	}
-	if e.lay != nil {
-		if rows.Until, err = s.partsGone(ctx, e.lay.at); err != nil {
+	if e.rows != nil {
+		if rows.Until, err = s.partsGone(ctx, e.rows.at); err != nil {
 			return nil, 0, err
 		}
 	}
 	out = append(out, rows)
+	var by []string // the columns of a chunk's bounds, unless they are the key
+	if t.Options.AppendOnly {
+		by = keyNames(t.Schema)
+	}
 	for _, l := range ledgerOfKeys {
-		tr := sink.Trace{Place: "ledger " + s.ledger(l).String(), How: "counted by key"}
+		tr, cond := sink.Trace{Place: "ledger " + s.ledger(l).String(), How: "counted by key"}, e.keys[l]
+		if by != nil && l == "dead_letters" {
+			cond = s.where(t.ID.String())
+		}
 		var n uint64
-		if err := s.conn.query(ctx, "SELECT from "+s.ledger(l).String(), fmt.Sprintf("SELECT count() FROM %s WHERE %s", s.ledger(l), e.keys[l]), func(scan func(...any) error) error { return scan(&n) }); err != nil {
+		if err := s.conn.query(ctx, "SELECT from "+s.ledger(l).String(), fmt.Sprintf("SELECT count() FROM %s WHERE %s", s.ledger(l), cond), func(scan func(...any) error) error { return scan(&n) }); err != nil {
 			return nil, 0, err
 		}
-		tr.Found = int64(n)
+		if tr.Found = int64(n); n > 0 && by != nil {
+			tr.How, tr.Stays = "all of the table counted", sink.StayingLetters
+		}
 		out = append(out, tr)
 	}
 	bounds := sink.Trace{Place: "ledger " + s.ledger("chunks").String(), How: "counted by bound"}
@@ -238,7 +312,7 @@ func (s *Sink) Traces(ctx context.Context, erasure string, t sink.Table, keys []
 				return err
 			}
 			var c sink.Chunk
-			if json.Unmarshal([]byte(body), &c) == nil && (len(c.After) > 0 && wanted[strings.Join(c.After, "\x00")] || len(c.UpTo) > 0 && wanted[strings.Join(c.UpTo, "\x00")]) {
+			if json.Unmarshal([]byte(body), &c) == nil && slices.Equal(c.By, by) && (len(c.After) > 0 && wanted[strings.Join(c.After, "\x00")] || len(c.UpTo) > 0 && wanted[strings.Join(c.UpTo, "\x00")]) {
 				bounds.Found++
 			}
 			return nil
@@ -250,8 +324,21 @@ func (s *Sink) Traces(ctx context.Context, erasure string, t sink.Table, keys []
 	if bounds.Found > 0 {
 		bounds.Stays = sink.StayingBounds
 	}
-	return append(out, bounds), newer, nil
+	out = append(out, bounds)
+	for _, k := range e.kept {
+		tr := sink.Trace{Place: "aggregates " + k.at.String(), How: "groups counted by key in all parts, of each run", Stays: staysInParts}
+		if tr.Found, _, err = s.count(ctx, k); err != nil {
+			return nil, 0, err
+		}
+		if tr.Until, err = s.partsGone(ctx, k.at); err != nil {
+			return nil, 0, err
+		}
+		out = append(out, tr)
+	}
+	return append(out, e.sums...), newer, nil
 }
+
+const staysInParts = "files of parts that were written anew are removed by the server within old_parts_lifetime; its backups and replicas' detached parts are not reached"
 
 // partsGone is when the last of a table's parts that are out of use will be removed; zero
 // if there is none.
@@ -268,8 +355,10 @@ func (s *Sink) partsGone(ctx context.Context, t target) (at time.Time, err error
 }
 
 // EraseKeys writes the parts that have rows of the keys anew without them. Versions tell
-// them from rows that have come since, so lanes need not be kept off.
-func (s *Sink) EraseKeys(ctx context.Context, erasure string, t sink.Table, keys []change.Key, upTo change.Position, _ func(context.Context) error) error {
+// them from rows that have come since, so lanes need not be kept off. Of what a load brought,
+// and of aggregates, they do not say of when it is; but what was there before the source had
+// none of the keys is of rows that are gone.
+func (s *Sink) EraseKeys(ctx context.Context, erasure string, t sink.Table, keys []change.Key, upTo change.Position, gone func(context.Context) error) error {
 	held, err := s.Holds(ctx, t.ID)
 	if err != nil {
 		return err
@@ -283,8 +372,18 @@ func (s *Sink) EraseKeys(ctx context.Context, erasure string, t sink.Table, keys
 	if err != nil {
 		return err
 	}
-	if e.lay != nil {
-		if err := e.rewrite(ctx, erasure); err != nil {
+	for _, k := range e.kept {
+		at, err := s.newest(ctx, k)
+		if err != nil {
+			return err
+		}
+		k.upTo = &at
+	}
+	if err := gone(ctx); err != nil {
+		return err
+	}
+	for _, in := range append([]*erased{e.rows}, e.kept...) {
+		if err := s.rewrite(ctx, erasure, in); err != nil {
 			return err
 		}
 	}

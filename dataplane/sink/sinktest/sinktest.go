@@ -114,6 +114,7 @@ func Run(t *testing.T, open Open, probe Probe) {
 		{"AuditTrail", testTrail},
 		{"Sizes", testSizes},
 		{"Erase", testErase},
+		{"EraseAppended", testEraseAppended},
 		{"Forget", testForget},
 		{"RandomChanges", testRandom},
 	} {

@@ -55,3 +55,43 @@ func (s *Server) CanonicalKeys(ctx context.Context, schema *change.Schema, rows 
 	}
 	return out, nil
 }
+
+// CountKeys counts the rows that have the keys, of those that a condition is true of ("" for
+// all). The key may be of any columns.
+func (s *Server) CountKeys(ctx context.Context, schema *change.Schema, where string, keys []change.Key) (n int64, err error) {
+	if len(keys) == 0 {
+		return 0, nil
+	}
+	lists := make([][]string, len(schema.Key))
+	for _, k := range keys {
+		texts, err := k.Values()
+		if err != nil || len(texts) != len(lists) {
+			return 0, fmt.Errorf("a key of table %s is damaged", schema.Table)
+		}
+		for i := range texts {
+			lists[i] = append(lists[i], texts[i])
+		}
+	}
+	var args []any
+	var params, names, same []string
+	for i, k := range schema.Key {
+		c := &schema.Columns[k]
+		args, params, names = append(args, lists[i]), append(params, fmt.Sprintf("$%d::text[]", i+1)), append(names, fmt.Sprintf("c%d", i))
+		same = append(same, fmt.Sprintf("r.%s = k.c%d::%s", quoteIdent(c.Name), i, c.Type.Name))
+	}
+	err = s.inTx(ctx, "", func(tx pgx.Tx) error {
+		from, err := fromClause(ctx, tx, schema.Table)
+		if err != nil {
+			return err
+		}
+		if where != "" {
+			from += " WHERE (" + where + "\n)"
+		}
+		return tx.QueryRow(ctx, fmt.Sprintf(`SELECT count(*) FROM (SELECT %s FROM %s) AS r WHERE EXISTS (SELECT FROM unnest(%s) AS k (%s) WHERE %s)`,
+			keyList(schema), from, strings.Join(params, ", "), strings.Join(names, ", "), strings.Join(same, " AND ")), args...).Scan(&n)
+	})
+	if err != nil {
+		return 0, classify(ctx, err, "count rows of table %s", schema.Table)
+	}
+	return n, nil
+}
