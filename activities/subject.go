@@ -117,9 +117,7 @@ func (s *subjects) of(ctx context.Context, t sink.Table) (sink.Table, []change.K
 		}
 		t.Options.AppendOnly = true // whatever the key is
 	} else {
-		for _, i := range schema.Key {
-			names = append(names, schema.Columns[i].Name)
-		}
+		names = schema.KeyNames()
 	}
 	if len(names) == 0 {
 		return t, nil, fault.Permanent(CodeEraseKeys, nil, "name a value for at least one", "a row of table %s names no column", t.ID)

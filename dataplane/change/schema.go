@@ -177,6 +177,15 @@ func (s *Schema) IsKey(i int) bool {
 	return slices.Contains(s.Key, i)
 }
 
+// KeyNames are the names of the key's columns, in its order.
+func (s *Schema) KeyNames() []string {
+	out := make([]string, len(s.Key))
+	for n, i := range s.Key {
+		out[n] = s.Columns[i].Name
+	}
+	return out
+}
+
 // Column returns the index of the named column, or -1.
 func (s *Schema) Column(name string) int {
 	for i := range s.Columns {

@@ -101,7 +101,7 @@ func (s *Sink) erasing(ctx context.Context, erasure string, t sink.Table, keys [
 		return nil, err
 	}
 	if t.Options.AppendOnly {
-		if l.pk, err = apart(l, keyNames(t.Schema)); err != nil {
+		if l.pk, err = apart(l, t.Schema.KeyNames()); err != nil {
 			return nil, err
 		}
 	}
@@ -148,14 +148,6 @@ func (s *Sink) erasing(ctx context.Context, erasure string, t sink.Table, keys [
 		e.kept = append(e.kept, of(lp, l.pk, nil))
 	}
 	return e, err
-}
-
-// keyNames are the columns of the key.
-func keyNames(s *change.Schema) (out []string) {
-	for _, i := range s.Key {
-		out = append(out, s.Columns[i].Name)
-	}
-	return out
 }
 
 // apart makes sure that columns tell rows apart as the source does: the type of each
@@ -280,7 +272,7 @@ func (s *Sink) Traces(ctx context.Context, erasure string, t sink.Table, keys []
 	out = append(out, rows)
 	var by []string // the columns of a chunk's bounds, unless they are the key
 	if t.Options.AppendOnly {
-		by = keyNames(t.Schema)
+		by = t.Schema.KeyNames()
 	}
 	for _, l := range ledgerOfKeys {
 		tr, cond := sink.Trace{Place: "ledger " + s.ledger(l).String(), How: "counted by key"}, e.keys[l]

@@ -3,7 +3,7 @@ package clickhouse
 import (
 	"context"
 	"fmt"
-	"strings"
+	"slices"
 
 	"syncline/dataplane/change"
 	"syncline/dataplane/fault"
@@ -121,14 +121,7 @@ func breaking(old, new *change.Schema) string {
 			return fmt.Sprintf("the type of column %q changed from %s to %s", o.Name, o.Type.Name, new.Columns[n].Type.Name)
 		}
 	}
-	keys := func(s *change.Schema) string {
-		var names []string
-		for _, i := range s.Key {
-			names = append(names, lit(s.Columns[i].Name))
-		}
-		return strings.Join(names, ", ")
-	}
-	if keys(old) != keys(new) {
+	if !slices.Equal(old.KeyNames(), new.KeyNames()) {
 		return "the primary key changed"
 	}
 	return ""

@@ -138,14 +138,6 @@ func (c *column) castType() string {
 	return pgx.Identifier{c.nsp, c.typ}.Sanitize()
 }
 
-func keyNames(s *change.Schema) []string {
-	out := make([]string, len(s.Key))
-	for i, k := range s.Key {
-		out[i] = s.Columns[k].Name
-	}
-	return out
-}
-
 func columnList(s *change.Schema) string {
 	out := make([]string, len(s.Columns))
 	for i := range s.Columns {

@@ -66,7 +66,7 @@ type erased struct {
 }
 
 func (s *Sink) erasing(ctx context.Context, q querier, t sink.Table) (*erasing, error) {
-	names := keyNames(t.Schema)
+	names := t.Schema.KeyNames()
 	if len(names) == 0 {
 		return nil, fault.Permanent(sink.CodeEraseKey, nil, "name columns of it", "table %s has no key at the sink", t.ID)
 	}
@@ -172,7 +172,7 @@ func (s *Sink) traces(ctx context.Context, t sink.Table, keys []change.Key) (out
 	bounds := sink.Trace{Place: "ledger syncline.chunks", How: "counted by bound"}
 	by := []string{} // the columns of a chunk's bounds, unless they are the key
 	if appended {
-		by = keyNames(t.Schema)
+		by = t.Schema.KeyNames()
 	}
 	if err := e.each(keys, func(values []string, _ []any) error {
 		var n int64

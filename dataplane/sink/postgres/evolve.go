@@ -94,7 +94,7 @@ func (s *Sink) Redefine(ctx context.Context, id change.TableID, to *change.Schem
 		}
 		if t.created { // what the source has dropped stays, empty
 			for i := range r.columns {
-				if c := &r.columns[i]; to.Column(c.name) < 0 && c.notNull && !slices.Contains(keyNames(t.Schema), c.name) {
+				if c := &r.columns[i]; to.Column(c.name) < 0 && c.notNull && !slices.Contains(t.Schema.KeyNames(), c.name) {
 					if _, err := tx.Exec(ctx, "ALTER TABLE "+quoted(target)+" ALTER COLUMN "+ident(c.name)+" DROP NOT NULL"); err != nil {
 						return err
 					}
@@ -176,8 +176,8 @@ func notAdditive(from, to *change.Schema) []string {
 			add("column %q was %s and is %s", old.Name, old.Type.Name, to.Columns[j].Type.Name)
 		}
 	}
-	if !slices.Equal(keyNames(from), keyNames(to)) {
-		add("the key was (%s) and is (%s)", strings.Join(keyNames(from), ", "), strings.Join(keyNames(to), ", "))
+	if !slices.Equal(from.KeyNames(), to.KeyNames()) {
+		add("the key was (%s) and is (%s)", strings.Join(from.KeyNames(), ", "), strings.Join(to.KeyNames(), ", "))
 	}
 	return out
 }

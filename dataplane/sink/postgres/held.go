@@ -51,7 +51,7 @@ func (s *Sink) heldSQL(id change.TableID, sc *change.Schema, o sink.TableOptions
 	if appends(sc, o) || r == nil {
 		return ""
 	}
-	names := keyNames(sc)
+	names := sc.KeyNames()
 	var pick []string
 	for n, col := range names {
 		c := r.column(col)

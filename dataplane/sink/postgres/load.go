@@ -177,7 +177,7 @@ func (s *Sink) copyRows(ctx context.Context, tx pgx.Tx, t record, p *pipe, copy 
 		binary = binary && binaryEqual(&t.Schema.Columns[i].Type, c)
 	}
 	into := quoted(target)
-	over := t.Options.Existing == sink.KeepRows && !appends(t.Schema, t.Options) && r.keyed(keyNames(t.Schema))
+	over := t.Options.Existing == sink.KeepRows && !appends(t.Schema, t.Options) && r.keyed(t.Schema.KeyNames())
 	if over {
 		// Rows of equal key are replaced, which COPY cannot do.
 		into = "pg_temp.syncline_chunk"
@@ -370,12 +370,12 @@ func (s *Sink) buildKey(ctx context.Context, tx pgx.Tx, t record) error {
 	}
 	target := name(t.ID, t.Options)
 	r, err := s.relation(ctx, tx, target)
-	if err != nil || r == nil || r.keyed(keyNames(t.Schema)) {
+	if err != nil || r == nil || r.keyed(t.Schema.KeyNames()) {
 		return err
 	}
 	if _, err := tx.Exec(ctx, "SELECT set_config('maintenance_work_mem', greatest(pg_size_bytes(current_setting('maintenance_work_mem')), 256 * 1024 * 1024)::text || 'B', true)"); err != nil {
 		return err
 	}
-	_, err = tx.Exec(ctx, "ALTER TABLE "+quoted(target)+" ADD PRIMARY KEY ("+identList(keyNames(t.Schema))+")")
+	_, err = tx.Exec(ctx, "ALTER TABLE "+quoted(target)+" ADD PRIMARY KEY ("+identList(t.Schema.KeyNames())+")")
 	return err
 }

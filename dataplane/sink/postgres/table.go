@@ -179,8 +179,8 @@ func differences(s *change.Schema, o sink.TableOptions, r *relation, keyLater bo
 			add("column %q is NOT NULL without a default and is not in the source", c.name)
 		}
 	}
-	if !appends(s, o) && !keyLater && !r.keyed(keyNames(s)) {
-		add("there is no primary key or unique index on just (%s)", strings.Join(keyNames(s), ", "))
+	if !appends(s, o) && !keyLater && !r.keyed(s.KeyNames()) {
+		add("there is no primary key or unique index on just (%s)", strings.Join(s.KeyNames(), ", "))
 	}
 	return out
 }
@@ -246,7 +246,7 @@ func (r *relation) columnOrNil(name string) *column {
 func (s *Sink) notes(schema *change.Schema, o sink.TableOptions, r *relation) []string {
 	var out []string
 	for _, u := range r.uniques {
-		if appends(schema, o) || !u.on(keyNames(schema)) {
+		if appends(schema, o) || !u.on(schema.KeyNames()) {
 			out = append(out, fmt.Sprintf("unique index %q: changes are ordered per key only, so a value that moves from one row to another may meet itself and be set aside; a plain index avoids it", u.name))
 		}
 	}

@@ -92,7 +92,7 @@ func (t *target) onConflict() string {
 			set = append(set, n+" = EXCLUDED."+n)
 		}
 	}
-	key := " ON CONFLICT (" + identList(keyNames(t.schema)) + ") DO "
+	key := " ON CONFLICT (" + identList(t.schema.KeyNames()) + ") DO "
 	if len(set) == 0 {
 		return key + "NOTHING"
 	}
