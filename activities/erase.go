@@ -172,11 +172,11 @@ func eraseTable(ctx context.Context, in *contract.EraseSink, sk sink.Sink, subj 
 			return nil, fault.Permanent(sink.CodeNotStreaming, nil, "wait for its load, resync it or remove it, and erase again", "table %s is %s at %s: what is still to be delivered could bring the rows back", t.ID, t.State, in.Sink.Name)
 		}
 		if t.State == sink.Streaming {
-			if err := sk.SetDue(ctx, t.ID, upTo); err != nil {
+			if err := sk.SetDue(ctx, t.ID, sink.AllTiers, upTo); err != nil {
 				return nil, err
 			}
 			for behind := " "; behind != ""; {
-				if behind, err = verify.Await(ctx, sk, t.ID, upTo.Commit, time.Second); err != nil {
+				if behind, err = verify.Await(ctx, sk, t.ID, sink.AllTiers, upTo.Commit, time.Second); err != nil {
 					return nil, err
 				}
 				so("wait for the lanes", behind)

@@ -107,17 +107,17 @@ func (a *Activities) DrainTier(ctx context.Context, in contract.TierTask) (out c
 		}
 		for _, m := range marks {
 			if slices.Contains(in.Tables, m.Table) {
-				out.Waited += m.Ahead.Waits
+				out.Waited += m.Waits(in.Tier)
 			}
 		}
 		for _, t := range in.Tables { // of all at once, and not of each when its wait begins
-			if err := sk.SetDue(ctx, t, in.At); err != nil {
+			if err := sk.SetDue(ctx, t, in.Tier, in.At); err != nil {
 				return err
 			}
 		}
 		for _, t := range in.Tables {
 			for {
-				behind, err := verify.Await(ctx, sk, t, in.At.Commit, time.Second)
+				behind, err := verify.Await(ctx, sk, t, in.Tier, in.At.Commit, time.Second)
 				if err != nil {
 					return err
 				}

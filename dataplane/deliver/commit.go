@@ -189,7 +189,7 @@ func (l *lane) inLedger(ctx context.Context, b *sink.Batch) (bool, []sink.DeadLe
 	}
 	// One of its watermarks is enough: they are committed as one, and a table that
 	// was removed meanwhile has none.
-	if !slices.ContainsFunc(have, func(m sink.Watermark) bool { return want[m.Partition] == m }) {
+	if !slices.ContainsFunc(have, func(m sink.Watermark) bool { return want[m.Partition].Equal(m) }) {
 		return false, nil, nil
 	}
 	var parked []sink.DeadLetter

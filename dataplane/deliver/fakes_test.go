@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -293,6 +294,11 @@ func (s *memSession) check(marks []sink.Watermark) error {
 		if was, is := old.Streamed(), w.Streamed(); w.Pos.Before(old.Pos) || w.Offset < old.Offset || is.Pos.Before(was.Pos) || is.Offset < was.Offset {
 			m.wrong = append(m.wrong, fmt.Sprintf("watermark of %v went from %+v to %+v", w.Partition, old, w))
 		}
+		for _, b := range old.Backlogs() {
+			if is := w.Of(b.Tier); is.Offset < b.Offset || is.Pos.Before(b.Pos) {
+				m.wrong = append(m.wrong, fmt.Sprintf("tier %s of %v went from %+v to %+v", b.Tier, w.Partition, b, is))
+			}
+		}
 	}
 	return nil
 }
@@ -480,11 +486,16 @@ func (m *memSink) Letters(_ context.Context, id change.TableID, keys []change.Ke
 	return out, m.fail("letters")
 }
 
-func (m *memSink) SetDue(_ context.Context, id change.TableID, at change.Position) error {
+func (m *memSink) SetDue(_ context.Context, id change.TableID, tier string, at change.Position) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if t := m.tables[id]; t.info.Due.Before(at) {
-		t.info.Due = at
+	if t := m.tables[id]; t.info.Due[tier].Before(at) {
+		due := maps.Clone(t.info.Due) // others have read it
+		if due == nil {
+			due = map[string]change.Position{}
+		}
+		due[tier] = at
+		t.info.Due = due
 	}
 	return m.fail("due")
 }

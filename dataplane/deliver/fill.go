@@ -241,7 +241,7 @@ func (l *lane) barrier(ctx context.Context, p *partition, rec *Record) (outcome,
 	}
 	// What waits is emptied with the table, but other partitions may be late: until they
 	// come the watermark, which goes no further than here, has to be true.
-	if p.w.n > 0 {
+	if p.w.waits() {
 		l.force(p)
 		return later, nil
 	}

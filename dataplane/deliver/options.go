@@ -173,4 +173,13 @@ type TableStatus struct {
 	Waits      int64           `json:"waits,omitempty"`      // changes that wait for their tier's time
 	WaitsSince time.Time       `json:"waits_since,omitzero"` // no later than when the first of them was committed
 	Waiting    bool            `json:"waiting,omitempty"`    // a partition waits at a TRUNCATE or for a fault to pass
+	// Tiers says it of each in which something waits, and under sink.AllTiers of what an
+	// older release did not tell apart.
+	Tiers map[string]TierStatus `json:"tiers,omitempty"`
+}
+
+// TierStatus is what waits in a tier.
+type TierStatus struct {
+	Waits int64     `json:"waits"`
+	Since time.Time `json:"since"` // no later than when the first of it was committed
 }

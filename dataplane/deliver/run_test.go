@@ -366,7 +366,7 @@ func benchDeliver(b *testing.B, o Options, obs Observer, mark func(*change.Chang
 	st := newStand(tableA)
 	st.sink.discard = true
 	const n = 200_000
-	st.sink.tables[tableA].info.Due = change.Position{Epoch: 1, Commit: 1000 + n - 1}
+	st.sink.tables[tableA].info.Due = map[string]change.Position{"hourly": {Epoch: 1, Commit: 1000 + n - 1}}
 	all := make([]*change.Change, n)
 	for i := range all {
 		all[i] = &change.Change{Table: tableA, Schema: st.s[tableA].Version(), Op: change.Update, Key: keyOf(i % 50_000), XID: 7,

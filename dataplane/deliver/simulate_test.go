@@ -132,7 +132,7 @@ func TestSimulationWritesWhatDeliveryWrites(t *testing.T) {
 					last := w[len(w)-1].Pos
 					st.log.append(sink.Partition{Table: tableA}, w...)
 					until(t, "all is streamed", func() bool { return st.markOf(tableA).Streamed().Pos == last })
-					_ = st.sink.SetDue(t.Context(), tableA, change.Position{Epoch: 1, Commit: last.Commit + 1})
+					_ = st.sink.SetDue(t.Context(), tableA, sink.AllTiers, change.Position{Epoch: 1, Commit: last.Commit + 1})
 					st.log.progress(1, last.Commit+2, st.n)
 					until(t, fmt.Sprint("window ", i, " is applied"), func() bool { m := st.markOf(tableA); return !m.Behind() && !m.Pos.Before(last) })
 				}

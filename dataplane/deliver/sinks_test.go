@@ -177,7 +177,7 @@ func intoSink(t *testing.T, s sink.Sink, side check.Side, tiered bool, kept func
 					}
 				}
 				for id := range w.parts {
-					if err := s.SetDue(ctx, id, change.Position{Epoch: 1, Commit: at}); err != nil && ctx.Err() == nil {
+					if err := s.SetDue(ctx, id, sink.AllTiers, change.Position{Epoch: 1, Commit: at}); err != nil && ctx.Err() == nil {
 						t.Error(err)
 					}
 				}

@@ -34,12 +34,22 @@ func (l *lane) status(now time.Time) Status {
 			if first || pos.Before(s.Oldest) {
 				s.Oldest, first = pos, false
 			}
-			if w := &p.w; w.n > 0 {
-				since := time.UnixMicro(w.oldest).UTC()
+			for tier, b := range p.w.tiers {
+				if b.at.Waits == 0 {
+					continue
+				}
+				if ts.Tiers == nil {
+					ts.Tiers = map[string]TierStatus{}
+				}
+				of, since := ts.Tiers[tier], time.UnixMicro(b.at.Oldest).UTC()
+				if of.Waits == 0 || since.Before(of.Since) {
+					of.Since = since
+				}
 				if ts.Waits == 0 || since.Before(ts.WaitsSince) {
 					ts.WaitsSince = since
 				}
-				ts.Waits += w.n
+				of.Waits, ts.Waits = of.Waits+b.at.Waits, ts.Waits+b.at.Waits
+				ts.Tiers[tier] = of
 			}
 			if known && p.committed.Streamed().Pos.Before(below) {
 				s.Behind++

@@ -14,13 +14,15 @@ import (
 // maxSweeps is how many a lane makes at a time: each has a batch in memory.
 const maxSweeps = 2
 
-// sweep reads a partition from its watermark to where it was streamed when the sweep
-// began, and merges the changes that wait into batches. It is one goroutine's; the
+// sweep reads a partition from where changes of some tiers wait to where it was streamed
+// when the sweep began, and merges those changes into batches. It is one goroutine's; the
 // planner talks to it by channels.
 type sweep struct {
 	l     *lane
 	p     *partition
 	o     sink.TableOptions
+	tiers map[string]bool         // whose changes it applies; nil: all
+	lows  map[string]sink.Backlog // where changes of each tier waited when it began
 	to    sink.Watermark
 	at    sink.Watermark // up to which it has come
 	class *classifier
@@ -30,7 +32,7 @@ type sweep struct {
 	r    Reader
 	recs []Record // read ahead
 
-	// known are the keys of changes that did not wait, with the offsets of the last; nil if
+	// known are the keys of changes that had taken effect, with the offsets of the last; nil if
 	// they are too many.
 	known map[change.Key]int64
 	begun bool
@@ -150,10 +152,14 @@ func (s *sweep) take(ctx context.Context, seg *segment, rec *Record) (full bool,
 		return false, err
 	}
 	appends := appends(&s.o, def)
-	if tier == "" {
+	if s.applied(tier, rec.Offset) {
 		if !appends {
-			tp.co.Take(c.Key) // it has taken effect, and is whole: none with left-out values passes one that waits
+			tp.co.Take(c.Key) // it is whole: none with left-out values passes one that waits
 		}
+		s.passed += int64(rec.Bytes)
+		return false, nil
+	}
+	if !s.sweeps(tier) {
 		s.passed += int64(rec.Bytes)
 		return false, nil
 	}
@@ -198,6 +204,24 @@ func (s *sweep) take(ctx context.Context, seg *segment, rec *Record) (full bool,
 		seg.lags[tier] = append(runs, commitRun{at, 1})
 	}
 	return false, nil
+}
+
+// sweeps reports whether changes of a tier are applied.
+func (s *sweep) sweeps(tier string) bool { return s.tiers == nil || s.tiers[tier] }
+
+// applied reports whether a record's change, of a tier or of none, had taken effect when
+// the sweep began.
+func (s *sweep) applied(tier string, offset int64) bool {
+	if tier == "" {
+		return true
+	}
+	from := s.to.Offset // from there on they wait, if they are of a tier
+	for _, of := range []string{tier, sink.AllTiers} {
+		if low, ok := s.lows[of]; ok {
+			from = min(from, low.Offset)
+		}
+	}
+	return offset < from
 }
 
 // tier returns that of a change, with its definition.
@@ -269,7 +293,7 @@ func (l *lane) some(ctx context.Context, r Reader, p sink.Partition, offset int6
 	}
 }
 
-// streamed returns the keys of changes between two places of the log that did not wait,
+// streamed returns the keys of changes between two places of the log that had taken effect,
 // each with the offset of the last; only those of some keys, if only is not nil. It is
 // nil if there are too many.
 func (s *sweep) streamed(ctx context.Context, at sink.Watermark, upTo int64, only func(change.Key) bool) (map[change.Key]int64, error) {
@@ -298,7 +322,7 @@ func (s *sweep) streamed(ctx context.Context, at sink.Watermark, upTo int64, onl
 			if err != nil {
 				return nil, err
 			}
-			if tier == "" && !appends(&s.o, def) {
+			if s.applied(tier, rec.Offset) && !appends(&s.o, def) {
 				if _, ok := out[c.Key]; !ok && only == nil && len(out) >= s.l.o.known {
 					return nil, nil
 				}

@@ -18,13 +18,40 @@ func passed(pos, due change.Position) bool {
 	return !pos.Before(change.Position{Epoch: due.Epoch, Commit: due.Commit - 1, Ordinal: math.MaxUint32})
 }
 
-// due reports whether what waits in a partition is to be applied.
-func (p *partition) due() bool {
+// due returns the tiers of which what waits in a partition is to be applied, nil of all;
+// ok is false if it is none.
+func (p *partition) due() (tiers map[string]bool, ok bool) {
 	w := &p.w
-	if w.n == 0 || w.sweep != nil || p.closed || p.waiting {
-		return false
+	if !w.waits() || w.sweep != nil || p.closed || p.waiting {
+		return nil, false
 	}
-	return w.forced || w.stale || !passed(w.low.Pos, p.t.info.Due) && passed(p.mark.Pos, p.t.info.Due)
+	if w.forced || w.stale {
+		return nil, true
+	}
+	tiers = map[string]bool{}
+	for tier, b := range w.tiers {
+		if due := p.t.dueOf(tier); !passed(b.at.Pos, due) && passed(p.mark.Pos, due) {
+			tiers[tier] = true
+		}
+	}
+	if _, mixed := w.tiers[sink.AllTiers]; mixed || w.tied || len(tiers) == len(w.tiers) {
+		return nil, len(tiers) > 0
+	}
+	return tiers, len(tiers) > 0
+}
+
+// dueOf returns where what waits in a tier is to be applied up to. What is not told apart
+// is due with the first tier of all.
+func (t *table) dueOf(tier string) change.Position {
+	due := t.info.DueOf(tier)
+	if tier == sink.AllTiers {
+		for _, of := range t.info.Due {
+			if due.Before(of) {
+				due = of
+			}
+		}
+	}
+	return due
 }
 
 // sweepDue begins sweeps that are due, those first for which changes wait.
@@ -34,8 +61,11 @@ func (l *lane) sweepDue() {
 			if l.sweeps >= maxSweeps {
 				return
 			}
-			if p.w.forced == forced && p.due() {
-				l.sweepNow(p)
+			if p.w.forced != forced {
+				continue
+			}
+			if tiers, due := p.due(); due {
+				l.sweepNow(p, tiers)
 			}
 		}
 	}
@@ -49,10 +79,22 @@ func (l *lane) force(p *partition) {
 	}
 }
 
-func (l *lane) sweepNow(p *partition) {
+// sweepNow applies what waits in some tiers, nil in all.
+func (l *lane) sweepNow(p *partition, tiers map[string]bool) {
 	w := &p.w
-	s := &sweep{l: l, p: p, o: p.t.info.Options, to: p.mark, at: w.low, class: l.classifier(w.rules), defs: map[change.Version]*change.Schema{}, legs: make(chan leg, 1)}
-	w.sweep, w.since, w.sinceOldest, w.sinceKeys = s, 0, 0, &keyFilter{}
+	s := &sweep{l: l, p: p, o: p.t.info.Options, tiers: tiers, lows: map[string]sink.Backlog{}, to: p.mark, at: p.mark, class: l.classifier(w.rules), defs: map[change.Version]*change.Schema{}, legs: make(chan leg, 1)}
+	from := sink.Backlog{Pos: p.mark.Pos, Offset: p.mark.Offset}
+	for tier, b := range w.tiers {
+		s.lows[tier] = b.at
+		if s.sweeps(tier) {
+			b.since, b.behind = sink.Backlog{}, nil
+			if b.at.Compare(from) < 0 {
+				from = b.at
+			}
+		}
+	}
+	s.at.Pos, s.at.Offset = from.Pos, from.Offset
+	w.sweep, w.tiedSince = s, false
 	l.sweeps++
 	l.onward(p)
 	ctx := p.t.ctx
@@ -140,30 +182,66 @@ func (l *lane) sendSwept() bool {
 // is committed.
 func (l *lane) sweptMark(seg *segment) sink.Watermark {
 	w, streamed := &seg.s.p.w, seg.s.p.committed.Streamed()
-	if seg.final && w.since == 0 || streamed.Offset <= seg.end.Offset {
-		return streamed
+	var left []sink.Backlog
+	for _, b := range w.backlogs() {
+		more := true
+		if seg.s.sweeps(b.Tier) {
+			b, more = w.tiers[b.Tier].after(seg)
+		}
+		if more && b.Offset < streamed.Offset { // else none of it is in what is committed
+			left = append(left, b)
+		}
 	}
-	m := seg.end
-	m.Ahead = sink.Ahead{Pos: streamed.Pos, Offset: streamed.Offset, Rules: w.rules}
-	m.Ahead.Waits, m.Ahead.Oldest = w.left(seg)
-	return m
+	return w.behind(streamed, left)
 }
 
-// left is how many changes wait after a batch of a sweep, and the oldest.
-func (w *waiting) left(seg *segment) (n, oldest int64) {
-	if seg.final {
-		return w.since, w.sinceOldest
+// after is what waits in a tier after a batch of its sweep; nothing if more is false.
+func (b *backlog) after(seg *segment) (left sink.Backlog, more bool) {
+	left = b.at
+	end := sink.Backlog{Pos: seg.end.Pos, Offset: seg.end.Offset}
+	if left.Offset <= end.Offset {
+		left.Offset = end.Offset
+		if left.Pos.Before(end.Pos) {
+			left.Pos = end.Pos
+		}
 	}
-	return max(w.n-seg.n, w.since+1), max(w.oldest, seg.last)
+	if seg.final {
+		left.Waits, left.Oldest = b.since.Waits, b.since.Oldest
+		return left, b.since.Waits > 0
+	}
+	// Of what a ledger did not tell apart, or only counted, the end of the sweep tells.
+	n, last := seg.of(left.Tier)
+	left.Waits, left.Oldest = max(left.Waits-n, b.since.Waits), max(left.Oldest, last)
+	return left, true
+}
+
+// of is how many changes of a tier a batch applies, and when the last of them was
+// committed, Unix microseconds.
+func (seg *segment) of(tier string) (n, last int64) {
+	for _, run := range seg.lags[tier] {
+		n, last = n+int64(run.n), max(last, run.at/1000)
+	}
+	return n, last
 }
 
 // sweptCommitted takes in that a batch of a sweep is in the ledger.
 func (l *lane) sweptCommitted(seg *segment, visible time.Time) {
 	p := seg.s.p
 	w := &p.w
-	w.low = p.committed
-	w.low.Ahead = sink.Ahead{}
-	w.n, w.oldest = w.left(seg)
+	for tier, b := range w.tiers {
+		if !seg.s.sweeps(tier) {
+			continue
+		}
+		// What came to wait since the batch was handed over is behind what is committed.
+		left, more := b.after(seg)
+		if done := p.committed.Of(tier); left.Compare(done) < 0 {
+			left.Pos, left.Offset = done.Pos, done.Offset
+		}
+		b.at = left
+		if !more {
+			delete(w.tiers, tier)
+		}
+	}
 	l.counts.Swept += seg.n
 	for tier, runs := range seg.lags {
 		for _, run := range runs {
@@ -179,9 +257,17 @@ func (l *lane) sweptCommitted(seg *segment, visible time.Time) {
 		l.onward(p)
 		return
 	}
-	w.sweep, w.noted, w.forced, w.keys, w.sinceKeys = nil, nil, false, w.sinceKeys, nil
+	for tier, b := range w.tiers {
+		if seg.s.sweeps(tier) {
+			b.keys, b.since, b.behind = b.behind, sink.Backlog{}, nil
+		}
+	}
+	if seg.s.tiers == nil {
+		w.tied = w.tiedSince
+	}
+	w.sweep, w.noted, w.forced = nil, nil, false
 	l.sweeps--
-	if w.n == 0 && w.stale {
+	if !w.waits() && w.stale {
 		w.stale, w.rules = false, l.rules(p.id.Table)
 		w.class = l.classifier(w.rules)
 	}

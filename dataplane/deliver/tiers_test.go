@@ -70,7 +70,7 @@ func (w *world) claims(id change.TableID) string {
 		want, appended := rows{}, map[change.Position]int{}
 		for _, tx := range w.commits {
 			for _, c := range tx {
-				if c.Table != id || w.log.withheld[c] || mark.Pos.Before(c.Pos) && (!mark.Behind() || mark.Ahead.Pos.Before(c.Pos) || tierBy(mark.Ahead.Rules, c) != "" || c.Op == change.Truncate) {
+				if c.Table != id || w.log.withheld[c] || !took(mark, c) {
 					continue
 				}
 				switch {
@@ -134,6 +134,18 @@ func (w *world) claims(id change.TableID) string {
 	return ""
 }
 
+// took reports whether a change has taken effect, as a watermark says.
+func took(m sink.Watermark, c *change.Change) bool {
+	switch {
+	case !m.Pos.Before(c.Pos):
+		return true
+	case !m.Behind() || m.Ahead.Pos.Before(c.Pos) || c.Op == change.Truncate:
+		return false
+	}
+	tier := tierBy(m.Ahead.Rules, c)
+	return tier == "" || !m.Of(tier).Pos.Before(c.Pos)
+}
+
 // dueNow and then asks for what waits, at random positions and in the end for all.
 func (w *world) dueNow(ctx context.Context, s sink.Sink, every time.Duration) {
 	for i := 0; ctx.Err() == nil && !w.finished(); i++ {
@@ -142,7 +154,8 @@ func (w *world) dueNow(ctx context.Context, s sink.Sink, every time.Duration) {
 			at = commitLSN(rand.IntN(len(w.commits)))
 		}
 		for id := range w.parts {
-			_ = s.SetDue(ctx, id, change.Position{Epoch: 1, Commit: at}) // it is asked again
+			tier := [...]string{"hourly", "hourly", "daily", sink.AllTiers}[rand.IntN(4)]
+			_ = s.SetDue(ctx, id, tier, change.Position{Epoch: 1, Commit: at}) // it is asked again
 		}
 		time.Sleep(every)
 	}
@@ -239,7 +252,7 @@ func TestRowThatCannotBeAggregated(t *testing.T) {
 	o.Tiers = sums{}
 	stop := st.start(t, o, Observer{})
 	until(t, "three wait", func() bool { return st.markOf(tableB).Ahead.Waits == 3 })
-	_ = st.sink.SetDue(t.Context(), tableB, change.Position{Epoch: 1, Commit: 200})
+	_ = st.sink.SetDue(t.Context(), tableB, sink.AllTiers, change.Position{Epoch: 1, Commit: 200})
 	st.log.progress(1, 200, st.n)
 	until(t, "the watermark passes", func() bool { m := st.markOf(tableB); return !m.Behind() && m.Pos.Commit == 199 })
 	_ = stop()
@@ -284,7 +297,7 @@ func TestStreamingGoesOnWhileWhatWaitedIsApplied(t *testing.T) {
 			for t.Context().Err() == nil && !w.finished() {
 				if pr, ok := w.log.Progress(); ok {
 					for id := range w.parts {
-						_ = w.sink.SetDue(t.Context(), id, change.Position{Epoch: 1, Commit: pr.Through}) // it is asked again
+						_ = w.sink.SetDue(t.Context(), id, sink.AllTiers, change.Position{Epoch: 1, Commit: pr.Through}) // it is asked again
 					}
 				}
 				time.Sleep(40 * time.Millisecond) // so that it takes several batches
@@ -370,7 +383,7 @@ func TestStreamedChangeOvertakesWhatIsBeingApplied(t *testing.T) {
 	st.sink.mu.Lock()
 	st.sink.block = block
 	st.sink.mu.Unlock()
-	_ = st.sink.SetDue(t.Context(), tableA, change.Position{Epoch: 1, Commit: 120})
+	_ = st.sink.SetDue(t.Context(), tableA, sink.AllTiers, change.Position{Epoch: 1, Commit: 120})
 	block <- struct{}{} // the first two
 	st.row(tableA, 130, 1, 19, "now: 19")
 	for st.markOf(tableA).Streamed().Pos.Commit < 130 {
@@ -450,7 +463,7 @@ func TestWaitingChangeOfHeldKey(t *testing.T) {
 	hold(sink.Hold{Key: keyOf(1), State: sink.Quarantined}, sink.Hold{Key: keyOf(2), State: sink.Quarantined})
 	st.row(tableA, 120, 1, 2, "now: 2")
 	until(t, "the streamed change of the held key is set aside", func() bool { return letters() == 1 })
-	_ = st.sink.SetDue(t.Context(), tableA, change.Position{Epoch: 1, Commit: 121})
+	_ = st.sink.SetDue(t.Context(), tableA, sink.AllTiers, change.Position{Epoch: 1, Commit: 121})
 	st.row(tableA, 130, 1, 9, "now: 9")
 	until(t, "the watermark passes", func() bool { m := st.markOf(tableA); return !m.Behind() && m.Pos.Commit == 130 })
 	if n := letters(); n != 2 || st.value(tableA, 1) != "" || st.value(tableA, 2) != "" || st.value(tableA, 3) != "hourly: 3" {

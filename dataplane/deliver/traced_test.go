@@ -237,7 +237,7 @@ func TestWhatWaitedIsTraced(t *testing.T) {
 		t.Fatalf("before the run: %v", s)
 	}
 	read := time.Now()
-	_ = st.sink.SetDue(t.Context(), tableA, change.Position{Epoch: 1, Commit: 111})
+	_ = st.sink.SetDue(t.Context(), tableA, sink.AllTiers, change.Position{Epoch: 1, Commit: 111})
 	st.row(tableA, 120, 1, 9, "now: 9") // only then is it known that the transaction is whole
 	until(t, "what waited", func() bool { return !st.markOf(tableA).Behind() })
 	_ = stop()

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"syncline/dataplane/change"
+	"syncline/dataplane/sink"
 )
 
 // usedOf sums up what a lane tells of what it moved.
@@ -74,7 +75,7 @@ func TestUsedByTableAndTier(t *testing.T) {
 	if b.Changes != 4 || b.Read != 400 || b.Sent < 10 || b.Text != b.Sent/10*int64(len("know: 0")) {
 		t.Errorf("of merged changes: %+v", b)
 	}
-	if err := st.sink.SetDue(t.Context(), tableA, change.Position{Epoch: 1, Commit: 111}); err != nil {
+	if err := st.sink.SetDue(t.Context(), tableA, sink.AllTiers, change.Position{Epoch: 1, Commit: 111}); err != nil {
 		t.Fatal(err)
 	}
 	st.row(tableA, 120, 1, 200, "now: the partition is past what is due")

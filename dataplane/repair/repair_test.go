@@ -231,7 +231,7 @@ func (t target) Watermarks(context.Context) ([]sink.Watermark, error) {
 	})
 }
 
-func (target) SetDue(context.Context, change.TableID, change.Position) error { return nil }
+func (target) SetDue(context.Context, change.TableID, string, change.Position) error { return nil }
 
 func (t target) Repair(_ context.Context, _ string, _ change.TableID, part sink.RepairPart) ([]sink.RepairKey, error) {
 	return do(t.world, func() (out []sink.RepairKey) {

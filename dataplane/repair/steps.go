@@ -91,7 +91,7 @@ func (t *Table) fence(ctx context.Context) (change.LSN, error) {
 	if err != nil {
 		return 0, err
 	}
-	behind, err := verify.Await(ctx, t.Ledger, t.ID, at, t.Fence)
+	behind, err := verify.Await(ctx, t.Ledger, t.ID, sink.AllTiers, at, t.Fence)
 	if err == nil && behind != "" {
 		err = fault.Transient(CodeFence, nil, "table %s was not at %s at the sink within %s: %s", t.ID, at, t.Fence, behind)
 	}

@@ -19,7 +19,8 @@
 // # Tiers
 //
 // Changes may wait for their tier's time. A watermark stays before the first that does,
-// and Ahead says how far the others are streamed. SetDue has what waits applied.
+// and Ahead says how far the others are streamed, and for each tier before which place
+// its changes have taken effect. SetDue has what waits in a tier applied.
 //
 // A tier may keep aggregates of rows instead of the rows. Their partials (package
 // tiers/aggregate) come in batches like rows, and go to a table beside the table; a view
@@ -110,8 +111,18 @@ type Table struct {
 	Bytes      int64          `json:"bytes"`            // of those rows on the wire
 	LoadedTo   change.LSN     `json:"loaded_to"`        // highest LSN of its chunks: consistent once every watermark is past it
 	Holds      int64          `json:"holds,omitempty"`  // rises whenever keys of it are held or are to be let go (Repairs)
-	// Due is where what waits for its tier's time is to be applied up to (SetDue).
-	Due change.Position `json:"due,omitzero"`
+	// Due is where what waits for its tier's time is to be applied up to (SetDue), by tier;
+	// of every tier under AllTiers.
+	Due map[string]change.Position `json:"due,omitempty"`
+}
+
+// DueOf returns where what waits in a tier is to be applied up to.
+func (t *Table) DueOf(tier string) change.Position {
+	due := t.Due[AllTiers]
+	if of := t.Due[tier]; due.Before(of) {
+		due = of
+	}
+	return due
 }
 
 // TableOptions is what the declaration says of a table at this sink.
@@ -161,47 +172,6 @@ func (c *Chunk) Ranges(s *change.Schema) (_ *change.Schema, ok bool) {
 type Partition struct {
 	Table change.TableID `json:"table"`
 	N     int            `json:"n"`
-}
-
-// Watermark says how far a partition has taken effect in a sink.
-type Watermark struct {
-	Partition
-	Pos    change.Position `json:"pos"`    // every change at or before it has taken effect
-	Offset int64           `json:"offset"` // the next record to read; -1: of a load without a log, or that an older release began: the log's first
-	Ahead  Ahead           `json:"ahead,omitzero"`
-}
-
-// Ahead says how far streaming has gone beyond a watermark, over changes that wait for
-// their tier's time: of those after the watermark, and at or before Pos, the ones that
-// wait by Rules have not taken effect, and all others have. Zero if none waits.
-type Ahead struct {
-	Pos    change.Position `json:"pos"`
-	Offset int64           `json:"offset"` // the next record to stream
-	Waits  int64           `json:"waits"`  // changes that wait
-	Oldest int64           `json:"oldest"` // no later than when the first of them was committed: Unix microseconds on the source's clock
-	Rules  string          `json:"rules"`  // what tells them from the others; never empty if any waits
-}
-
-// Behind reports whether changes wait, so that streaming is ahead of the watermark.
-func (w Watermark) Behind() bool { return w.Ahead.Rules != "" }
-
-// Streamed is the place from which streaming goes on, as a watermark without Ahead. It
-// is the watermark itself unless changes wait.
-func (w Watermark) Streamed() Watermark {
-	if w.Behind() {
-		w.Pos, w.Offset, w.Ahead = w.Ahead.Pos, w.Ahead.Offset, Ahead{}
-	}
-	return w
-}
-
-// Beyond reports whether a watermark, or what was streamed ahead of it, has moved on
-// from another's, and neither has gone back.
-func (w Watermark) Beyond(o Watermark) bool {
-	a, b := w.Streamed(), o.Streamed()
-	if w.Pos.Before(o.Pos) || w.Offset < o.Offset || a.Pos.Before(b.Pos) || a.Offset < b.Offset {
-		return false
-	}
-	return o.Pos.Before(w.Pos) && o.Offset < w.Offset || b.Pos.Before(a.Pos) && b.Offset < a.Offset
 }
 
 // LogRange is what the log holds of a partition before a load begins.
@@ -386,10 +356,10 @@ type Sink interface {
 	Tables(ctx context.Context) ([]Table, error)
 	// Watermarks returns all of the pipeline's.
 	Watermarks(ctx context.Context) ([]Watermark, error)
-	// SetDue asks the table's lanes to apply what waits for its tier's time of all commits
-	// below a position's (its ordinal is of no account). What is due never goes back: a
-	// position that is not higher changes nothing.
-	SetDue(ctx context.Context, table change.TableID, at change.Position) error
+	// SetDue asks the table's lanes to apply what waits in a tier, or in AllTiers, of all
+	// commits below a position's (its ordinal is of no account). What is due never goes
+	// back: a position that is not higher changes nothing.
+	SetDue(ctx context.Context, table change.TableID, tier string, at change.Position) error
 	// Claim takes a lane of lanes under a new, higher fencing token; every older
 	// session of the lane, and of a different number of lanes, is fenced off.
 	Claim(ctx context.Context, lane, lanes int) (Session, error)

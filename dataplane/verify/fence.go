@@ -69,7 +69,7 @@ func (f *fence) poll(ctx context.Context) {
 			return
 		}
 		for pause := firstPoll; ; pause = min(2*pause, lastPoll) {
-			s, err := look(ctx, f.led, f.table)
+			s, err := look(ctx, f.led, f.table, sink.AllTiers)
 			if err == nil {
 				err = s.ask(ctx, f.led, f.table, f.highest())
 			}
@@ -121,11 +121,13 @@ type standing struct {
 	loaded change.LSN        // the highest that the load saw
 	marks  []change.Position // of the partitions
 	ahead  []change.Position // how far they are streamed
-	waits  bool              // something waits for its tier's time
+	tier   string            // whose changes are looked at
+	waits  bool              // something waits for its time
 	due    change.Position
 }
 
-func look(ctx context.Context, led Ledger, id change.TableID) (s standing, err error) {
+// look reads how far the changes of a tier, or of all tiers, have taken effect.
+func look(ctx context.Context, led Ledger, id change.TableID, tier string) (s standing, err error) {
 	t, err := led.Table(ctx, id)
 	if err != nil {
 		return s, err
@@ -145,11 +147,12 @@ func look(ctx context.Context, led Ledger, id change.TableID) (s standing, err e
 	if err != nil {
 		return s, err
 	}
-	s.loaded, s.due, s.marks, s.ahead = t.LoadedTo, t.Due, make([]change.Position, t.Partitions), make([]change.Position, t.Partitions)
+	s.tier, s.loaded, s.due, s.marks, s.ahead = tier, t.LoadedTo, t.DueOf(tier), make([]change.Position, t.Partitions), make([]change.Position, t.Partitions)
 	for _, m := range marks {
 		if m.Table == id && m.N < len(s.marks) {
-			s.marks[m.N], s.ahead[m.N] = m.Pos, m.Streamed().Pos
-			s.waits = s.waits || m.Behind()
+			of, streamed := m.Of(tier), m.Streamed()
+			s.marks[m.N], s.ahead[m.N] = of.Pos, streamed.Pos
+			s.waits = s.waits || of.Offset < streamed.Offset
 		}
 	}
 	return s, nil
@@ -168,7 +171,7 @@ func (s *standing) ask(ctx context.Context, led Ledger, id change.TableID, at ch
 	if !s.due.Before(due) {
 		return nil
 	}
-	return led.SetDue(ctx, id, due)
+	return led.SetDue(ctx, id, s.tier, due)
 }
 
 // behind says what has not taken effect up to a position of the source; "" if all has.

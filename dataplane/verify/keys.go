@@ -43,13 +43,13 @@ func same(f digest.Form, a, b change.Value) bool {
 	return a.Equal(b) || f.InGo() && a.Kind == change.Text && b.Kind == change.Text && bytes.Equal(f.Canonical(a.Data), f.Canonical(b.Data))
 }
 
-// Await waits until the table's ledger has passed a position of the source, and has what
-// waits for its tier's time applied up to there. behind says what of it has not within
+// Await waits until the changes of a tier of the table, or of sink.AllTiers, have taken
+// effect up to a position of the source, and has what waits applied up to there. behind says what of it has not within
 // the bound; "" if all has.
-func Await(ctx context.Context, led Ledger, id change.TableID, at change.LSN, bound time.Duration) (behind string, err error) {
+func Await(ctx context.Context, led Ledger, id change.TableID, tier string, at change.LSN, bound time.Duration) (behind string, err error) {
 	until := time.Now().Add(bound)
 	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 250*time.Millisecond) {
-		s, err := look(ctx, led, id)
+		s, err := look(ctx, led, id, tier)
 		if err == nil {
 			err = s.ask(ctx, led, id, at)
 		}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"syncline/dataplane/change"
+	"syncline/dataplane/sink"
 )
 
 // Lag tells for how long a sink has not been where the source was, but for what waits
@@ -37,7 +38,7 @@ func (l *Lag) Look(ctx context.Context) (age time.Duration, bytes int64, err err
 		return 0, 0, err
 	}
 	l.seen = append(l.seen, sight{at, time.Now()})
-	s, err := look(ctx, l.Ledger, l.Table)
+	s, err := look(ctx, l.Ledger, l.Table, sink.AllTiers)
 	if err != nil {
 		return 0, 0, err
 	}

@@ -106,8 +106,8 @@ type Sink interface {
 type Ledger interface {
 	Table(ctx context.Context, id change.TableID) (sink.Table, error)
 	Watermarks(ctx context.Context) ([]sink.Watermark, error)
-	// SetDue asks for what waits for its tier's time to be applied up to a position.
-	SetDue(ctx context.Context, id change.TableID, at change.Position) error
+	// SetDue asks for what waits in a tier, or in sink.AllTiers, to be applied up to a position.
+	SetDue(ctx context.Context, id change.TableID, tier string, at change.Position) error
 }
 
 // Place is how far a walk has come. Its key is row data.

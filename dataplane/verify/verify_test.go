@@ -105,20 +105,20 @@ func (w *world) Table(context.Context, change.TableID) (sink.Table, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.happen()
-	return sink.Table{ID: schema.Table, State: sink.Streaming, Partitions: 1, Due: w.due}, nil
+	return sink.Table{ID: schema.Table, State: sink.Streaming, Partitions: 1, Due: map[string]change.Position{sink.AllTiers: w.due}}, nil
 }
 
 func (w *world) Watermarks(context.Context) ([]sink.Watermark, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	m := sink.Watermark{Partition: sink.Partition{Table: schema.Table}, Pos: change.Position{Epoch: 1, Commit: change.LSN(w.applied), Ordinal: math.MaxUint32}}
+	m := sink.Watermark{Partition: sink.Partition{Table: schema.Table}, Pos: change.Position{Epoch: 1, Commit: change.LSN(w.applied), Ordinal: math.MaxUint32}, Offset: int64(w.applied)}
 	if w.tiered && w.applied < len(w.log) {
-		m.Ahead = sink.Ahead{Pos: change.Position{Epoch: 1, Commit: change.LSN(len(w.log)), Ordinal: math.MaxUint32}, Waits: int64(len(w.log) - w.applied), Rules: "all waits"}
+		m.Ahead = sink.Ahead{Pos: change.Position{Epoch: 1, Commit: change.LSN(len(w.log)), Ordinal: math.MaxUint32}, Offset: int64(len(w.log)), Waits: int64(len(w.log) - w.applied), Rules: "all waits"}
 	}
 	return []sink.Watermark{m}, nil
 }
 
-func (w *world) SetDue(_ context.Context, _ change.TableID, at change.Position) error {
+func (w *world) SetDue(_ context.Context, _ change.TableID, _ string, at change.Position) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.due.Before(at) {
@@ -508,16 +508,16 @@ func (r restless) Read(ctx context.Context, t *Subject, keys []change.Key) ([]Ro
 // TestStates: only a table that streams can be told anything of.
 func TestStates(t *testing.T) {
 	for _, state := range []sink.State{sink.Loading, sink.Gated, sink.Removed} {
-		behind, err := Await(t.Context(), ledgerOf{state}, schema.Table, 1, 0)
+		behind, err := Await(t.Context(), ledgerOf{state}, schema.Table, sink.AllTiers, 1, 0)
 		if err != nil || behind == "" {
 			t.Errorf("%s: %q, %v", state, behind, err)
 		}
 	}
-	if behind, err := Await(t.Context(), ledgerOf{sink.Streaming}, schema.Table, 7, 0); err != nil || behind != "" {
+	if behind, err := Await(t.Context(), ledgerOf{sink.Streaming}, schema.Table, sink.AllTiers, 7, 0); err != nil || behind != "" {
 		t.Errorf("%q, %v", behind, err)
 	}
 	// At 7 there may be a commit that starts there.
-	if behind, err := Await(t.Context(), ledgerOf{sink.Streaming}, schema.Table, 8, 0); err != nil || behind == "" {
+	if behind, err := Await(t.Context(), ledgerOf{sink.Streaming}, schema.Table, sink.AllTiers, 8, 0); err != nil || behind == "" {
 		t.Errorf("%q, %v", behind, err)
 	}
 }
@@ -532,7 +532,7 @@ func (l ledgerOf) Watermarks(context.Context) ([]sink.Watermark, error) {
 	return []sink.Watermark{{Partition: sink.Partition{Table: schema.Table}, Pos: change.Position{Epoch: 1, Commit: 6, Ordinal: math.MaxUint32}}}, nil
 }
 
-func (ledgerOf) SetDue(context.Context, change.TableID, change.Position) error { return nil }
+func (ledgerOf) SetDue(context.Context, change.TableID, string, change.Position) error { return nil }
 
 // What waits for its tier's time is not late, and is applied for those who wait for it.
 func TestLagAndAwaitWhereChangesWait(t *testing.T) {
@@ -551,7 +551,7 @@ func TestLagAndAwaitWhereChangesWait(t *testing.T) {
 		if w.applied != 0 {
 			t.Fatalf("%d changes that wait were applied to look at them", w.applied)
 		}
-		if behind, err := Await(t.Context(), w, schema.Table, 3, time.Minute); err != nil || behind != "" || w.applied != 2 {
+		if behind, err := Await(t.Context(), w, schema.Table, sink.AllTiers, 3, time.Minute); err != nil || behind != "" || w.applied != 2 {
 			t.Fatalf("%q, %v, %d applied", behind, err, w.applied)
 		}
 	})

@@ -117,7 +117,7 @@ func (f *flow) due(at change.LSN) {
 		tables, err := s.Tables(f.ctx)
 		f.ok(err)
 		for i := range tables {
-			f.ok(s.SetDue(f.ctx, tables[i].ID, change.Position{Epoch: 1, Commit: at}))
+			f.ok(s.SetDue(f.ctx, tables[i].ID, sink.AllTiers, change.Position{Epoch: 1, Commit: at}))
 		}
 	}
 }

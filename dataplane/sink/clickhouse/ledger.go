@@ -33,7 +33,7 @@ var migrations = []string{
 	`CREATE TABLE IF NOT EXISTS %s.loaded (pipeline String, tab String, epoch UInt32, plan String, n UInt32, attempt UInt32, ver UInt64, body String,
 		at DateTime64(3, 'UTC') MATERIALIZED now64(3, 'UTC'))
 		ENGINE = ReplacingMergeTree(ver) PARTITION BY pipeline ORDER BY (pipeline, tab, epoch, plan, n)`,
-	// ver is token, then how far both offsets have come: what a superseded attempt writes loses.
+	// ver is token, then the number of the session's write: what a superseded attempt writes loses.
 	`CREATE TABLE IF NOT EXISTS %s.watermarks (pipeline String, tab String, part UInt32, pos String, offset Int64, token Int64, ver UInt128,
 		at DateTime64(3, 'UTC') MATERIALIZED now64(3, 'UTC'))
 		ENGINE = ReplacingMergeTree(ver) PARTITION BY pipeline ORDER BY (pipeline, tab, part)`,
@@ -84,6 +84,8 @@ var migrations = []string{
 	// release writes none: what it applies again replaces itself, by version.
 	`ALTER TABLE %s.watermarks ADD COLUMN IF NOT EXISTS ahead String`,
 	erasuresTable,
+	// An older release would apply again what one tier's run has applied: it refuses this ledger.
+	`ALTER TABLE %s.watermarks MODIFY COLUMN ahead COMMENT 'how far streaming is ahead, and what waits in each tier'`,
 }
 
 // ledgerTables are those that forget a pipeline. The audit trail is not one of them.

@@ -41,8 +41,8 @@ const (
 	aspectState = "state"
 	// Its version is Table.Holds.
 	aspectHolds = "holds"
-	// What is due: one aspect per epoch, whose version is the commit's LSN and whose body
-	// the position, so that what is written never goes back.
+	// What is due: one aspect per epoch, or epoch and tier, whose version is the commit's
+	// LSN and whose body the position, so that what is written never goes back.
 	aspectDue = "due "
 	// Schemas that Evolve took: one aspect per load and position, so that of lanes that
 	// evolve at the same time the one further on wins, whoever writes last.
@@ -77,7 +77,7 @@ type record struct {
 	at     change.Position // of the change that brought it; zero if it is the definition's
 	ver    uint64          // of the definition
 	holds  int64
-	due    change.Position
+	due    map[string]change.Position // by tier
 }
 
 // records reads the pipeline's tables; only the one named, if tab is not empty.
@@ -119,8 +119,12 @@ func (s *Sink) records(ctx context.Context, tab string) ([]record, error) {
 				if err != nil {
 					return fmt.Errorf("the ledger's record of what is due of table %s is damaged: %w", name, err)
 				}
-				if r.due.Before(due) {
-					r.due = due
+				_, tier, _ := strings.Cut(strings.TrimPrefix(aspect, aspectDue), " ")
+				if r.due == nil {
+					r.due = map[string]change.Position{}
+				}
+				if r.due[tier].Before(due) {
+					r.due[tier] = due
 				}
 				return nil
 			}
@@ -289,14 +293,18 @@ func (s *Sink) Watermarks(ctx context.Context) ([]sink.Watermark, error) {
 	return out, err
 }
 
-// SetDue asks for what waits up to a position to be applied.
-func (s *Sink) SetDue(ctx context.Context, id change.TableID, at change.Position) error {
+// SetDue asks for what waits in a tier up to a position to be applied.
+func (s *Sink) SetDue(ctx context.Context, id change.TableID, tier string, at change.Position) error {
 	at.Ordinal = 0
 	r, err := s.record(ctx, id)
-	if err != nil || !r.due.Before(at) {
+	if err != nil || !r.due[tier].Before(at) {
 		return err
 	}
-	_, err = s.insert(ctx, s.ledger("tables"), 1, []part{strs("pipeline", s.pipeline), strs("tab", id.String()), dict("aspect", fmt.Sprint(aspectDue, at.Epoch)),
+	aspect := fmt.Sprint(aspectDue, at.Epoch)
+	if tier != sink.AllTiers {
+		aspect += " " + tier
+	}
+	_, err = s.insert(ctx, s.ledger("tables"), 1, []part{strs("pipeline", s.pipeline), strs("tab", id.String()), dict("aspect", aspect),
 		numbers("ver", 8, uint64(at.Commit)), strs("body", at.String())})
 	return err
 }

@@ -27,6 +27,7 @@ type session struct {
 	// the calls that go one at a time.
 	held  time.Time
 	ready map[loadKey]time.Time
+	puts  int64 // writes of watermarks, of which a later one counts
 
 	mu      sync.Mutex
 	layouts map[layoutKey]*layout
@@ -343,7 +344,7 @@ func (x *session) put(ctx context.Context, marks []sink.Watermark, condition str
 		if i > 0 {
 			rows.WriteString(", ")
 		}
-		ahead, streamed := "", m.Streamed().Offset
+		ahead := ""
 		if m.Behind() {
 			text, err := json.Marshal(m.Ahead)
 			if err != nil {
@@ -351,13 +352,13 @@ func (x *session) put(ctx context.Context, marks []sink.Watermark, condition str
 			}
 			ahead = string(text)
 		}
-		// The watermark and what is streamed ahead of it move on at different times.
-		fmt.Fprintf(&rows, "(%s, %d, %s, %d, %s, %d)", lit(m.Table.String()), m.N, lit(m.Pos.String()), m.Offset, lit(ahead), m.Offset+streamed+2)
+		fmt.Fprintf(&rows, "(%s, %d, %s, %d, %s)", lit(m.Table.String()), m.N, lit(m.Pos.String()), m.Offset, lit(ahead))
 	}
+	x.puts++
 	return x.conn.exec(ctx, "INSERT of watermarks", fmt.Sprintf(`INSERT INTO %s (pipeline, tab, part, pos, offset, ahead, token, ver)
-		SELECT %s, tab, part, pos, offset, ahead, %d, bitShiftLeft(toUInt128(%d), 64) + toUInt128(come)
-		FROM values('tab String, part UInt32, pos String, offset Int64, ahead String, come Int64', %s) WHERE %s`,
-		x.ledger("watermarks"), lit(x.pipeline), x.token, x.token, rows.String(), condition))
+		SELECT %s, tab, part, pos, offset, ahead, %d, bitShiftLeft(toUInt128(%d), 64) + %d
+		FROM values('tab String, part UInt32, pos String, offset Int64, ahead String', %s) WHERE %s`,
+		x.ledger("watermarks"), lit(x.pipeline), x.token, x.token, x.puts, rows.String(), condition))
 }
 
 // layout returns how rows of a batch lie in their table as it is now.

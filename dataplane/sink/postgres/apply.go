@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -27,19 +28,19 @@ const (
 	"offset" = EXCLUDED."offset", moved_at = now(), ` + aheadSQL
 	// Where nothing waits they are NULL.
 	aheadSQL = `ahead_epoch = EXCLUDED.ahead_epoch, ahead_lsn = EXCLUDED.ahead_lsn, ahead_ordinal = EXCLUDED.ahead_ordinal, ahead_offset = EXCLUDED.ahead_offset,
-	waits = EXCLUDED.waits, oldest = EXCLUDED.oldest, rules = EXCLUDED.rules`
+	waits = EXCLUDED.waits, oldest = EXCLUDED.oldest, rules = EXCLUDED.rules, backlogs = EXCLUDED.backlogs`
 	marksSQL = `INSERT INTO syncline.watermarks AS w (pipeline, source_table, partition, epoch, lsn, ordinal, "offset")
 SELECT $1, a.t, a.n::int, a.e::bigint, a.l::pg_lsn, a.o::bigint, a.f::bigint
 FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[]) AS a (t, n, e, l, o, f)
 ` + moveSQL
 	// The same for marks of which some are behind what was streamed.
 	aheadMarksSQL = `INSERT INTO syncline.watermarks AS w (pipeline, source_table, partition, epoch, lsn, ordinal, "offset",
-	ahead_epoch, ahead_lsn, ahead_ordinal, ahead_offset, waits, oldest, rules)
+	ahead_epoch, ahead_lsn, ahead_ordinal, ahead_offset, waits, oldest, rules, backlogs)
 SELECT $1, a.t, a.n::int, a.e::bigint, a.l::pg_lsn, a.o::bigint, a.f::bigint,
 	nullif(a.ae, '')::bigint, nullif(a.al, '')::pg_lsn, nullif(a.ao, '')::bigint, nullif(a.af, '')::bigint,
-	nullif(a.w, '')::bigint, timestamptz 'epoch' + nullif(a.s, '')::bigint * interval '1 microsecond', nullif(a.r, '')
+	nullif(a.w, '')::bigint, timestamptz 'epoch' + nullif(a.s, '')::bigint * interval '1 microsecond', nullif(a.r, ''), nullif(a.b, '')::jsonb
 FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
-	$8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[]) AS a (t, n, e, l, o, f, ae, al, ao, af, w, s, r)
+	$8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::text[]) AS a (t, n, e, l, o, f, ae, al, ao, af, w, s, r, b)
 ` + moveSQL
 	// A change that comes again, after its table was loaded anew, is open again.
 	deadSQL = `INSERT INTO syncline.dead_letters (pipeline, source_table, partition, "offset", key, epoch, lsn, ordinal, code, reason, payload)
@@ -193,7 +194,7 @@ func (x *session) sendHold(p *pipeline, b *sink.Batch) {
 }
 
 // holdTextSQL takes numbers as texts, like every other array here.
-const holdTextSQL = "SELECT syncline.take_lane($1::text, $2::int, $3::bigint, $4::bigint, $5::boolean, $6::text[], ($7::text[])::bigint[], ($8::text[])::bigint[])"
+const holdTextSQL = "SELECT syncline.enter_lane($1::text, $2::int, $3::bigint, $4::bigint, $5::boolean, $6::text[], ($7::text[])::bigint[], ($8::text[])::bigint[])"
 
 func compareStrings(a, b string) int {
 	switch {
@@ -213,9 +214,9 @@ func sendMarks(p *pipeline, pipe string, marks []sink.Watermark) {
 	}
 	sql, format, n := marksSQL, []int16{0, 1, 1, 1, 1, 1, 1}, 6
 	if slices.ContainsFunc(marks, sink.Watermark.Behind) {
-		sql, format, n = aheadMarksSQL, []int16{0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}, 13
+		sql, format, n = aheadMarksSQL, []int16{0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}, 14
 	}
-	var all [13]textArray
+	var all [14]textArray
 	a := all[:n]
 	for i := range a {
 		a[i].reset()
@@ -227,12 +228,29 @@ func sendMarks(p *pipeline, pipe string, marks []sink.Watermark) {
 		case n == 6:
 		case m.Behind():
 			addAll(a[6:], strconv.FormatUint(uint64(h.Pos.Epoch), 10), h.Pos.Commit.String(), strconv.FormatUint(uint64(h.Pos.Ordinal), 10),
-				strconv.FormatInt(h.Offset, 10), strconv.FormatInt(h.Waits, 10), strconv.FormatInt(h.Oldest, 10), h.Rules)
+				strconv.FormatInt(h.Offset, 10), strconv.FormatInt(h.Waits, 10), strconv.FormatInt(h.Oldest, 10), h.Rules, backlogsText(h))
 		default:
-			addAll(a[6:], "", "", "", "", "", "", "")
+			addAll(a[6:], "", "", "", "", "", "", "", "")
 		}
 	}
 	p.query(sql, append([][]byte{[]byte(pipe)}, allBytes(a)...), format)
+}
+
+// backlogs is the part of what is ahead that one column holds.
+type backlogs struct {
+	Tied  bool           `json:"tied,omitempty"`
+	Tiers []sink.Backlog `json:"tiers"`
+}
+
+func backlogsText(h *sink.Ahead) string {
+	if len(h.Tiers) == 0 {
+		return ""
+	}
+	text, err := json.Marshal(backlogs{h.Tied, h.Tiers})
+	if err != nil { // numbers, texts and positions always have a form
+		return ""
+	}
+	return string(text)
 }
 
 func sendDead(p *pipeline, pipe string, dead []sink.DeadLetter) {

@@ -10,7 +10,7 @@ import (
 )
 
 // migrations are applied in order, each once, and never changed after a release.
-var migrations = []string{ledgerV1, ledgerV2, ledgerV3, ledgerV4, ledgerV5, ledgerV6, ledgerV7, ledgerV8, ledgerV9}
+var migrations = []string{ledgerV1, ledgerV2, ledgerV3, ledgerV4, ledgerV5, ledgerV6, ledgerV7, ledgerV8, ledgerV9, ledgerV10}
 
 // Positions are three columns, so that SQL can read, compare and subtract them.
 const ledgerV2 = `
@@ -166,6 +166,29 @@ BEGIN
 	PERFORM 1 FROM syncline.watermarks w WHERE w.pipeline = p_pipeline AND w.source_table = ANY (p_tables) AND w.rules IS NOT NULL;
 	IF FOUND THEN
 		RAISE EXCEPTION 'changes wait for their tier, of which this release does not know' USING ERRCODE = 'SYN01';
+	END IF;
+END $$;
+`
+
+// Workers of an older release, which apply all that waits together, would do so again with
+// what one tier's run has applied. They call take_lane, and count as fenced while the
+// ledger tells tiers apart; this release calls enter_lane.
+const ledgerV10 = `
+ALTER TABLE syncline.tables ADD COLUMN due_tiers jsonb NOT NULL DEFAULT '{}';
+COMMENT ON COLUMN syncline.tables.due_tiers IS 'as due_lsn, of single tiers: {TIER: {"epoch": N, "lsn": LSN}}';
+
+ALTER TABLE syncline.watermarks ADD COLUMN backlogs jsonb;
+COMMENT ON COLUMN syncline.watermarks.backlogs IS 'of what waits, what waits in each tier, and before which place the tier''s changes have taken effect; NULL if an older release did not tell them apart';
+
+ALTER FUNCTION syncline.take_lane(text, int, bigint, bigint, boolean, text[], bigint[], bigint[]) RENAME TO enter_lane;
+
+CREATE FUNCTION syncline.take_lane(p_pipeline text, p_lane int, p_token bigint, p_seq bigint, p_async boolean, p_tables text[], p_epochs bigint[], p_holds bigint[])
+RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM syncline.enter_lane(p_pipeline, p_lane, p_token, p_seq, p_async, p_tables, p_epochs, p_holds);
+	PERFORM 1 FROM syncline.watermarks w WHERE w.pipeline = p_pipeline AND w.source_table = ANY (p_tables) AND w.backlogs IS NOT NULL;
+	IF FOUND THEN
+		RAISE EXCEPTION 'tiers are told apart, of which this release does not know' USING ERRCODE = 'SYN01';
 	END IF;
 END $$;
 `

@@ -304,7 +304,7 @@ func (s *Sink) BeginLog(ctx context.Context, id change.TableID, log []sink.LogRa
 		}
 		// Once it is planned, chunks may have been read in an older snapshot.
 		_, err := tx.Exec(ctx, `UPDATE syncline.watermarks w SET "offset" = a.f, moved_at = now(),
-				ahead_epoch = NULL, ahead_lsn = NULL, ahead_ordinal = NULL, ahead_offset = NULL, waits = NULL, oldest = NULL, rules = NULL
+				ahead_epoch = NULL, ahead_lsn = NULL, ahead_ordinal = NULL, ahead_offset = NULL, waits = NULL, oldest = NULL, rules = NULL, backlogs = NULL
 			FROM unnest($3::bigint[], $4::bigint[]) WITH ORDINALITY AS a (f, e, n)
 			WHERE w.pipeline = $1 AND w.source_table = $2 AND w.partition = a.n - 1 AND (w."offset" < a.f OR coalesce(w.ahead_offset, w."offset") > a.e)
 			AND EXISTS (SELECT FROM syncline.tables t WHERE t.pipeline = $1 AND t.source_table = $2 AND t.state = 'loading' AND NOT t.planned)`,

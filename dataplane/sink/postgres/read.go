@@ -24,7 +24,7 @@ type querier interface {
 // finished load keeps its sums in the table's own row.
 const tablesSQL = `
 SELECT t.source_table, t.state, t.reason, t.partitions, t.epoch, t.schema, t.options, t.created, t.schema_epoch, t.schema_lsn::text, t.schema_ordinal, t.holds,
-	t.due_epoch, t.due_lsn::text,
+	t.due_epoch, t.due_lsn::text, t.due_tiers,
 	CASE WHEN c.n IS NULL THEN t.chunks ELSE c.n END,
 	coalesce(c.done, t.chunks), coalesce(c.rows, t.rows), coalesce(c.bytes, t.bytes), coalesce(c.lsn, t.loaded_to)::text
 FROM syncline.tables t
@@ -43,12 +43,20 @@ type record struct {
 	schemaAt change.Position // of the change that brought the schema; zero if it is that of the load
 }
 
+// dueTier is where what waits in one tier is to be applied up to.
+type dueTier struct {
+	Epoch uint32 `json:"epoch"`
+	LSN   string `json:"lsn"`
+}
+
 func scanTable(row pgx.CollectableRow) (record, error) {
 	var r record
 	var id, state, lsn, schemaLSN, due string
 	var schema, options []byte
+	var dueEpoch uint32
+	var tiers map[string]dueTier
 	err := row.Scan(&id, &state, &r.Reason, &r.Partitions, &r.Epoch, &schema, &options, &r.created, &r.schemaAt.Epoch, &schemaLSN, &r.schemaAt.Ordinal, &r.Holds,
-		&r.Due.Epoch, &due, &r.Chunks, &r.Done, &r.Rows, &r.Bytes, &lsn)
+		&dueEpoch, &due, &tiers, &r.Chunks, &r.Done, &r.Rows, &r.Bytes, &lsn)
 	if err != nil {
 		return r, err
 	}
@@ -62,8 +70,19 @@ func scanTable(row pgx.CollectableRow) (record, error) {
 	if r.schemaAt.Commit, err = change.ParseLSN(schemaLSN); err != nil {
 		return r, err
 	}
-	if r.Due.Commit, err = change.ParseLSN(due); err != nil {
-		return r, err
+	tiers[sink.AllTiers] = dueTier{dueEpoch, due}
+	for tier, d := range tiers {
+		at := change.Position{Epoch: d.Epoch}
+		if at.Commit, err = change.ParseLSN(d.LSN); err != nil {
+			return r, err
+		}
+		if at.IsZero() {
+			continue
+		}
+		if r.Due == nil {
+			r.Due = map[string]change.Position{}
+		}
+		r.Due[tier] = at
 	}
 	r.Schema = new(change.Schema)
 	return r, errors.Join(json.Unmarshal(schema, r.Schema), json.Unmarshal(options, &r.Options))
@@ -107,15 +126,19 @@ func (s *Sink) table(ctx context.Context, q querier, id change.TableID) (record,
 
 const watermarksSQL = `SELECT source_table, partition, epoch, lsn::text, ordinal, "offset",
 	coalesce(ahead_epoch, 0), coalesce(ahead_lsn, '0/0')::text, coalesce(ahead_ordinal, 0), coalesce(ahead_offset, 0), coalesce(waits, 0),
-	coalesce((extract(epoch FROM oldest) * 1000000)::bigint, 0), coalesce(rules, '')
+	coalesce((extract(epoch FROM oldest) * 1000000)::bigint, 0), coalesce(rules, ''), backlogs
 FROM syncline.watermarks WHERE pipeline = $1`
 
 func scanWatermark(row pgx.CollectableRow) (w sink.Watermark, err error) {
 	var id, lsn, ahead string
 	var epoch, ordinal int64
 	h := &w.Ahead
-	if err = row.Scan(&id, &w.N, &epoch, &lsn, &ordinal, &w.Offset, &h.Pos.Epoch, &ahead, &h.Pos.Ordinal, &h.Offset, &h.Waits, &h.Oldest, &h.Rules); err != nil {
+	var parts *backlogs
+	if err = row.Scan(&id, &w.N, &epoch, &lsn, &ordinal, &w.Offset, &h.Pos.Epoch, &ahead, &h.Pos.Ordinal, &h.Offset, &h.Waits, &h.Oldest, &h.Rules, &parts); err != nil {
 		return w, err
+	}
+	if parts != nil {
+		h.Tied, h.Tiers = parts.Tied, parts.Tiers
 	}
 	if h.Pos.Commit, err = change.ParseLSN(ahead); err != nil {
 		return w, err

@@ -160,7 +160,7 @@ func TestBrokenConnections(t *testing.T) {
 			case <-time.After(time.Duration(rand.IntN(8000)) * time.Microsecond):
 			}
 			if _, err := killer.Exec(t.Context(), `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-				WHERE datname = current_database() AND pid <> pg_backend_pid() AND query LIKE '%take_lane%' OR query LIKE '%log%' AND datname = current_database() AND pid <> pg_backend_pid()`); err != nil {
+				WHERE datname = current_database() AND pid <> pg_backend_pid() AND query LIKE '%enter_lane%' OR query LIKE '%log%' AND datname = current_database() AND pid <> pg_backend_pid()`); err != nil {
 				t.Error(err)
 				return
 			}
@@ -186,7 +186,7 @@ func TestBrokenConnections(t *testing.T) {
 			}
 			if n%2 == 0 { // a caller that asks the ledger and goes on
 				ws, err := x.Watermarks(t.Context(), []sink.Partition{b.Marks[0].Partition})
-				if err == nil && ws[0] == b.Marks[0] {
+				if err == nil && ws[0].Equal(b.Marks[0]) {
 					break
 				}
 			}

@@ -221,7 +221,7 @@ func (x *session) settle(ctx context.Context, marks []sink.Watermark) (done *sin
 	case seq == x.seq: // it was not committed
 		x.doubt = nil
 		return nil, nil
-	case seq == x.seq+1 && slices.Equal(marks, x.doubt.marks): // it was, and comes again
+	case seq == x.seq+1 && slices.EqualFunc(marks, x.doubt.marks, sink.Watermark.Equal): // it was, and comes again
 		done, x.doubt = &x.doubt.applied, nil
 		x.seq++
 		return done, nil

@@ -261,11 +261,17 @@ func (s *Sink) notes(schema *change.Schema, o sink.TableOptions, r *relation) []
 	return out
 }
 
-// SetDue asks for what waits up to a position to be applied.
-func (s *Sink) SetDue(ctx context.Context, id change.TableID, at change.Position) error {
-	tag, err := s.pool.Exec(ctx, `UPDATE syncline.tables SET due_epoch = $3, due_lsn = $4::text::pg_lsn
-		WHERE pipeline = $1 AND source_table = $2 AND (due_epoch, due_lsn) < ($3, $4::text::pg_lsn)`,
-		s.pipeline, id.String(), int64(at.Epoch), at.Commit.String())
+// SetDue asks for what waits in a tier up to a position to be applied.
+func (s *Sink) SetDue(ctx context.Context, id change.TableID, tier string, at change.Position) error {
+	sql := `UPDATE syncline.tables SET due_epoch = $3::bigint, due_lsn = $4::text::pg_lsn
+		WHERE pipeline = $1 AND source_table = $2 AND (due_epoch, due_lsn) < ($3::bigint, $4::text::pg_lsn)`
+	args := []any{s.pipeline, id.String(), int64(at.Epoch), at.Commit.String()}
+	if tier != sink.AllTiers {
+		sql = `UPDATE syncline.tables SET due_tiers = due_tiers || jsonb_build_object($5::text, jsonb_build_object('epoch', $3::bigint, 'lsn', $4::text))
+			WHERE pipeline = $1 AND source_table = $2 AND (coalesce((due_tiers -> $5::text ->> 'epoch')::bigint, 0), coalesce(due_tiers -> $5::text ->> 'lsn', '0/0')::pg_lsn) < ($3::bigint, $4::text::pg_lsn)`
+		args = append(args, tier)
+	}
+	tag, err := s.pool.Exec(ctx, sql, args...)
 	if err == nil && tag.RowsAffected() == 0 {
 		_, err = s.table(ctx, s.pool, id) // it is due already, or not there
 	}

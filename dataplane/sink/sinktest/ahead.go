@@ -2,6 +2,7 @@ package sinktest
 
 import (
 	"context"
+	"maps"
 	"time"
 
 	"syncline/dataplane/change"
@@ -25,13 +26,13 @@ func testAhead(e *env) {
 		e.Helper()
 		ws, err := x.Watermarks(e.ctx, []sink.Partition{at})
 		e.ok(err)
-		if ws[0] != m {
+		if !ws[0].Equal(m) {
 			e.Fatalf("watermark %+v, want %+v", ws[0], m)
 		}
 		all, err := e.sink.Watermarks(e.ctx)
 		e.ok(err)
 		for _, w := range all {
-			if w.Partition == at && w != m || w.Partition != at && w.Behind() {
+			if w.Partition == at && !w.Equal(m) || w.Partition != at && w.Behind() {
 				e.Fatalf("watermark %+v, want %+v", w, m)
 			}
 		}
@@ -54,6 +55,17 @@ func testAhead(e *env) {
 	// What waited is applied; the watermark moves and streaming does not.
 	step(mark(2, 2, 5, 7, 4), Put(s, 2, "4", "d", "4"))
 	step(mark(3, 4, 5, 7, 1), Put(s, 3, "5", "e", "5"))
+	// What waits is told apart by tier, and one tier goes on where all else stays.
+	tiers := func(m sink.Watermark, tied bool, bs ...sink.Backlog) sink.Watermark {
+		m.Ahead.Tied, m.Ahead.Tiers = tied, bs
+		return m
+	}
+	daily := sink.Backlog{Tier: "daily", Pos: Pos(3), Offset: 4, Waits: 1, Oldest: 1700000000123456}
+	step(tiers(mark(3, 4, 5, 7, 2), true, daily, sink.Backlog{Tier: "hourly", Pos: Pos(4), Offset: 5, Waits: 1, Oldest: 1700000000123457}))
+	step(tiers(mark(3, 4, 5, 7, 2), false, daily, sink.Backlog{Tier: "hourly", Pos: Pos(5), Offset: 6, Waits: 1, Oldest: 1700000000123458}), Put(s, 4, "6", "x", "6"))
+	step(tiers(mark(3, 4, 5, 7, 1), false, daily), Put(s, 5, "6", "y", "6"))
+	// An older release says nothing of tiers.
+	step(mark(3, 4, 5, 7, 1))
 	// Another session goes on from there.
 	x = e.claim(0, 1)
 	want(mark(3, 4, 5, 7, 1))
@@ -89,6 +101,10 @@ func testAheadInDoubt(e *env) {
 	m := Batch(t, 1, Put(s, 1, "1", "a", "1")).Marks[0]
 	for n := 2; n < 40; n++ {
 		m.Ahead = sink.Ahead{Pos: Pos(n), Offset: int64(n), Waits: 1, Rules: "r"}
+		if n > 20 { // what waits in a tier moves, and nothing else
+			m.Ahead.Pos, m.Ahead.Offset = Pos(40), 40
+			m.Ahead.Tiers = []sink.Backlog{{Tier: "daily", Pos: m.Pos, Offset: m.Offset, Waits: 1}, {Tier: "hourly", Pos: Pos(n), Offset: int64(n), Waits: 1}}
+		}
 		b := Batch(t, 0, Put(s, n, "2", "b", "2"))
 		b.Marks = []sink.Watermark{m}
 		ctx, cancel := context.WithTimeout(e.ctx, time.Duration(n*100)*time.Microsecond)
@@ -98,7 +114,7 @@ func testAheadInDoubt(e *env) {
 			continue
 		}
 		ws, err := x.Watermarks(e.ctx, []sink.Partition{m.Partition})
-		if err == nil && ws[0] != m {
+		if err == nil && !ws[0].Equal(m) {
 			_, err = x.Apply(e.ctx, b)
 		}
 		if err != nil { // it asks for a new claim
@@ -109,53 +125,65 @@ func testAheadInDoubt(e *env) {
 	}
 	ws, err := x.Watermarks(e.ctx, []sink.Partition{m.Partition})
 	e.ok(err)
-	if ws[0] != m {
+	if !ws[0].Equal(m) {
 		e.Fatalf("watermark %+v, want %+v", ws[0], m)
 	}
 }
 
-// testDue: what is due only goes on, and nothing else of the table's record changes it.
+// testDue: what is due only goes on, of each tier by itself and of all, and nothing else of
+// the table's record changes it.
 func testDue(e *env) {
 	s := people()
 	t := e.add(s, 1, sink.TableOptions{})
 	other := e.add(Schema("other", 1, Col("id", Int4)), 1, sink.TableOptions{})
 	x := e.claim(0, 1)
-	want := func(due change.Position) {
+	due := map[string]change.Position{}
+	want := func() {
 		e.Helper()
 		now, err := e.sink.Table(e.ctx, t.ID)
 		e.ok(err)
 		all, err := x.Tables(e.ctx)
 		e.ok(err)
-		for _, o := range all {
-			if o.ID == t.ID && o.Due != due || o.ID == other.ID && !o.Due.IsZero() {
+		for _, o := range append(all, now) {
+			if o.ID == t.ID && !maps.Equal(o.Due, due) || o.ID == other.ID && len(o.Due) > 0 {
 				e.Fatalf("table %s: due %s, want %s", o.ID, o.Due, due)
 			}
-		}
-		if now.Due != due {
-			e.Fatalf("due %s, want %s", now.Due, due)
 		}
 	}
 	at := func(epoch uint32, commit change.LSN) change.Position {
 		return change.Position{Epoch: epoch, Commit: commit}
 	}
-	want(change.Position{})
-	set := func(p change.Position) { e.Helper(); e.ok(e.sink.SetDue(e.ctx, t.ID, p)) }
-	set(at(1, 500))
-	want(at(1, 500))
-	set(at(1, 400))
-	set(at(1, 500))
-	want(at(1, 500))
-	set(at(1, 1<<63+7))
-	want(at(1, 1<<63+7))
-	set(at(2, 5)) // after a failover positions may be lower
-	set(at(1, 1<<63+8))
-	want(at(2, 5))
+	want()
+	set := func(tier string, p change.Position) { e.Helper(); e.ok(e.sink.SetDue(e.ctx, t.ID, tier, p)) }
+	for _, tier := range []string{sink.AllTiers, "hourly", "da'ily \"x\""} {
+		set(tier, at(1, 500))
+		due[tier] = at(1, 500)
+		want()
+		set(tier, at(1, 400))
+		set(tier, at(1, 500))
+		want()
+		set(tier, at(1, 1<<63+7))
+		due[tier] = at(1, 1<<63+7)
+		want()
+		set(tier, at(2, 5)) // after a failover positions may be lower
+		set(tier, at(1, 1<<63+8))
+		due[tier] = at(2, 5)
+		want()
+	}
+	set("hourly", at(2, 9))
+	now, err := e.sink.Table(e.ctx, t.ID)
+	e.ok(err)
+	if due["hourly"] = at(2, 9); now.DueOf("hourly") != at(2, 9) || now.DueOf("yearly") != at(2, 5) || now.DueOf(sink.AllTiers) != at(2, 5) {
+		e.Fatalf("due %s", now.Due)
+	}
 	more := *s
 	more.Columns = append(append([]change.Column{}, s.Columns...), Col("extra", TextT))
 	e.ok(x.Evolve(e.ctx, t, &more, Pos(2)))
 	e.ok(x.Gate(e.ctx, t.ID, "a test"))
-	want(at(2, 5))
-	if err := e.sink.SetDue(e.ctx, change.TableID{Schema: "no", Name: "table"}, at(1, 1)); err == nil {
-		e.Fatal("of a table that the ledger does not have, something is due")
+	want()
+	for _, tier := range []string{sink.AllTiers, "hourly"} {
+		if err := e.sink.SetDue(e.ctx, change.TableID{Schema: "no", Name: "table"}, tier, at(1, 1)); err == nil {
+			e.Fatal("of a table that the ledger does not have, something is due")
+		}
 	}
 }

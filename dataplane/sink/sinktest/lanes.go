@@ -41,7 +41,7 @@ func testWatermarks(e *env) {
 	e.apply(x, batch)
 	ws, err = e.claim(0, 1).Watermarks(e.ctx, ps)
 	e.ok(err)
-	if ws[0] != batch.Marks[0] || ws[1] != batch.Marks[1] || ws[2].Offset != -1 {
+	if !ws[0].Equal(batch.Marks[0]) || !ws[1].Equal(batch.Marks[1]) || ws[2].Offset != -1 {
 		e.Fatalf("watermarks %+v", ws)
 	}
 	all, err := e.sink.Watermarks(e.ctx)
@@ -199,7 +199,7 @@ func testTakeoverUnderLoad(e *env) {
 		e.wantCode(<-ended, sink.CodeFenced)
 		again, err := next.Watermarks(e.ctx, []sink.Partition{{Table: t.ID}})
 		e.ok(err)
-		if again[0] != ws[0] {
+		if !again[0].Equal(ws[0]) {
 			e.Fatalf("watermark %+v moved to %+v behind the new holder", ws[0], again[0])
 		}
 	}
@@ -256,7 +256,7 @@ func testTruncate(e *env) {
 	e.want(t, []string{"3", "after", "11"})
 	ws, err := a.Watermarks(e.ctx, []sink.Partition{{Table: t.ID, N: 0}, {Table: t.ID, N: 1}, {Table: t.ID, N: 2}})
 	e.ok(err)
-	if ws[0] != at(0, 5) || ws[1] != at(1, 7) || ws[2].Pos != Pos(11) || ws[2].Offset != 11 {
+	if !ws[0].Equal(at(0, 5)) || !ws[1].Equal(at(1, 7)) || ws[2].Pos != Pos(11) || ws[2].Offset != 11 {
 		e.Fatalf("watermarks %+v", ws)
 	}
 }
