@@ -6,7 +6,9 @@ import (
 	"time"
 
 	"syncline/activities/contract"
+	"syncline/dataplane/change"
 	"syncline/dataplane/deliver"
+	"syncline/dataplane/sink"
 )
 
 // tierWaits keeps how well a lane keeps what the tiers promise.
@@ -39,43 +41,42 @@ func (w *tierWaits) swept(tier string, d time.Duration, n int, now time.Time) {
 	w.by[tier] = t
 }
 
-// status tells it of the declared tiers, with what waits now.
+// status tells it of the declared tiers, with what waits now. What an older release did not
+// tell apart counts for the tier of its table that promises the shortest wait.
 func (w *tierWaits) status(tables []deliver.TableStatus, now time.Time) map[string]contract.TierWait {
-	late := overdue(w.pace, tables, now)
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	out := maps.Clone(w.by)
-	for tier, by := range late {
-		if out == nil {
-			out = map[string]contract.TierWait{}
+	w.mu.Unlock()
+	if out == nil {
+		out = map[string]contract.TierWait{}
+	}
+	for i := range tables {
+		for tier, waits := range tables[i].Tiers {
+			promised := w.pace.promise(tier, now)
+			if tier == sink.AllTiers {
+				tier, promised = w.shortest(tables[i].Table, now)
+			}
+			if promised == 0 {
+				continue // of a tier that is declared no more
+			}
+			t := out[tier]
+			if t.Waits == 0 || waits.Since.Before(t.Since) {
+				t.Since = waits.Since
+			}
+			t.Waits += waits.Waits
+			t.Overdue = max(t.Overdue, (now.Sub(waits.Since) - promised).Seconds())
+			out[tier] = t
 		}
-		t := out[tier]
-		t.Overdue = by.Seconds()
-		out[tier] = t
 	}
 	return out
 }
 
-// overdue tells for each tier by how much the oldest change that waits is late, if it is.
-// Which of a table's tiers that change is of nobody knows, but a run of any brings it:
-// what is late is the run of the tier that promises the shortest wait.
-func overdue(promises *pace, tables []deliver.TableStatus, now time.Time) map[string]time.Duration {
-	out := map[string]time.Duration{}
-	for i := range tables {
-		t := &tables[i]
-		if t.Waits == 0 {
-			continue
-		}
-		var tier string
-		var promised time.Duration
-		for _, r := range promises.spec.Rules(t.Table) {
-			if p := promises.promise(r.Tier, now); p > 0 && (tier == "" || p < promised) {
-				tier, promised = r.Tier, p
-			}
-		}
-		if by := now.Sub(t.WaitsSince) - promised; tier != "" && by > 0 {
-			out[tier] = max(out[tier], by)
+// shortest returns the tier of a table that promises the shortest wait.
+func (w *tierWaits) shortest(t change.TableID, now time.Time) (tier string, promised time.Duration) {
+	for _, r := range w.pace.spec.Rules(t) {
+		if p := w.pace.promise(r.Tier, now); p > 0 && (tier == "" || p < promised) {
+			tier, promised = r.Tier, p
 		}
 	}
-	return out
+	return tier, promised
 }

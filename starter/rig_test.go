@@ -301,7 +301,7 @@ func (f *fakes) register(w worker.Worker, c client.Client) {
 		p := contract.DeliverProgress{Rate: 500, LagP50: .01, LagP99: .1, Backlog: 5}
 		for _, t := range in.Spec.Tiers {
 			p.Waits, p.WaitsSince = 7, time.Now().Add(-2*time.Hour)
-			p.Tiers = map[string]contract.TierWait{t.Name: {Overdue: 42, At: time.Now(), Changes: 3, Late: 1, Longest: 60}}
+			p.Tiers = map[string]contract.TierWait{t.Name: {Waits: 7, Since: p.WaitsSince, Overdue: 42, At: time.Now(), Changes: 3, Late: 1, Longest: 60}}
 		}
 		return stay(ctx, p)
 	})

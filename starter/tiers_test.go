@@ -165,7 +165,7 @@ func (s *server) steersTiers() {
 	var v view.Tiers
 	s.starter("tiers", "list", s.name, "--json").exits(exitOK).object(&v)
 	if len(v.Tiers) != 1 || v.Tiers[0].Promise != "1h2m0s" || v.Tiers[0].Next.IsZero() || v.Tiers[0].LastRun == "" || len(v.Sinks) != 2 || v.Sinks[0].Waits != 14 ||
-		len(v.Tiers[0].Fresh) != 2 || v.Tiers[0].Fresh[0].Changes != 6 || v.Tiers[0].Fresh[0].Late != 2 {
+		len(v.Tiers[0].Fresh) != 2 || v.Tiers[0].Fresh[0].Changes != 6 || v.Tiers[0].Fresh[0].Waits != 14 || v.Tiers[0].Fresh[0].Late != 2 {
 		s.t.Errorf("%+v", v)
 	}
 	s.starter("tiers", "pause", s.name, "hourli").exits(exitFailed).says(`did you mean "hourly"?`)

@@ -31,7 +31,7 @@ func (p *Plan) candidates(busy []*table) (out []candidate) {
 			}
 			if len(busy) > 1 {
 				d := p.declared(fmt.Sprintf("%s: all, every %s", t.id, tier.Every), tier, class)
-				out = append(out, candidate{kind: contract.CandidateTable, decl: d, by: map[*table]named{t: p.whole(t, d, sim)}})
+				out = append(out, candidate{kind: contract.CandidateTable, decl: d, by: map[*table]named{t: {"whole " + tier.Name, simulate.Whole(sim)}}})
 			}
 			columns, _ := t.x.Volatile()
 			if len(columns) == 0 {
@@ -49,27 +49,13 @@ func (p *Plan) candidates(busy []*table) (out []candidate) {
 			}
 			all.decl = p.declared(name, tier, classes...)
 			for _, t := range busy {
-				all.by[t] = p.whole(t, all.decl, sim)
+				all.by[t] = named{"whole " + tier.Name, simulate.Whole(sim)}
 			}
 			out = append(out, all)
 		}
 		out = append(out, p.otherPeriods(every)...)
 	}
 	return out
-}
-
-// whole lets all of a table wait in a tier. A run of any tier that the table has an entry
-// of brings it, also if the entry is never asked.
-func (p *Plan) whole(t *table, d contract.Declared, tier simulate.Tier) named {
-	n := named{"whole " + tier.Name, simulate.Whole(tier)}
-	spec := p.with(d)
-	for _, r := range spec.Rules(t.id) {
-		if other, ok := spec.Tier(r.Tier); ok && !slices.ContainsFunc(n.p.Tiers, func(x simulate.Tier) bool { return x.Name == r.Tier }) {
-			n.p.Tiers = append(n.p.Tiers, tierOf(other))
-			n.name += " " + other.Name
-		}
-	}
-	return n
 }
 
 // otherPeriods gives each tier of the declaration another period.

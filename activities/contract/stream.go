@@ -64,7 +64,9 @@ type CaptureProgress struct {
 
 // TierWait is how well a lane keeps what a tier promises.
 type TierWait struct {
-	Overdue float64 `json:"overdue_seconds,omitempty"` // by how much what waits now is late
+	Waits   int64     `json:"waits,omitempty"`           // changes that do, now
+	Since   time.Time `json:"since,omitzero"`            // no later than when the first of them was committed
+	Overdue float64   `json:"overdue_seconds,omitempty"` // by how much it is late
 	// Of the last run that the lane took part in, in this attempt:
 	At      time.Time `json:"at,omitzero"` // when the last of its changes took effect
 	Changes int64     `json:"changes"`

@@ -2,6 +2,7 @@ package deliver
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -94,13 +95,15 @@ func TestSimulationWritesWhatDeliveryWrites(t *testing.T) {
 	const every = time.Hour
 	s := schemaOf(tableA, true, "id", "class", "n", "body")
 	s.Full = true
-	hourly := simulate.Tier{Name: "hourly", Every: every}
+	hourly, rarely := simulate.Tier{Name: "hourly", Every: every}, simulate.Tier{Name: "rarely", Every: 2 * every}
 	class := func(rules ...tiers.Rule) ruled { return rules }
 	classes := map[string]ruled{
-		"by row":     class(tiers.Rule{Where: "class in ('wait')", Tier: "hourly"}),
-		"by columns": class(tiers.Rule{Columns: []string{"n"}, Tier: "hourly"}),
-		"both":       class(tiers.Rule{Where: "class = 'now'", Columns: []string{"n", "class"}, Tier: "hourly"}, tiers.Rule{Where: "class = 'wait'", Tier: "hourly"}),
-		"all":        class(tiers.Rule{Tier: "hourly"}),
+		"by row":       class(tiers.Rule{Where: "class in ('wait')", Tier: "hourly"}),
+		"by columns":   class(tiers.Rule{Columns: []string{"n"}, Tier: "hourly"}),
+		"both":         class(tiers.Rule{Where: "class = 'now'", Columns: []string{"n", "class"}, Tier: "hourly"}, tiers.Rule{Where: "class = 'wait'", Tier: "hourly"}),
+		"all":          class(tiers.Rule{Tier: "hourly"}),
+		"two tiers":    class(tiers.Rule{Where: "class = 'now'", Tier: "rarely"}, tiers.Rule{Where: "class = 'wait'", Tier: "hourly"}),
+		"two of three": class(tiers.Rule{Columns: []string{"n"}, Tier: "rarely"}, tiers.Rule{Where: "class = 'wait'", Tier: "hourly"}),
 	}
 	for name, rules := range classes {
 		t.Run(name, func(t *testing.T) {
@@ -108,7 +111,7 @@ func TestSimulationWritesWhatDeliveryWrites(t *testing.T) {
 				windows := history(rt, s, every)
 				limit := rapid.SampledFrom([]int{1, 2, 3, 100}).Draw(rt, "rows of a batch")
 				trace := simulate.New(simulate.Options{})
-				table, err := trace.Table(tableA, 1, simulate.Classification{Names: []string{"hourly"}, Rules: rules})
+				table, err := trace.Table(tableA, 1, simulate.Classification{Names: []string{"hourly", "rarely"}, Rules: rules})
 				if err != nil {
 					rt.Fatal(err)
 				}
@@ -120,7 +123,7 @@ func TestSimulationWritesWhatDeliveryWrites(t *testing.T) {
 					}
 				}
 				lim := simulate.Limits{Rows: limit, Bytes: 16 << 20}
-				out := table.Run(simulate.Given(0, []simulate.Tier{hourly}), lim)
+				out := table.Run(simulate.Given(0, []simulate.Tier{hourly, rarely}), lim)
 
 				st := newStand(tableA)
 				st.log.schemas[s.Version()], st.s[tableA] = s, s
@@ -132,9 +135,21 @@ func TestSimulationWritesWhatDeliveryWrites(t *testing.T) {
 					last := w[len(w)-1].Pos
 					st.log.append(sink.Partition{Table: tableA}, w...)
 					until(t, "all is streamed", func() bool { return st.markOf(tableA).Streamed().Pos == last })
-					_ = st.sink.SetDue(t.Context(), tableA, sink.AllTiers, change.Position{Epoch: 1, Commit: last.Commit + 1})
+					var runs []string
+					if (1000+i+1)%2 == 0 { // both at once
+						runs = []string{sink.AllTiers}
+					} else if runs = []string{"hourly"}; i == len(windows)-1 {
+						runs = append(runs, "rarely")
+					}
 					st.log.progress(1, last.Commit+2, st.n)
-					until(t, fmt.Sprint("window ", i, " is applied"), func() bool { m := st.markOf(tableA); return !m.Behind() && !m.Pos.Before(last) })
+					for _, due := range runs {
+						_ = st.sink.SetDue(t.Context(), tableA, due, change.Position{Epoch: 1, Commit: last.Commit + 1})
+						until(t, fmt.Sprint("window ", i, " is applied"), func() bool {
+							m := st.markOf(tableA)
+							left := slices.ContainsFunc(m.Backlogs(), func(b sink.Backlog) bool { return due == sink.AllTiers || b.Tier == due })
+							return !left && !m.Streamed().Pos.Before(last)
+						})
+					}
 				}
 				_ = stop()
 				if len(st.sink.wrong) > 0 {

@@ -3,6 +3,7 @@ package deliver
 import (
 	"context"
 	"maps"
+	"math"
 	"slices"
 
 	"syncline/dataplane/change"
@@ -168,7 +169,13 @@ func (l *lane) lay(p *partition, rec *Record, tier string) {
 	w, at := &p.w, rec.Change.CommitTime.UnixMicro()
 	b := w.tiers[tier]
 	if b == nil {
-		b = &backlog{at: sink.Backlog{Tier: tier, Pos: p.mark.Pos, Offset: p.mark.Offset, Oldest: at}, keys: &keyFilter{}}
+		// All before its transaction is done with, so that it is not due with what was.
+		c := rec.Change.Pos
+		pos := change.Position{Epoch: c.Epoch, Commit: c.Commit - 1, Ordinal: math.MaxUint32}
+		if pos.Before(p.mark.Pos) {
+			pos = p.mark.Pos
+		}
+		b = &backlog{at: sink.Backlog{Tier: tier, Pos: pos, Offset: p.mark.Offset, Oldest: at}, keys: &keyFilter{}}
 		w.tiers[tier] = b
 	}
 	b.at.Waits++

@@ -45,7 +45,7 @@ type TierSink struct {
 	contract.TierWait
 }
 
-// SinkLag is what waits at a sink, whatever its tier.
+// SinkLag is what waits at a sink, in all tiers together.
 type SinkLag struct {
 	Sink  string    `json:"sink"`
 	Waits int64     `json:"waits"`
@@ -139,7 +139,10 @@ func (v *Tiers) Draw(w io.Writer, s Style) {
 	rows = nil
 	for _, t := range v.Tiers {
 		for _, f := range t.Fresh {
-			row := []string{t.Name, f.Sink, "", "", "", ""}
+			row := []string{t.Name, f.Sink, "", "", "", "", ""}
+			if f.Waits > 0 {
+				row[5] = fmt.Sprintf("%s, for %s", Count(float64(f.Waits)), age(v.At.Sub(f.Since)))
+			}
 			if !f.At.IsZero() {
 				row[2], row[3], row[4] = Count(float64(f.Changes)), age(time.Duration(f.Longest*float64(time.Second))), Count(float64(f.Late))
 				if f.Late > 0 {
@@ -147,14 +150,14 @@ func (v *Tiers) Draw(w io.Writer, s Style) {
 				}
 			}
 			if f.Overdue > 0 {
-				row[5] = s.Paint(red, "late by "+age(time.Duration(f.Overdue*float64(time.Second))))
+				row[6] = s.Paint(red, "late by "+age(time.Duration(f.Overdue*float64(time.Second))))
 			}
 			rows = append(rows, row)
 		}
 	}
 	if len(rows) > 0 {
 		c.line("")
-		table(c, []string{"tier", "sink", "last brought", "waited at most", "too late", "now"}, rows)
+		table(c, []string{"tier", "sink", "last brought", "waited at most", "too late", "waits", "now"}, rows)
 	}
 	c.line("")
 	for _, k := range v.Sinks {

@@ -83,7 +83,10 @@ func (s *Sink) wait(tier string, w contract.TierWait) {
 		s.Tiers = map[string]contract.TierWait{}
 	}
 	t := s.Tiers[tier]
-	t.Overdue = max(t.Overdue, w.Overdue)
+	if w.Waits > 0 && (t.Waits == 0 || w.Since.Before(t.Since)) {
+		t.Since = w.Since
+	}
+	t.Waits, t.Overdue = t.Waits+w.Waits, max(t.Overdue, w.Overdue)
 	t.Changes, t.Late, t.Longest = t.Changes+w.Changes, t.Late+w.Late, max(t.Longest, w.Longest)
 	if w.At.After(t.At) {
 		t.At = w.At

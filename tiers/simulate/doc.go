@@ -15,8 +15,8 @@
 // # What is simulated
 //
 // A run does with each partition what package deliver does: a change that waits is
-// passed over until a run of any of the table's tiers is due, and then the sweep merges
-// what waited by key, in batches that end where its batches end. What a later streamed
+// passed over until a run of its tier is due, and then the sweep merges
+// what waited in it by key, in batches that end where its batches end. What a later streamed
 // change has overtaken is left out, and a streamed change that leaves values out, or a
 // TRUNCATE, lets what waits go first. Tests of package deliver hold the two together.
 //

@@ -21,7 +21,7 @@ func (t Tier) due(at int64) int64 {
 
 // Policy is a classification of a table, as a run goes by it.
 type Policy struct {
-	Tiers []Tier // of which the table has changes: any run brings all that waits
+	Tiers []Tier // of which the table has changes; each brings its own
 	of    func(*event) uint8
 }
 
@@ -93,17 +93,20 @@ type run struct {
 
 	es   []event
 	key  []keyState
-	step int32 // grows with each window and batch
-	f    *Followed
-	vis  []int64
+	step int32 // grows with each sweep and batch
+	// Of the partition under way:
+	tiers []backlog // in the policy's order
+	tied  bool      // what waits in a tier needs what waits in another: it is written together
+	f     *Followed
+	vis   []int64
 }
 
-// keyState is what is known of a key, each as of a step.
+// keyState is what is known of a key: but for what waits, as of a step.
 type keyState struct {
-	waits    int32 // the window in which a change of it waits
-	streamed int32 // the window of
-	last     int32 // its last streamed change
-	row      int32 // the batch that has a row of it
+	waits    uint32 // the tiers in which a change of it waits
+	streamed int32  // the sweep of
+	last     int32  // the last of its changes that had been written
+	row      int32  // the batch that has a row of it
 	bytes    int32
 	deleted  bool // what the row does
 }
@@ -133,39 +136,43 @@ func (o *Outcome) scale(by int64) {
 	}
 }
 
+// backlog is what waits in a tier.
+type backlog struct {
+	from int   // its first event; -1: none
+	due  int64 // when it is written
+}
+
+// bit is a tier's in keyState.waits. Those beyond the last share it.
+func bit(tier uint8) uint32 { return 1 << min(tier-1, 31) }
+
 func (r *run) partition(n int) {
-	from, due := -1, int64(0) // of the first that waits
 	r.step++
-	end := func(i int, at int64, forced bool) {
-		if from < 0 {
-			return
-		}
-		r.sweep(from, i, at)
-		if forced {
-			r.out.Forced++
-		}
-		from = -1
-		r.step++
+	r.tied = false
+	r.tiers = make([]backlog, len(r.p.Tiers))
+	for i := range r.tiers {
+		r.tiers[i].from = -1
 	}
 	for i := range r.es {
 		e := &r.es[i]
-		if from >= 0 && e.at >= due {
-			end(i, due, false)
+		for at, ok := r.next(); ok && at <= e.at; at, ok = r.next() {
+			r.sweep(i, at, r.tied)
 		}
 		if e.op == change.Truncate {
-			end(i, e.at, true)
+			r.force(i, e.at)
 			if n == 0 { // it is in each partition, and once
 				r.out.Changes, r.out.Bytes = r.out.Changes+1, r.out.Bytes+int64(e.bytes)
 			}
 			continue
 		}
 		r.out.Changes, r.out.Bytes = r.out.Changes+1, r.out.Bytes+int64(e.bytes)
-		if tier := r.p.of(e); tier > 0 {
-			if from < 0 {
-				from, due = i, r.due(e.at)
+		tier := r.p.of(e)
+		if tier > 0 {
+			r.tied = r.tied || r.needed(e, tier)
+			if b := &r.tiers[tier-1]; b.from < 0 {
+				*b = backlog{i, r.p.Tiers[tier-1].due(e.at)}
 			}
 			if !r.t.appends {
-				r.key[e.key].waits = r.step
+				r.key[e.key].waits |= bit(tier)
 			}
 			continue
 		}
@@ -173,27 +180,65 @@ func (r *run) partition(n int) {
 			r.vis[i] = e.at
 			r.f.wrote(e.key, 1, int64(e.bytes))
 		}
-		if from >= 0 && !r.t.appends && e.flags&partial != 0 && (e.flags&moved != 0 || r.key[e.key].waits == r.step) {
-			end(i, e.at, true)
+		if r.needed(e, 0) {
+			r.force(i, e.at)
 		}
 		r.out.Streamed.add(1, int64(e.bytes))
 	}
-	end(len(r.es), due, false)
-}
-
-func (r *run) due(at int64) int64 {
-	first := r.p.Tiers[0].due(at)
-	for _, t := range r.p.Tiers[1:] {
-		first = min(first, t.due(at))
+	for at, ok := r.next(); ok; at, ok = r.next() {
+		r.sweep(len(r.es), at, r.tied)
 	}
-	return first
 }
 
-// sweep writes what waits from one event to before another, at a time.
-func (r *run) sweep(from, to int, at int64) {
+// next returns when the first of what waits is due.
+func (r *run) next() (at int64, ok bool) {
+	for _, b := range r.tiers {
+		if b.from >= 0 && (!ok || b.due < at) {
+			at, ok = b.due, true
+		}
+	}
+	return at, ok
+}
+
+// needed reports whether what a change leaves out may be in one that waits, of a tier that
+// is not its own.
+func (r *run) needed(e *event, tier uint8) bool {
+	if r.t.appends || e.flags&partial == 0 {
+		return false
+	}
+	for n := range r.tiers {
+		of := uint8(n + 1)
+		if r.tiers[n].from >= 0 && of != tier && (e.flags&moved != 0 || r.key[e.key].waits&bit(of) != 0) {
+			return true
+		}
+	}
+	return false
+}
+
+// force writes all that waits before its time.
+func (r *run) force(to int, at int64) {
+	if _, ok := r.next(); ok {
+		r.sweep(to, at, true)
+		r.out.Forced++
+	}
+}
+
+// sweep writes what waits before an event in the tiers that are due at a time, or in all.
+func (r *run) sweep(to int, at int64, all bool) {
+	from := to
+	swept := make([]bool, len(r.tiers))
+	for n, b := range r.tiers {
+		if swept[n] = b.from >= 0 && (all || b.due <= at); swept[n] {
+			from = min(from, b.from)
+		}
+	}
 	window := r.step
+	// Of one that waits the sweep is, or another run; all others have been written.
+	waits := func(i int, tier uint8) bool {
+		return tier > 0 && r.tiers[tier-1].from >= 0 && i >= r.tiers[tier-1].from
+	}
 	for i := from; i < to && !r.t.appends; i++ {
-		if e := &r.es[i]; r.p.of(e) == 0 {
+		if e := &r.es[i]; e.op != change.Truncate && !waits(i, r.p.of(e)) {
 			k := &r.key[e.key]
 			k.streamed, k.last = window, int32(i)
 		}
@@ -202,9 +247,9 @@ func (r *run) sweep(from, to int, at int64) {
 	r.step++
 	for i := from; i < to; i++ {
 		e := &r.es[i]
-		r.out.Reread += 2 * int64(e.bytes) // what was streamed is looked for first
+		r.out.Reread += 2 * int64(e.bytes) // what was written is looked for first
 		tier := r.p.of(e)
-		if tier == 0 {
+		if !waits(i, tier) || !swept[tier-1] {
 			continue
 		}
 		r.out.Waited++
@@ -214,7 +259,11 @@ func (r *run) sweep(from, to int, at int64) {
 			r.vis[i] = at
 			r.f.ByKey[e.key].Wait += at - e.at
 		}
-		if k := r.keyOf(e); k != nil && k.streamed == window && k.last > int32(i) {
+		k := r.keyOf(e)
+		if k != nil {
+			k.waits &^= bit(tier)
+		}
+		if k != nil && k.streamed == window && k.last > int32(i) {
 			continue // overtaken
 		}
 		if b.begun && (b.def != e.def || b.rows >= int64(r.lim.Rows) || b.filled >= int64(r.lim.Bytes)) || !b.add(e) {
@@ -224,6 +273,15 @@ func (r *run) sweep(from, to int, at int64) {
 	}
 	b.end()
 	r.out.Sweeps++
+	for n := range r.tiers {
+		if swept[n] {
+			r.tiers[n].from = -1
+		}
+	}
+	if all {
+		r.tied = false
+	}
+	r.step++
 }
 
 func (r *run) keyOf(e *event) *keyState {

@@ -85,8 +85,13 @@ func TestLastStateOfEachKeyIsWritten(t *testing.T) {
 	if q := out.Wait.Quantile(0.5); math.Abs(q.Seconds()-30) > 1 {
 		t.Errorf("the median wait is %s", q)
 	}
-	// Two runs in a minute, and each a batch at least for four rows.
-	if out := p.x.Run(Policy{[]Tier{minute, {"h", 30 * time.Second, 0}}, Whole(minute).of}, Limits{4, 1 << 20}); out.Sweeps != 20 || out.Batches < 60 || out.Swept.Rows < 500 {
+	// Each batch has at most four rows.
+	if out := p.x.Run(Whole(minute), Limits{4, 1 << 20}); out.Sweeps != 10 || out.Batches < 140 || out.Swept.Rows < 500 {
+		t.Errorf("%+v", out)
+	}
+	// Half of the keys wait in a tier that runs twice as often, each by its own time.
+	both := Policy{[]Tier{minute, {"often", 30 * time.Second, 0}}, func(e *event) uint8 { return uint8(1 + e.key%2) }}
+	if out := p.x.Run(both, big); out.Sweeps != 20 || out.Swept != (Written{150, 15_000}) || out.ByTier[0].Max() != 59*time.Second || out.ByTier[1].Max() != 30*time.Second {
 		t.Errorf("%+v", out)
 	}
 	if out := p.x.Run(Streaming(), big); out.Streamed.Rows != 599 || out.Waited != 0 || out.Wait.Quantile(0.99) != 0 {
