@@ -151,7 +151,9 @@ func (l *lane) add(ctx context.Context, p *partition, recs []Record) (outcome, e
 		}
 	}
 	if p.w.sweep != nil && (v == apply.Write || v == apply.Park) {
-		p.w.noted[c.Key] = l.sent + 1
+		if _, noted := p.w.noted[c.Key]; !noted {
+			p.w.noted[c.Key] = l.streams + 1
+		}
 	}
 	l.move(p, rec)
 	plan.eager = true

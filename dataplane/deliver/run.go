@@ -33,12 +33,15 @@ type lane struct {
 
 	attempts   int64  // the committer's, at batches
 	sent, done uint64 // sequence numbers of batches handed over, and committed
-	nextIdle   time.Time
-	idleAt     change.LSN // up to which idle partitions were moved
-	nextStatus time.Time
-	nextParked time.Time
-	nextHolds  time.Time
-	nextLazy   time.Time // when partitions that moved over waiting changes only are written
+	// The same of those that are streamed: the open batch is the next of them, whichever
+	// others are handed over before it.
+	streams, streamed uint64
+	nextIdle          time.Time
+	idleAt            change.LSN // up to which idle partitions were moved
+	nextStatus        time.Time
+	nextParked        time.Time
+	nextHolds         time.Time
+	nextLazy          time.Time // when partitions that moved over waiting changes only are written
 
 	segments  []*segment // batches of what waited, to be committed
 	sweeps    int        // under way
@@ -217,6 +220,7 @@ func (l *lane) sendNext() {
 // send hands the open batch to the committer.
 func (l *lane) send() {
 	l.sent++
+	l.streams++
 	p := l.open
 	p.seal(l.sent)
 	for _, tp := range p.tables {
@@ -270,6 +274,9 @@ func (l *lane) committed(r result) {
 		l.countDead(d)
 	}
 	l.busy, l.done = nil, p.seq
+	if p.swept == nil {
+		l.streamed++
+	}
 	for i, m := range p.parts {
 		if !r.out(m.t.info.ID) {
 			l.settled(m.committed, p.marks[i])

@@ -42,15 +42,15 @@ type sweep struct {
 
 // leg is what a sweep is told before a batch.
 type leg struct {
-	noted map[change.Key]uint64 // keys of changes that did not wait, since it was last told
+	noted map[change.Key]uint64 // as waiting.noted, since it was last told
 	upTo  int64                 // all others that were planned lie before
-	need  uint64                // the batch that holds the last of them
+	need  uint64                // the streamed batch that holds the last of them
 }
 
 // segment is what one batch of a sweep applies.
 type segment struct {
 	s      *sweep
-	need   uint64 // a batch that is to be committed before
+	need   uint64 // a streamed batch that is to be committed before
 	tp     *tablePlan
 	end    sink.Watermark
 	final  bool

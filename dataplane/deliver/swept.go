@@ -104,9 +104,9 @@ func (l *lane) sweepNow(p *partition, tiers map[string]bool) {
 // onward lets a partition's sweep make its next batch.
 func (l *lane) onward(p *partition) {
 	w := &p.w
-	g := leg{noted: w.noted, upTo: p.mark.Offset, need: l.sent}
+	g := leg{noted: w.noted, upTo: p.mark.Offset, need: l.streams}
 	if !l.open.empty() {
-		l.open.eager, g.need = true, l.sent+1
+		l.open.eager, g.need = true, l.streams+1
 	}
 	w.noted = map[change.Key]uint64{}
 	w.sweep.legs <- g
@@ -145,7 +145,7 @@ func (l *lane) sendSwept() bool {
 		case s.s.p.closed:
 			l.segments = append(l.segments[:i], l.segments[i+1:]...)
 			i--
-		case s.need <= l.done:
+		case s.need <= l.streamed:
 			seg = s
 			l.segments = append(l.segments[:i], l.segments[i+1:]...)
 		}
@@ -161,7 +161,7 @@ func (l *lane) sendSwept() bool {
 	if tp.schema != nil {
 		appends := appends(&tp.options, tp.schema)
 		tp.co.Filter(func(r *sink.Row, from apply.Origin) bool {
-			if seq, ok := w.noted[r.Key]; ok && !appends && seq <= l.done {
+			if first, ok := w.noted[r.Key]; ok && !appends && first <= l.streamed {
 				return false
 			}
 			code, why, aside := t.aside(r.Key)

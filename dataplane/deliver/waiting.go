@@ -23,7 +23,7 @@ type waiting struct {
 
 	sweep     *sweep                // that applies some; nil if none does
 	tiedSince bool                  // tied by what came to wait since the sweep began
-	noted     map[change.Key]uint64 // keys of changes that did not wait, since the sweep was last told, and the batches that hold the last of each
+	noted     map[change.Key]uint64 // keys of changes that did not wait, since the sweep was last told, and the streamed batch that holds the first of each
 }
 
 // backlog is what waits in one tier.

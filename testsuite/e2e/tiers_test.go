@@ -21,6 +21,10 @@ classify:
   - {match: public.event, tier: hourly}
 `
 
+// twoTiers adds one that runs more rarely.
+var twoTiers = strings.NewReplacer("[{name: hourly, every: 30m}]", "[{name: hourly, every: 30m}, {name: rare, every: 50m}]",
+	"  - {match: public.event, tier: hourly}\n", "  - {match: public.event, where: severity = 'debug', tier: rare}\n  - {match: public.event, tier: hourly}\n").Replace(hourly)
+
 // tier runs a tier and waits for its end.
 func (p *pipe) tier(name string) contract.TierResult {
 	p.r.t.Helper()
@@ -43,8 +47,8 @@ func (p *pipe) tierDuring(name string, f func()) (res contract.TierResult) {
 	return res
 }
 
-// What may wait waits, what may not does not, and in the end the sinks are equal to the
-// source: over runs of the tier, a worker that is killed in one, a verification, and other
+// What may wait waits, by each tier's own time, what may not does not, and in the end the
+// sinks are equal to the source: over runs of the tiers, a worker that is killed in one, a verification, and other
 // rules.
 func TestTiers(t *testing.T) {
 	t.Parallel()
@@ -53,7 +57,7 @@ func TestTiers(t *testing.T) {
 	r.exec("CREATE TABLE event (id bigint PRIMARY KEY, severity text NOT NULL, hits int NOT NULL, body text)", "ALTER TABLE event ALTER body SET STORAGE EXTERNAL",
 		"INSERT INTO event SELECT i, 'info', 0, CASE WHEN i % 50 = 0 THEN repeat('x', 5000) END FROM generate_series(1, 500) i")
 	f := r.fleet()
-	p := r.pipe("  include: [public.event]\n" + fastStream + hourly)
+	p := r.pipe("  include: [public.event]\n" + fastStream + twoTiers)
 	p.mustApply()
 	p.awaitPhase(bound, contract.Streaming)
 	p.converged()
@@ -71,6 +75,7 @@ func TestTiers(t *testing.T) {
 			return nil
 		})
 	}
+	r.exec("UPDATE event SET severity = 'debug', hits = 3 WHERE id BETWEEN 201 AND 220")
 	r.exec("UPDATE event SET hits = 1 WHERE id <= 100", "UPDATE event SET severity = 'critical', hits = 2 WHERE id BETWEEN 51 AND 60")
 	await("hits = 2", "10")
 	if got := counts("hits = 1"); got[0] != "0" || strings.TrimSpace(got[1]) != "0" {
@@ -82,8 +87,9 @@ func TestTiers(t *testing.T) {
 			return err
 		}
 		for _, s := range v.Sinks {
-			if s.Waits != 100 || s.WaitsSince.IsZero() || time.Since(s.WaitsSince) > time.Hour {
-				return fmt.Errorf("%s: %d since %s", s.Name, s.Waits, s.WaitsSince)
+			h, r := s.Tiers["hourly"], s.Tiers["rare"]
+			if s.Waits != 120 || s.WaitsSince.IsZero() || time.Since(s.WaitsSince) > time.Hour || h.Waits != 100 || r.Waits != 20 || !r.Since.Equal(s.WaitsSince) {
+				return fmt.Errorf("%s: %d since %s; %+v", s.Name, s.Waits, s.WaitsSince, s.Tiers)
 			}
 		}
 		return nil
@@ -97,6 +103,13 @@ func TestTiers(t *testing.T) {
 		t.Fatal(err)
 	}
 	await("hits = 1", "90")
+	if got := counts("hits = 3"); got[0] != "0" || strings.TrimSpace(got[1]) != "0" {
+		t.Errorf("a run brought what waits in another tier: %q", got)
+	}
+	if res := p.tier("rare"); len(res.Sinks) != 2 || res.Sinks[0].Waited != 20 {
+		t.Errorf("%+v", res)
+	}
+	await("hits = 3", "20")
 	p.converged()
 	p.equal(1)
 
@@ -108,9 +121,9 @@ func TestTiers(t *testing.T) {
 			fmt.Sprintf("UPDATE event SET hits = hits + 1 WHERE id BETWEEN %d AND %d", id, id+20),
 			fmt.Sprintf("UPDATE event SET severity = 'critical', hits = hits + 1 WHERE id = %d", id),
 			fmt.Sprintf("UPDATE event SET severity = 'info', body = repeat('y', 4000 + %d) WHERE id = %d", n%100, id),
-			fmt.Sprintf("UPDATE event SET severity = 'critical' WHERE id = %d", id),
+			fmt.Sprintf("UPDATE event SET severity = '%s' WHERE id = %d", []string{"critical", "debug"}[n/8%2], id),
 			fmt.Sprintf("DELETE FROM event WHERE id = %d", id+1),
-			fmt.Sprintf("INSERT INTO event VALUES (%d, '%s', %d, NULL) ON CONFLICT DO NOTHING", id+1, []string{"info", "critical"}[n%2], n),
+			fmt.Sprintf("INSERT INTO event VALUES (%d, '%s', %d, NULL) ON CONFLICT DO NOTHING", id+1, []string{"info", "critical", "debug"}[n%3], n),
 			fmt.Sprintf("UPDATE event SET id = -id WHERE id = %d AND NOT EXISTS (SELECT FROM event e WHERE e.id = %d)", id+2, -(id + 2)),
 			fmt.Sprintf("UPDATE event SET id = -id WHERE id = %d AND NOT EXISTS (SELECT FROM event e WHERE e.id = %d)", -(id + 2), id+2),
 		}[n%8]
@@ -119,7 +132,7 @@ func TestTiers(t *testing.T) {
 		if i > 0 {
 			f.kill(contract.Deliver)
 		}
-		if res := p.tier("hourly"); len(res.Sinks) != 2 || res.At.Commit == 0 || res.Skipped != "" {
+		if res := p.tier([]string{"hourly", "rare", "hourly"}[i]); len(res.Sinks) != 2 || res.At.Commit == 0 || res.Skipped != "" {
 			t.Errorf("%+v", res)
 		}
 	}
@@ -133,6 +146,7 @@ func TestTiers(t *testing.T) {
 		t.Errorf("only %d writes", n)
 	}
 	p.tier("hourly")
+	p.tier("rare")
 	p.converged()
 	p.equal(1)
 
