@@ -9,6 +9,12 @@ DATA  := .data
 # are never taken from a cache.
 GOTEST := go test -race -count=1 -timeout 40m
 
+# How many packages, or end-to-end tests, run at a time: they wait for servers for much
+# of their time, so half as many again as there are cores.
+LANES ?= $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2 )))
+# What takes longest begins first, lest it runs alone at the end.
+LONG  := $(addprefix ./,dataplane/sink/clickhouse dataplane/sink/postgres dataplane/source/postgres dataplane/deliver starter)
+
 # The other versions of Postgres that are claimed need less around them.
 PG_STACK   := --kafka embedded --fsync=false
 SOAK_KILLS ?= 20
@@ -56,7 +62,7 @@ devstack:
 ## test: linters, unit, property, replay, integration and end-to-end tests, on real servers
 test: lint workers
 	@cd devstack && go vet ./... && go test ./...
-	@testsuite/with-stack $(SHELL) -c '$(GOTEST) $$(go list ./... | grep -v testsuite/e2e) && $(GOTEST) ./testsuite/e2e'
+	@testsuite/with-stack $(SHELL) -c '$(GOTEST) -p $(LANES) $(LONG) $$(go list ./... | grep -v testsuite/e2e) && $(GOTEST) ./testsuite/e2e'
 	@$(MAKE) --no-print-directory test-postgres
 
 ## test-postgres: what depends on Postgres, on the newest version and the one between
