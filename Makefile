@@ -9,6 +9,12 @@ DATA  := .data
 # are never taken from a cache.
 GOTEST := go test -race -count=1 -timeout 40m
 
+# How many packages, or end-to-end tests, run at a time: they wait for servers for much
+# of their time, so half as many again as there are cores.
+LANES ?= $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2 )))
+# What takes longest begins first, lest it runs alone at the end.
+LONG  := $(addprefix ./,dataplane/sink/clickhouse dataplane/sink/postgres dataplane/source/postgres dataplane/deliver starter)
+
 # The other versions of Postgres that are claimed need less around them.
 PG_STACK   := --kafka embedded --fsync=false
 SOAK_KILLS ?= 20
@@ -21,7 +27,7 @@ export E2E_KILLS ?= 1
 export E2E_WORKER      := $(CURDIR)/$(BUILD)/worker-race
 export E2E_WORKER_FAST := $(CURDIR)/$(BUILD)/worker
 
-.PHONY: demo demo-once incident drills test test-postgres soak lint unit bench build workers devstack stack down clean
+.PHONY: demo demo-once incident drills test test-postgres postgres-16 postgres-17 soak lint unit bench build workers devstack stack down clean
 
 ## demo: a pipeline from one Postgres into another and into ClickHouse, until Ctrl-C
 demo: build
@@ -56,14 +62,20 @@ devstack:
 ## test: linters, unit, property, replay, integration and end-to-end tests, on real servers
 test: lint workers
 	@cd devstack && go vet ./... && go test ./...
-	@testsuite/with-stack $(SHELL) -c '$(GOTEST) $$(go list ./... | grep -v testsuite/e2e) && $(GOTEST) ./testsuite/e2e'
+	@testsuite/with-stack $(SHELL) -c '$(GOTEST) -p $(LANES) $(LONG) $$(go list ./... | grep -v testsuite/e2e) && $(GOTEST) ./testsuite/e2e'
 	@$(MAKE) --no-print-directory test-postgres
 
-## test-postgres: what depends on Postgres, on the newest version and the one between
+## test-postgres: what depends on Postgres, on the newest version and the one between, beside each other
 test-postgres: workers
-	@STACK_FLAGS="$(PG_STACK) --postgres 17" testsuite/with-stack $(SHELL) -c \
+	@$(BUILD)/devstack prepare --postgres 17 && $(BUILD)/devstack prepare --postgres 16
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target postgres-17 postgres-16
+
+postgres-17:
+	@STACK_LOGS=logs-17 STACK_FLAGS="$(PG_STACK) --postgres 17" testsuite/with-stack $(SHELL) -c \
 		'$(GOTEST) ./dataplane/source/postgres ./dataplane/sink/postgres && $(GOTEST) -run "^TestTypes$$" ./testsuite/e2e'
-	@STACK_FLAGS="$(PG_STACK) --postgres 16" testsuite/with-stack $(GOTEST) ./dataplane/source/postgres
+
+postgres-16:
+	@STACK_LOGS=logs-16 STACK_FLAGS="$(PG_STACK) --postgres 16 --ports-base 27100" testsuite/with-stack $(GOTEST) ./dataplane/source/postgres
 
 ## soak: workers of each role killed twenty times in each phase, at random moments
 soak: workers

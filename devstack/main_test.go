@@ -129,6 +129,9 @@ func TestUpAndDown(t *testing.T) {
 	}
 	say(exitEnvironment, s.startArgs...)
 	say(exitEnvironment, "up", "--data", t.TempDir(), "--ports-base", fmt.Sprint(base))
+	if mode, err := journal(filepath.Join(dir, "temporal", "temporal.db")); mode != "wal" {
+		t.Errorf("Temporal's journal is %s, %v", mode, err)
+	}
 	clickhouse := fmt.Sprintf("http://127.0.0.1:%d/", base+5)
 	dsn := fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres", base+2)
 	post(t, clickhouse, "CREATE TABLE kept (a UInt8) ENGINE = MergeTree ORDER BY a")
@@ -311,4 +314,21 @@ func sql(t *testing.T, dsn, query string) string {
 		return ""
 	}
 	return string(res[0].Rows[0][0])
+}
+
+// journal is the kind of journal that the head of an SQLite file names.
+func journal(file string) (string, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = f.Close() }()
+	var version [1]byte
+	if _, err := f.ReadAt(version[:], 18); err != nil {
+		return "", err
+	}
+	if version[0] == 2 {
+		return "wal", nil
+	}
+	return "rollback", nil
 }

@@ -37,6 +37,7 @@ func advice() contract.AdviseResult {
 }
 
 func TestAdvise(t *testing.T) {
+	t.Parallel()
 	s := newServer(t)
 	s.workers()
 	s.starter("apply", s.file).exits(exitOK)
@@ -115,6 +116,7 @@ routes:
 }
 
 func TestExperiment(t *testing.T) {
+	t.Parallel()
 	s := newServer(t)
 	s.workers()
 	s.starter("apply", s.file).exits(exitOK)

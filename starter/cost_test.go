@@ -10,6 +10,7 @@ import (
 )
 
 func TestCost(t *testing.T) {
+	t.Parallel()
 	s := newServer(t)
 	s.workers()
 	s.starter("cost", "prices", "show").exits(exitFailed).says("no price table was applied (fix: starter cost prices apply FILE")

@@ -71,6 +71,7 @@ var (
 // TestPlainTemporalCLI runs the command lines of README's section on the plain
 // `temporal` program, as they stand there but for names, with the real program.
 func TestPlainTemporalCLI(t *testing.T) {
+	t.Parallel()
 	cli := stack.TemporalCLI(t)
 	text, err := os.ReadFile("../README.md")
 	if err != nil {

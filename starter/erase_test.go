@@ -75,6 +75,7 @@ func listErasures(pipeline string) *workflowservice.ListWorkflowExecutionsReques
 }
 
 func TestErase(t *testing.T) {
+	t.Parallel()
 	s := newServer(t)
 	s.workers()
 	s.starter("apply", s.file).exits(exitOK)

@@ -14,6 +14,7 @@ import (
 )
 
 func TestReport(t *testing.T) {
+	t.Parallel()
 	s := newServer(t)
 	s.workers()
 	lag := report.Points{report.Number(3), nil, report.Number(7)}

@@ -11,6 +11,7 @@ import (
 )
 
 func TestRepair(t *testing.T) {
+	t.Parallel()
 	s := newServer(t)
 	s.workers()
 	s.starter("repair", s.name, "--plan").exits(exitFailed).says(`no pipeline is called "` + s.name + `"`)

@@ -11,6 +11,7 @@ import (
 )
 
 func TestReplay(t *testing.T) {
+	t.Parallel()
 	s := newServer(t)
 	s.workers()
 	s.starter("apply", s.file).exits(exitOK)

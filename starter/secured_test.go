@@ -11,6 +11,7 @@ import (
 // The tool works with a frontend that wants TLS and a client certificate, by the
 // variables of Temporal's own tool; each thing that is missing or wrong is one line.
 func TestTemporalWithClientCertificates(t *testing.T) {
+	t.Parallel()
 	s := newServer(t)
 	s.workers()
 	sec := stack.SecuredTemporal(t, "")
@@ -53,6 +54,7 @@ func TestTemporalWithClientCertificates(t *testing.T) {
 // An API key turns TLS on. Flags go before Syncline's variables, and these before
 // Temporal's; no key shows.
 func TestTemporalWithAPIKey(t *testing.T) {
+	t.Parallel()
 	s := newServer(t)
 	s.workers()
 	const right, wrong = "right-6f1c", "wrong-93ab"

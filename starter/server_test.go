@@ -42,6 +42,7 @@ func golden(t *testing.T, file, got string) {
 // A server without a worker is an environment that cannot be reached, and
 // nothing is left waiting there for a worker that may come.
 func TestNoWorker(t *testing.T) {
+	t.Parallel()
 	s := newServer(t)
 	soon := func(tl *tool) { tl.workerBound = 200 * time.Millisecond }
 	for _, args := range [][]string{{"plan", s.file}, {"apply", s.file}, {"snapshot", s.file}} {
@@ -58,6 +59,7 @@ func TestNoWorker(t *testing.T) {
 
 // The life of a pipeline as an operator drives it, against the real workflows.
 func TestLifeOfAPipeline(t *testing.T) {
+	t.Parallel()
 	s := newServer(t)
 	s.workers()
 	s.fakes.report = sampleReport
@@ -148,6 +150,7 @@ func (s *server) destroys() {
 // A setup that fails is reported with its step, its code and its remedy once.
 // While the slot waits for transactions at the source, status says for whose.
 func TestSetupSaysForWhomItWaits(t *testing.T) {
+	t.Parallel()
 	s := newServer(t)
 	s.workers()
 	who := `process 4711 ("nightly report", user "ana", idle in transaction), in a transaction for 3m0s`
@@ -174,6 +177,7 @@ func TestSetupSaysForWhomItWaits(t *testing.T) {
 }
 
 func TestSetupFails(t *testing.T) {
+	t.Parallel()
 	s := newServer(t)
 	s.workers()
 	s.fakes.set(contract.CreateSlotActivity, temporal.NewNonRetryableApplicationError("SlotsExhausted: all 10 replication slots are taken (fix: raise max_replication_slots)", "SlotsExhausted", nil))
@@ -203,6 +207,7 @@ func TestSetupFails(t *testing.T) {
 
 // A destroy whose wait is over goes on, says so, and is joined by the next one.
 func TestDestroyIsJoined(t *testing.T) {
+	t.Parallel()
 	s := newServer(t)
 	s.workers()
 	s.starter("apply", s.file).exits(exitOK)
@@ -245,6 +250,7 @@ func (s *server) accepted() (n int) {
 }
 
 func TestPlanOutput(t *testing.T) {
+	t.Parallel()
 	s := newServer(t)
 	s.workers()
 	s.fakes.report = sampleReport
@@ -274,6 +280,7 @@ func TestPlanOutput(t *testing.T) {
 }
 
 func TestSnapshot(t *testing.T) {
+	t.Parallel()
 	s := newServer(t)
 	s.workers()
 	s.starter("snapshot", s.file).exits(exitOK).says("shop.customers → warehouse: 20 rows", "shop.orders → analytics: 20 rows", "snapshot of "+s.name+": 80 rows in")
@@ -289,6 +296,7 @@ func TestSnapshot(t *testing.T) {
 // Watching shows one view after the other, on one line each as JSON, and ends
 // well when it is interrupted or the pipeline ends.
 func TestWatch(t *testing.T) {
+	t.Parallel()
 	s := newServer(t)
 	s.workers()
 	s.starter("apply", s.file).exits(exitOK)

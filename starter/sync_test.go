@@ -10,6 +10,7 @@ import (
 )
 
 func TestSync(t *testing.T) {
+	t.Parallel()
 	s := newServer(t)
 	s.workers()
 	sync := append([]string{"sync", s.file}, strings.Fields("--column changed_at --since 2026-01-01 --until 2026-01-02T00:00 --table shop.orders --sink warehouse")...)

@@ -25,6 +25,7 @@ classify:
 `
 
 func TestExplain(t *testing.T) {
+	t.Parallel()
 	s := newServer(t)
 	s.workers()
 	col := func(name, base string) change.Column {
@@ -108,6 +109,7 @@ classify: [{match: shop.events, tier: bulk-hourly}]
 }
 
 func TestTiersRun(t *testing.T) {
+	t.Parallel()
 	s := newServer(t)
 	s.workers()
 	s.file = write(t, "tiers.yaml", declaration(s.name)+classified)

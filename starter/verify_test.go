@@ -18,6 +18,7 @@ import (
 )
 
 func TestVerify(t *testing.T) {
+	t.Parallel()
 	s := newServer(t)
 	s.workers()
 	s.starter("verify", s.name).exits(exitFailed).says(`no pipeline is called "` + s.name + `"`)
@@ -103,6 +104,7 @@ var scheduleSection = regexp.MustCompile("(?s)```sh\n(temporal schedule create .
 // TestAuditOnASchedule makes the schedules of docs/operations.md with the real program,
 // and lets them run.
 func TestAuditOnASchedule(t *testing.T) {
+	t.Parallel()
 	cli := stack.TemporalCLI(t)
 	text, err := os.ReadFile("../docs/operations.md")
 	if err != nil {

@@ -405,7 +405,7 @@ func until(t testing.TB, within time.Duration, what string, look func(context.Co
 	defer cancel()
 	begun := time.Now()
 	var last error
-	for wait := 20 * time.Millisecond; ; wait = min(wait*3/2, time.Second) {
+	for wait := 20 * time.Millisecond; ; wait = min(wait*3/2, 400*time.Millisecond) {
 		err := look(ctx)
 		if err == nil {
 			if took := time.Since(begun); took > time.Second {

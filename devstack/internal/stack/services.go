@@ -82,6 +82,9 @@ func temporalService(c *Config, p programs) *service {
 		"server", "start-dev", "--ip", "127.0.0.1", "--port", strconv.Itoa(c.Ports.Temporal),
 		"--ui-port", strconv.Itoa(c.Ports.UI), "--metrics-port", strconv.Itoa(c.Ports.Metrics),
 		"--db-filename", filepath.Join(c.Data, "temporal", "temporal.db"), "--log-level", "warn", "--disable-config-file",
+		// One append for each commit instead of a journal that is made, synced and deleted.
+		// What is committed survives a kill of the process, if not a loss of power.
+		"--sqlite-pragma", "journal_mode=WAL", "--sqlite-pragma", "synchronous=NORMAL",
 	}
 	for _, a := range searchAttributes {
 		args = append(args, "--search-attribute", a)
