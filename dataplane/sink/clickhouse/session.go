@@ -275,6 +275,10 @@ func (x *session) Truncate(ctx context.Context, mark sink.Watermark, _ int) (boo
 	if err := x.check(ctx, nil); err != nil {
 		return false, err
 	}
+	// Of two marks of a session the later counts, so one that is behind is not written.
+	if at, err := x.Watermarks(ctx, []sink.Partition{mark.Partition}); err != nil || !at[0].Pos.Before(mark.Pos) {
+		return err == nil, err
+	}
 	r, err := x.record(ctx, mark.Table)
 	if err != nil {
 		return false, err
