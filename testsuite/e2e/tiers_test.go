@@ -21,9 +21,9 @@ classify:
   - {match: public.event, tier: hourly}
 `
 
-// twoTiers adds one that runs more rarely.
-var twoTiers = strings.NewReplacer("[{name: hourly, every: 30m}]", "[{name: hourly, every: 30m}, {name: rare, every: 50m}]",
-	"  - {match: public.event, tier: hourly}\n", "  - {match: public.event, where: severity = 'debug', tier: rare}\n  - {match: public.event, tier: hourly}\n").Replace(hourly)
+// twoTiers adds another, whose Schedule does not run meanwhile either.
+var twoTiers = strings.NewReplacer("[{name: hourly, every: 30m}]", "[{name: hourly, every: 30m}, {name: bulk, every: 30m}]",
+	"  - {match: public.event, tier: hourly}\n", "  - {match: public.event, where: severity = 'debug', tier: bulk}\n  - {match: public.event, tier: hourly}\n").Replace(hourly)
 
 // tier runs a tier and waits for its end.
 func (p *pipe) tier(name string) contract.TierResult {
@@ -87,8 +87,8 @@ func TestTiers(t *testing.T) {
 			return err
 		}
 		for _, s := range v.Sinks {
-			h, r := s.Tiers["hourly"], s.Tiers["rare"]
-			if s.Waits != 120 || s.WaitsSince.IsZero() || time.Since(s.WaitsSince) > time.Hour || h.Waits != 100 || r.Waits != 20 || !r.Since.Equal(s.WaitsSince) {
+			h, b := s.Tiers["hourly"], s.Tiers["bulk"]
+			if s.Waits != 120 || s.WaitsSince.IsZero() || time.Since(s.WaitsSince) > time.Hour || h.Waits != 100 || b.Waits != 20 || !b.Since.Equal(s.WaitsSince) {
 				return fmt.Errorf("%s: %d since %s; %+v", s.Name, s.Waits, s.WaitsSince, s.Tiers)
 			}
 		}
@@ -106,7 +106,7 @@ func TestTiers(t *testing.T) {
 	if got := counts("hits = 3"); got[0] != "0" || strings.TrimSpace(got[1]) != "0" {
 		t.Errorf("a run brought what waits in another tier: %q", got)
 	}
-	if res := p.tier("rare"); len(res.Sinks) != 2 || res.Sinks[0].Waited != 20 {
+	if res := p.tier("bulk"); len(res.Sinks) != 2 || res.Sinks[0].Waited != 20 {
 		t.Errorf("%+v", res)
 	}
 	await("hits = 3", "20")
@@ -132,7 +132,7 @@ func TestTiers(t *testing.T) {
 		if i > 0 {
 			f.kill(contract.Deliver)
 		}
-		if res := p.tier([]string{"hourly", "rare", "hourly"}[i]); len(res.Sinks) != 2 || res.At.Commit == 0 || res.Skipped != "" {
+		if res := p.tier([]string{"hourly", "bulk", "hourly"}[i]); len(res.Sinks) != 2 || res.At.Commit == 0 || res.Skipped != "" {
 			t.Errorf("%+v", res)
 		}
 	}
@@ -146,7 +146,7 @@ func TestTiers(t *testing.T) {
 		t.Errorf("only %d writes", n)
 	}
 	p.tier("hourly")
-	p.tier("rare")
+	p.tier("bulk")
 	p.converged()
 	p.equal(1)
 
