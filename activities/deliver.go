@@ -267,6 +267,12 @@ func deliverOptions(in *contract.DeliverInput, s *pipeline.Sink) deliver.Options
 	if !o.Transactional { // also without rules: what waits by those of before is to be known
 		o.Tiers = delivered{&in.Spec}
 	}
+	if s.Type == pipeline.SinkClickHouse {
+		o.Compression = map[string]string{}
+		for _, t := range in.Spec.Tiers {
+			o.Compression[t.Name] = cmp.Or(t.Compression, s.Compression)
+		}
+	}
 	return o
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"syncline/activities/contract"
 	"syncline/dataplane/change"
@@ -285,6 +286,23 @@ func (a *Activities) inspectSink(ctx context.Context, spec *pipeline.Spec, s *pi
 		r.Tables[i].Sinks[s.Name] = c
 	}
 	rep.Checks = append(rep.Checks, contract.Check{Name: "connection", OK: true, Detail: "reachable"})
+	if note := uncompressed(spec, s); note != "" {
+		rep.Checks = append(rep.Checks, contract.Check{Name: "compression", OK: true, Detail: note})
+	}
+}
+
+// uncompressed says of which tiers the compression has no effect at a sink.
+func uncompressed(spec *pipeline.Spec, s *pipeline.Sink) string {
+	var names []string
+	for _, t := range spec.Tiers {
+		if t.Compression != "" && s.Type != pipeline.SinkClickHouse {
+			names = append(names, fmt.Sprintf("tiers[%s].compression", t.Name))
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return strings.Join(names, " and ") + ": no effect here: only batches to ClickHouse are compressed"
 }
 
 // shapeAt is a definition as a sink has it.

@@ -125,7 +125,7 @@ func (a *Activities) Resolve(ctx context.Context, in contract.SetupInput) (out c
 		}
 		out.Tables = append(out.Tables, contract.ResolvedTable{Table: t.Table, AppendOnly: t.AppendOnly, Rows: max(i.Rows, 0), Bytes: i.Bytes})
 	}
-	if len(in.Spec.Residency)+len(in.Spec.Thin) > 0 {
+	if in.Spec.Shaped(false) {
 		tables, err := sel.published(ctx, srv)
 		if err != nil {
 			return out, err

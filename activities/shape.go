@@ -34,7 +34,7 @@ func (a *Activities) maskKeys(ctx context.Context, refs []string) (shape.Keys, e
 // shapes tells what becomes of tables in a stage of a pipeline; nil if everything is left
 // as it is. sink is "" for the log.
 func (a *Activities) shapes(ctx context.Context, spec *pipeline.Spec, sink string, stage shape.Stage) (shaped.Of, error) {
-	if len(spec.Residency) == 0 && (len(spec.Thin) == 0 || stage == shape.ToLog) {
+	if !spec.Shaped(stage == shape.ToLog) {
 		return nil, nil
 	}
 	var refs []string
@@ -86,7 +86,7 @@ func shapedAs(of shaped.Of, s *change.Schema) (*change.Schema, error) {
 	return sh.Schema(), nil
 }
 
-// fitting reports whether the declaration's residency and thin fit the tables, at every
+// fitting reports whether the declaration's residency, thin and tiers fit the tables, at every
 // sink and for the log, before anything is made.
 func (a *Activities) fitting(ctx context.Context, spec *pipeline.Spec, schemas []*change.Schema) error {
 	sinks := []string{""}

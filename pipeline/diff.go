@@ -50,6 +50,15 @@ func Diff(running, next *Spec) []Change {
 	}
 	var d differ
 	d.object(root, "", treeOf(running), treeOf(next))
+	// Which rows are of a tier decides what sinks hold of them, if it does not keep them whole.
+	shapes := func(t Tier) bool { return t.Shapes() }
+	if slices.ContainsFunc(running.Tiers, shapes) || slices.ContainsFunc(next.Tiers, shapes) {
+		for i := range d.changes {
+			if c := &d.changes[i]; c.Path == classifyField.name && c.Effect == RestartStream {
+				c.Effect, c.Note = NeedsResync, shapeNote
+			}
+		}
+	}
 	return d.changes
 }
 

@@ -224,6 +224,11 @@ var tiersField = &field{
 								doc:  "`sum`, `count` (of values that are not NULL), `avg`, `min`, `max`, and quantiles: `p50`, `p99`, `p999`. Each is a column `<column>_<function>`. Sums are exact; quantiles are within 1 %."},
 						}}},
 				}},
+			{name: "omit", kind: kindList, min: 1, set: true, elem: columnName, also: []string{"drop", "columns"}, effect: NeedsResync, effectNote: shapeNote,
+				doc: "Columns that are left out of the tier's rows, at all sinks: they are there, and NULL. They cannot be of the primary key. A row is of the tier that its insertion would be of."},
+			sampleField("Of the tier's rows, only those of a share of entities, at all sinks. A column `_syncline_sample_rate` has the share beside each row, and 1 beside rows of other tiers: divide by it."),
+			{name: "compression", kind: kindText, enum: []string{"none", "lz4", "zstd"}, derived: "the sink's `compression`", effect: RestartStream,
+				doc: "Compression of batches of what waited, to ClickHouse sinks; a batch of several tiers has the strongest of theirs. It has no effect on others."},
 		},
 	},
 }
@@ -267,8 +272,22 @@ var residencyField = &field{
 	},
 }
 
+// sampleField is a sample of entities; doc says of which rows.
+func sampleField(doc string) *field {
+	return &field{name: "sample", kind: kindObject, effect: NeedsResync, effectNote: shapeNote, doc: doc,
+		fields: []*field{
+			{name: "by", kind: kindList, required: true, min: 1, commas: true, elem: columnName, also: []string{"entity", "columns", "key"}, effect: NeedsResync,
+				doc: "Columns of the entity, of integers, texts or uuids. They take `REPLICA IDENTITY FULL`, or are of the primary key."},
+			{name: "rate", kind: kindRatio, required: true, min: 1, max: unit, also: []string{"share", "percent"}, effect: NeedsResync, doc: "Share of entities."},
+			{name: "salt", kind: kindText, def: "syncline", pattern: `^[A-Za-z0-9._-]{1,64}$`, want: "at most 64 letters, digits, dots, underscores and hyphens", also: []string{"seed"}, effect: NeedsResync,
+				doc: "Another salt chooses other entities; tables with the same salt and rate have the same."},
+		}}
+}
+
+const shapeNote = "takes effect for changes at once; load the tables concerned again for rows that are there: starter resync-table"
+
 var thinField = &field{
-	name: "thin", kind: kindList, also: []string{"thinning", "shape"}, effect: NeedsResync, effectNote: "takes effect for changes at once; load the tables concerned again for rows that are there: starter resync-table",
+	name: "thin", kind: kindList, also: []string{"thinning", "shape"}, effect: NeedsResync, effectNote: shapeNote,
 	doc: "What sinks hold of tables: columns that are left out, and samples of entities.",
 	elem: &field{
 		kind: kindObject,
@@ -277,14 +296,7 @@ var thinField = &field{
 			{name: "sinks", kind: kindList, min: 1, set: true, commas: true, also: []string{"sink"}, effect: NeedsResync, doc: "Names of sinks; all if absent.",
 				elem: &field{kind: kindText, pattern: namePattern, want: "the name of a sink"}},
 			{name: "omit", kind: kindList, min: 1, set: true, elem: columnName, also: []string{"drop", "columns"}, effect: NeedsResync, doc: "Columns that are left out: they are there, and NULL. They cannot be of the primary key."},
-			{name: "sample", kind: kindObject, effect: NeedsResync, doc: "Only the rows of a share of entities, chosen by a hash that stays the same. A column `_syncline_sample_rate` has the share beside each row: divide by it.",
-				fields: []*field{
-					{name: "by", kind: kindList, required: true, min: 1, commas: true, elem: columnName, also: []string{"entity", "columns", "key"}, effect: NeedsResync,
-						doc: "Columns of the entity, of integers, texts or uuids. They take `REPLICA IDENTITY FULL`, or are of the primary key."},
-					{name: "rate", kind: kindRatio, required: true, min: 1, max: unit, also: []string{"share", "percent"}, effect: NeedsResync, doc: "Share of entities."},
-					{name: "salt", kind: kindText, def: "syncline", pattern: `^[A-Za-z0-9._-]{1,64}$`, want: "at most 64 letters, digits, dots, underscores and hyphens", also: []string{"seed"}, effect: NeedsResync,
-						doc: "Another salt chooses other entities; tables with the same salt and rate have the same."},
-				}},
+			sampleField("Only the rows of a share of entities, chosen by a hash that stays the same. A column `_syncline_sample_rate` has the share beside each row: divide by it."),
 		},
 	},
 }

@@ -38,7 +38,49 @@ func (s *Spec) Shape(t change.TableID, sink string) []shape.Rule {
 			out = append(out, shape.Rule{Of: of, Do: shape.Sample, Columns: h.Sample.By, Rate: int64(h.Sample.Rate), Salt: h.Sample.Salt})
 		}
 	}
+	for i := range s.Tiers {
+		h := &s.Tiers[i]
+		cases := s.cases(t, h)
+		if len(cases) == 0 {
+			continue
+		}
+		of := fmt.Sprintf("tiers[%d]", i)
+		if len(h.Omit) > 0 {
+			out = append(out, shape.Rule{Of: of, Do: shape.Omit, Columns: h.Omit, Tier: h.Name, Cases: cases})
+		}
+		if h.Sample != nil {
+			out = append(out, shape.Rule{Of: of, Do: shape.Sample, Columns: h.Sample.By, Rate: int64(h.Sample.Rate), Salt: h.Sample.Salt, Tier: h.Name, Cases: cases})
+		}
+	}
 	return out
+}
+
+// cases tell which rows of a table are of a tier that does not keep them whole; nil if none
+// can be. What a row is of its values alone decide, so entries by the columns of updates,
+// which no insertion is of, are not asked.
+func (s *Spec) cases(t change.TableID, tier *Tier) (out []shape.Case) {
+	if !tier.Shapes() {
+		return nil
+	}
+	last := 0 // up to the last that is for the tier
+	for i, c := range s.Classify {
+		if g, err := parseGlob(c.Match); err != nil || !g.match(t) || len(c.Columns) > 0 {
+			continue
+		}
+		out = append(out, shape.Case{N: i, Where: c.Where, Is: c.Tier == tier.Name})
+		if c.Tier == tier.Name {
+			last = len(out)
+		}
+		if c.Where == "" {
+			break
+		}
+	}
+	return out[:last]
+}
+
+// Shaped reports whether something does not hold all of the tables: a sink, or the log.
+func (s *Spec) Shaped(log bool) bool {
+	return len(s.Residency) > 0 || !log && (len(s.Thin) > 0 || slices.ContainsFunc(s.Tiers, func(t Tier) bool { return t.Shapes() }))
 }
 
 // LogShape returns the rules by which the log holds a table.
@@ -177,7 +219,7 @@ func (s *Spec) toldBy(d *change.Schema, rules []shape.Rule) error {
 		for _, r := range rules {
 			for _, name := range p.Columns() {
 				if r.Changes(name) {
-					return &shape.Error{Of: r.Of, Field: "columns", Table: d.Table, Reason: fmt.Errorf("column %q is asked for by classify[%d].where, which could not be decided any more; let one of them do without it", name, c.N)}
+					return &shape.Error{Of: r.Of, Field: r.Field("columns"), Table: d.Table, Reason: fmt.Errorf("column %q is asked for by classify[%d].where, which could not be decided any more; let one of them do without it", name, c.N)}
 				}
 			}
 		}

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -71,6 +72,67 @@ func TestClassifyByWhatIsRestricted(t *testing.T) {
 	}
 	if sh, err := s.CompileShape(d, "near", keys, shape.All); err != nil || sh != nil {
 		t.Error(sh, err)
+	}
+}
+
+const tieredText = `tiers:
+  - {name: bulk, every: 1h, omit: [note], sample: {by: id, rate: 25%}}
+  - {name: touched, every: 1h}
+  - {name: rare, every: 1h, omit: [mail]}
+classify:
+  - {match: shop.people, columns: [note], tier: touched}
+  - {match: shop.people, where: id = 1, tier: stream}
+  - {match: shop.people, where: id < 10, tier: bulk}
+  - {match: shop.orders, tier: rare}
+  - {match: shop.people, tier: touched}
+`
+
+// Rows of a tier are told by the entries that a row can be of, up to the last for the tier.
+func TestShapeOfTiers(t *testing.T) {
+	s := mustParse(t, strings.Split(strings.Replace(shapedText, "REGION", "eu", 1), "residency:")[0]+tieredText)
+	id := change.TableID{Schema: "shop", Name: "people"}
+	want := []shape.Rule{
+		{Of: "tiers[0]", Do: shape.Omit, Columns: []string{"note"}, Tier: "bulk", Cases: []shape.Case{{N: 1, Where: "id = 1"}, {N: 2, Where: "id < 10", Is: true}}},
+		{Of: "tiers[0]", Do: shape.Sample, Columns: []string{"id"}, Rate: 250_000, Salt: "syncline", Tier: "bulk", Cases: []shape.Case{{N: 1, Where: "id = 1"}, {N: 2, Where: "id < 10", Is: true}}},
+	}
+	for _, sink := range []string{"near", "far"} {
+		if got := s.Shape(id, sink); !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %+v", sink, got)
+		}
+	}
+	if got := s.Shape(id, ""); got != nil || s.Shaped(true) || !s.Shaped(false) {
+		t.Errorf("the log is shaped: %v", got)
+	}
+	if got := s.Shape(change.TableID{Schema: "shop", Name: "orders"}, "near"); len(got) != 1 || !reflect.DeepEqual(got[0].Cases, []shape.Case{{N: 3, Is: true}}) {
+		t.Errorf("another table: %+v", got)
+	}
+	if got := s.Shape(change.TableID{Schema: "shop", Name: "carts"}, "near"); got != nil {
+		t.Errorf("a table without tiers: %+v", got)
+	}
+	// What a tier is told by is not left out.
+	s.Classify[2].Where = "note = 'x'"
+	d := &change.Schema{Table: id, Full: true, Key: []int{0}, Columns: []change.Column{{Name: "id", Type: change.Type{Name: "int4", Kind: change.Base, Base: "int4", Mod: -1}}, {Name: "note", Type: change.Type{Name: "text", Kind: change.Base, Base: "text", Mod: -1}}}}
+	if _, err := s.CompileShape(d, "near", nil, shape.All); err == nil || !strings.Contains(err.Error(), `tiers[0].omit: table shop.people: column "note" is asked for by classify[2].where`) {
+		t.Error(err)
+	}
+}
+
+// A change of what decides of which tier rows are is one of what sinks hold already, if a
+// tier does not keep them whole.
+func TestDiffOfTiersThatShape(t *testing.T) {
+	text := strings.Split(strings.Replace(shapedText, "REGION", "eu", 1), "residency:")[0] + tieredText
+	a, b := mustParse(t, text), mustParse(t, text)
+	b.Tiers[0].Omit = nil
+	b.Classify[1].Where = "id = 2"
+	ch := Diff(a, b)
+	if len(ch) != 2 || ch[0].Path != "tiers[bulk].omit" || ch[0].Effect != NeedsResync || ch[1].Path != "classify" || ch[1].Effect != NeedsResync || ch[1].Note != ch[0].Note {
+		t.Errorf("%+v", ch)
+	}
+	for _, s := range []*Spec{a, b} {
+		s.Tiers[0].Omit, s.Tiers[0].Sample, s.Tiers[2].Omit = nil, nil, nil
+	}
+	if ch := Diff(a, b); len(ch) != 1 || ch[0].Effect != RestartStream {
+		t.Errorf("%+v", ch)
 	}
 }
 

@@ -202,7 +202,16 @@ type Tier struct {
 	Jitter Duration `json:"jitter"` // by which a run is later, at most
 	// Aggregate: the tier keeps this of its rows, and not the rows.
 	Aggregate *Aggregate `json:"aggregate,omitempty"`
+	// Omit and Sample are of its rows, at all sinks: columns that are NULL there, and those
+	// of which entities are.
+	Omit   []string `json:"omit,omitempty"`
+	Sample *Sample  `json:"sample,omitempty"`
+	// Compression of its batches to ClickHouse: none, lz4 or zstd; "": the sink's.
+	Compression string `json:"compression,omitempty"`
 }
+
+// Shapes reports whether the tier does not keep its rows whole.
+func (t *Tier) Shapes() bool { return len(t.Omit) > 0 || t.Sample != nil }
 
 // Aggregate is what a tier keeps of its rows (package tiers/aggregate).
 type Aggregate struct {

@@ -94,6 +94,11 @@ func (d *decoder) tiers(s *Spec) {
 		if t.Aggregate != nil {
 			d.aggregate(p+".aggregate", t.Aggregate)
 		}
+		for _, f := range []string{"omit", "sample"} {
+			if t.Aggregate != nil && d.given(p+"."+f) {
+				d.problem(d.at[p+"."+f], p+"."+f, "is given, but the tier keeps aggregates, and not the rows", "one of them; of aggregates, leave the column out of group and values", "")
+			}
+		}
 		if s.Kafka.Retention > 0 && t.Every > s.Kafka.Retention/2 {
 			d.problem(d.at[p+".every"], p+".every", fmt.Sprintf("is %s, and the log keeps its changes for %s (kafka.retention): a run that fails could not be made up for", t.Every, s.Kafka.Retention),
 				"at most half of the retention", "")
@@ -116,6 +121,10 @@ func (d *decoder) tiers(s *Spec) {
 		}
 		if t, _ := s.Tier(c.Tier); t.Aggregate != nil && len(c.Columns) > 0 {
 			d.problem(d.at[p+".columns"], p+".columns", fmt.Sprintf("is given, but tier %s keeps aggregates of rows that are added, to which updates add nothing", c.Tier), "no columns, or another tier", "")
+		}
+		if t, _ := s.Tier(c.Tier); t.Shapes() && len(c.Columns) > 0 {
+			d.problem(d.at[p+".columns"], p+".columns", fmt.Sprintf("is given, but tier %s does not keep its rows whole (omit or sample), and what a row is its values decide, not how it was changed", c.Tier),
+				"no columns (where is of the row's values), or another tier", "")
 		}
 		if c.Where != "" {
 			if _, err := predicate.Parse(c.Where); err != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"syncline/starter/view"
 	"syncline/tiers"
 	"syncline/tiers/predicate"
+	"syncline/tiers/shape"
 )
 
 func (t *tool) tiersCommand() *cobra.Command {
@@ -49,6 +51,7 @@ type explained struct {
 	Jitter string         `json:"jitter,omitempty"`
 	Slowed string         `json:"slowed,omitempty"` // why Every is longer than declared
 	Kept   string         `json:"kept,omitempty"`   // of a tier that keeps aggregates: which
+	Shape  []string       `json:"shape,omitempty"`  // what sinks do not hold of the row, by its tier
 	Reason string         `json:"reason"`
 	Rules  []ruleSaid     `json:"rules"` // up to the one that decided
 }
@@ -236,7 +239,47 @@ func (t *tool) classify(ctx context.Context, from string, in *told, wait time.Du
 			out.Kept = fmt.Sprintf("of its rows aggregates are kept in view %s, and not the rows", p.View(cmp.Or(spec.Options(id).Target, id.Name)))
 		}
 	}
-	return out, nil
+	out.Shape, err = thinned(spec, k, schema, ch)
+	return out, err
+}
+
+// thinned says what sinks do not hold of a row, by the tier that its insertion would be of,
+// whatever changed it.
+func thinned(spec *pipeline.Spec, k *tiers.Classifier, s *change.Schema, c *change.Change) (out []string, err error) {
+	row := &change.Change{Table: c.Table, Op: change.Insert, New: c.New}
+	if c.Op == change.Delete {
+		row.New = c.Old
+	}
+	name, err := k.Classify(row)
+	if err != nil {
+		return nil, invalid("%w", err)
+	}
+	of, ok := spec.Tier(name)
+	if !ok || !of.Shapes() {
+		return nil, nil
+	}
+	if len(of.Omit) > 0 {
+		out = append(out, fmt.Sprintf("its row is of tier %s, without %s", name, strings.Join(of.Omit, ", ")))
+	}
+	if of.Sample == nil {
+		return out, nil
+	}
+	text := fmt.Sprintf("of tier %s sinks hold the rows of a sample of %s of (%s)", name, of.Sample.Rate, strings.Join(of.Sample.By, ", "))
+	if slices.ContainsFunc(of.Sample.By, func(c string) bool { i := s.Column(c); return i >= 0 && row.New[i].Kind == change.Unchanged }) {
+		return append(out, text+"; of this one the row does not tell"), nil
+	}
+	sh, err := shape.Compile(s, []shape.Rule{{Of: "tiers[" + name + "]", Do: shape.Sample, Columns: of.Sample.By, Rate: int64(of.Sample.Rate), Salt: of.Sample.Salt}}, nil, shape.All)
+	if err != nil {
+		return nil, invalid("%w", err)
+	}
+	_, in, err := sh.Row(row.New)
+	if err != nil {
+		return nil, invalid("%w", err)
+	}
+	if !in {
+		return append(out, text+"; this one is not in it: its row is not there"), nil
+	}
+	return append(out, text+"; this one is in it"), nil
 }
 
 // change builds what the log would carry.
@@ -286,5 +329,8 @@ func (t *tool) drawExplained(e *explained) {
 	view.Wrapped(t.out, s, "", what+", since "+e.Reason)
 	if e.Kept != "" {
 		view.Wrapped(t.out, s, "", e.Kept)
+	}
+	for _, line := range e.Shape {
+		view.Wrapped(t.out, s, "", line)
 	}
 }

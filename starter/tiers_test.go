@@ -58,6 +58,22 @@ func TestExplain(t *testing.T) {
 	explain("--row", `{"id": 1, "severity": "info"}`, "--deleted").exits(exitOK).says("open classify[0]", "tier stream")
 	s.starter("tiers", "explain", file, "--table", "shop.orders", "--row", "{}").exits(exitOK).says("since classify gives no change of it to a tier that waits")
 
+	// What sinks hold of a row is by the tier of its insertion, whatever changed it.
+	thin := write(t, "thin.yaml", declaration(s.name)+strings.Replace(classified, "{name: hourly, every: 1h, jitter: 2m}", "{name: hourly, every: 1h}, {name: debug, every: 1d, omit: [hits], sample: {by: id, rate: 20%}}", 1)+
+		"  - {match: shop.events, tier: debug}\n")
+	schema.Full = true
+	explainThin := func(args ...string) result {
+		t.Helper()
+		return s.starter(append([]string{"tiers", "explain", thin, "--table", "shop.events"}, args...)...)
+	}
+	explainThin("--row", `{"id": 1, "severity": null, "hits": 0}`).exits(exitOK).says("tier debug: it waits", "its row is of tier debug, without hits", "a sample of 20% of (id); this one is not in it: its row is not there")
+	explainThin("--row", `{"id": 6, "severity": null, "hits": 2}`, "--old", `{"hits": 1}`).exits(exitOK).says("tier hourly: it waits", "its row is of tier debug, without hits", "this one is in it")
+	explainThin("--row", `{"severity": null, "hits": 0}`).exits(exitOK).says("of this one the row does not tell")
+	if out := explainThin("--row", `{"id": 1, "severity": "info", "hits": 0}`).exits(exitOK).out; strings.Contains(out, "sample") {
+		t.Errorf("a row of another tier: %s", out)
+	}
+	schema.Full = false
+
 	// Of a pipeline whose budget is spent it says what the tier promises now.
 	s.file = write(t, "spent.yaml", declaration(s.name)+classified+"budget: {amount: 1 USD, slow: 3}\n")
 	s.starter("apply", s.file).exits(exitOK)

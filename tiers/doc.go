@@ -8,7 +8,7 @@
 // keys to the state that they have by then: of many changes of a row one is written.
 //
 // A tier may keep aggregates of the rows that it is given, and not the rows (package
-// aggregate).
+// aggregate), or leave columns of them out and keep a sample of them (package shape).
 //
 // # Classification
 //

@@ -2,6 +2,7 @@ package advise
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -86,7 +87,7 @@ func (p *Plan) tier(every time.Duration) pipeline.Tier {
 	t := pipeline.Tier{Name: "every-" + pipeline.Duration(every).String(), Every: pipeline.Duration(every)}
 	for n := 2; ; n++ {
 		had, ok := p.spec.Tier(t.Name)
-		if !ok || had == t {
+		if !ok || reflect.DeepEqual(had, t) {
 			return t
 		}
 		t.Name = fmt.Sprintf("every-%s-%d", t.Every, n)
@@ -104,7 +105,7 @@ func (p *Plan) declared(name string, tier pipeline.Tier, first ...pipeline.Class
 	}
 	for _, t := range append(slices.Clone(p.spec.Tiers), tier) {
 		used := slices.ContainsFunc(d.Classify, func(c pipeline.Class) bool { return c.Tier == t.Name && t.Name != tiers.Stream })
-		if used && !slices.Contains(d.Tiers, t) {
+		if used && !slices.ContainsFunc(d.Tiers, func(had pipeline.Tier) bool { return had.Name == t.Name }) {
 			d.Tiers = append(d.Tiers, t)
 		}
 	}

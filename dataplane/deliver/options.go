@@ -35,6 +35,9 @@ type Options struct {
 	Tiers      Tiers
 	SweepRows  int // rows in a batch of what waited; default MaxBatchRows
 	SweepBytes int // encoded bytes of them; default MaxBatchBytes
+	// Compression of batches of what waited, by tier, as in sink.Batch; of tiers that it does
+	// not have, the sink's. A batch of several tiers has the strongest of theirs.
+	Compression map[string]string
 
 	Trace *trace.Pipeline // nil: not traced
 

@@ -1,6 +1,7 @@
 package deliver
 
 import (
+	"slices"
 	"time"
 
 	"syncline/dataplane/apply"
@@ -119,6 +120,19 @@ func (p *plan) seal(seq uint64) {
 	}
 }
 
+// strengths of compressions, from the weakest on; "" is the sink's, which a tier's goes before.
+var strengths = []string{"", "none", "lz4", "zstd"}
+
+// compression is the strongest that the tiers of the batch ask for.
+func (seg *segment) compression() (out string) {
+	for _, r := range seg.read {
+		if c := seg.s.l.o.Compression[r.tier]; slices.Index(strengths, c) > slices.Index(strengths, out) {
+			out = c
+		}
+	}
+	return out
+}
+
 func (tp *tablePlan) count(c *change.Change) {
 	switch c.Op {
 	case change.Insert:
@@ -165,6 +179,7 @@ func (p *plan) batch(without func(change.TableID) bool, token, attempt int64) *s
 	}
 	if p.swept != nil && !without(p.swept.s.p.id.Table) {
 		b.Tables = append(b.Tables, p.swept.batches(token, attempt)...) // none of them is asked for by Encode
+		b.Compression = p.swept.compression()
 	}
 	for _, m := range p.marks {
 		if !without(m.Table) {

@@ -12,16 +12,31 @@ import (
 
 var shapeKey = shape.Keys{"env:K": []byte("0123456789abcdef")}
 
-// shapeOf is that of a definition of tableA: rows come and go by a value that most updates
-// change, and by a sample; of others a column is masked or left out.
-func shapeOf(t *testing.T, s *change.Schema) *shape.Shape {
+// shapeRules are of tableA: rows come and go by a value that most updates change, and by a
+// sample; of others a column is masked or left out.
+var shapeRules = []shape.Rule{
+	{Of: "a", Do: shape.Withhold, Where: "a like '%1.1' or a like '3%'"},
+	{Of: "b", Do: shape.Mask, Columns: []string{"b"}, Key: "env:K"},
+	{Of: "c", Do: shape.Omit, Columns: []string{"a"}, Where: "a like '%2.1'"},
+	{Of: "d", Do: shape.Sample, Columns: []string{"id"}, Rate: 700_000, Salt: "s"},
+}
+
+// tieredRules are by tier, of which an update may make a row another's.
+func tieredRules() []shape.Rule {
+	in := func(tier string) []shape.Case {
+		return []shape.Case{{Where: "a like '%1.1'"}, {Where: "a like '%2.1' or a like '4%'", Is: tier == "one"}, {Where: "a like '%3.1'", Is: tier == "two"}, {Where: "id in ('1', '2', '3', '4', '5')", Is: tier == "one"}}
+	}
+	return []shape.Rule{
+		{Of: "tiers[0]", Do: shape.Omit, Columns: []string{"b"}, Tier: "one", Cases: in("one")},
+		{Of: "tiers[0]", Do: shape.Sample, Columns: []string{"id"}, Rate: 500_000, Salt: "s", Tier: "one", Cases: in("one")},
+		{Of: "tiers[1]", Do: shape.Sample, Columns: []string{"b"}, Rate: 300_000, Salt: "s", Tier: "two", Cases: in("two")},
+	}
+}
+
+// shapeOf is that of a definition of tableA by rules.
+func shapeOf(t *testing.T, s *change.Schema, rules []shape.Rule) *shape.Shape {
 	t.Helper()
-	sh, err := shape.Compile(s, []shape.Rule{
-		{Of: "a", Do: shape.Withhold, Where: "a like '%1.1' or a like '3%'"},
-		{Of: "b", Do: shape.Mask, Columns: []string{"b"}, Key: "env:K"},
-		{Of: "c", Do: shape.Omit, Columns: []string{"a"}, Where: "a like '%2.1'"},
-		{Of: "d", Do: shape.Sample, Columns: []string{"id"}, Rate: 700_000, Salt: "s"},
-	}, shapeKey, shape.FromLog)
+	sh, err := shape.Compile(s, rules, shapeKey, shape.FromLog)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,11 +45,11 @@ func shapeOf(t *testing.T, s *change.Schema) *shape.Shape {
 
 // shaped makes of a world what a sink is to see of it: its log, its loads and its end,
 // which is shaped row by row.
-func (w *world) shaped(t *testing.T) {
+func (w *world) shaped(t *testing.T, rules []shape.Rule) {
 	shapes := map[change.Version]*shape.Shape{}
 	for v, s := range w.log.schemas {
 		if s.Table == tableA {
-			shapes[v] = shapeOf(t, s)
+			shapes[v] = shapeOf(t, s, rules)
 			w.log.schemas[v] = shapes[v].Schema()
 		}
 	}
@@ -65,7 +80,7 @@ func (w *world) shaped(t *testing.T) {
 			for _, c := range s.Columns {
 				row = append(row, have[c.Name])
 			}
-			sh := shapeOf(t, s)
+			sh := shapeOf(t, s, rules)
 			row, ok, err := sh.Row(row)
 			if err != nil {
 				t.Fatal(err)
@@ -80,16 +95,20 @@ func (w *world) shaped(t *testing.T) {
 	}
 	of(table.rows)
 	of(w.final)
-	table.info.Schema = shapeOf(t, table.info.Schema).Schema()
+	table.info.Schema = shapeOf(t, table.info.Schema, rules).Schema()
 }
 
 // Whatever fails, and whatever waits, a sink ends with the rows of the source as they are
 // shaped, and is at each commit what its watermarks say.
 func TestASinkHoldsWhatItsShapeLeaves(t *testing.T) {
 	left := 0 // rows; a world may end with a TRUNCATE
-	for seed := range uint64(12) {
+	for seed := range uint64(16) {
 		w := buildWorld(600+seed, 80, 40, true)
-		w.shaped(t)
+		rules := shapeRules
+		if seed%2 == 1 {
+			rules = tieredRules()
+		}
+		w.shaped(t, rules)
 		w.sink.looked = w.claims
 		unrest := seed%3 != 0
 		if unrest {

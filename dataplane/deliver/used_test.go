@@ -53,6 +53,7 @@ func TestUsedByTableAndTier(t *testing.T) {
 	var status sync.Map
 	o := quick(0, 1)
 	o.Tiers, o.SweepRows = byValue{}, 4
+	o.Compression = map[string]string{"hourly": "lz4", "daily": "zstd"}
 	stop := st.start(t, o, Observer{Used: got.observe, Status: func(s Status) { status.Store("", s) }})
 	until(t, "streamed", func() bool {
 		s, _ := status.Load("")
@@ -89,5 +90,9 @@ func TestUsedByTableAndTier(t *testing.T) {
 	}
 	if h.Changes < 18 || h.Changes > 22 || h.Sent+d.Sent != 300 || h.Text+d.Text != text {
 		t.Errorf("hourly %+v and daily %+v, want 30 rows of %d bytes", h, d, text)
+	}
+	// A row that waited goes with the strongest compression of its batch's tiers.
+	if s := st.sink.sent; s["zstd"]+s["lz4"] != 30 || s["zstd"] <= 10 || s[""] < 12 {
+		t.Errorf("rows by compression: %v", s)
 	}
 }

@@ -34,7 +34,7 @@ type Of func(s *change.Schema) (*shape.Shape, error)
 
 // Misfit is the fault that rules do not fit a table.
 func Misfit(err error) error {
-	return fault.Permanent(shape.CodeMisfit, err, "declare residency and thin so that they fit the table, apply, and resync the table", "what a sink is to hold cannot be told")
+	return fault.Permanent(shape.CodeMisfit, err, "declare residency, thin and tiers so that they fit the table, apply, and resync the table", "what a sink is to hold cannot be told")
 }
 
 // shapes remembers those of definitions by their versions.

@@ -231,6 +231,9 @@ type Batch struct {
 	// Released the keys that a repair lets go with it.
 	Settled  []DeadLetter
 	Released []Release
+	// Compression of the rows on their way, where a client compresses: none, lz4 or zstd;
+	// "": as the sink is set up.
+	Compression string
 	// Encode gives the payload of a row that the sink rejects, for its dead letter.
 	Encode func(table int, row int) DeadLetter
 }

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -91,11 +92,16 @@ kafka: {brokers: "${BROKERS}", topic_prefix: e2e., partitions: 2, retention: 2h,
 sinks:
   - {name: pg, type: postgres, dsn: "env:E2E_SINK", lanes: 2, region: us}
   - {name: ch, type: clickhouse, dsn: "env:E2E_CLICKHOUSE", lanes: 2, schema: "${DATABASE}", compression: none, region: ap}
-tables: [public.people*, public.metric]
+tables: {include: [public.people*, public.metric, public.event, public.trail], options: [{match: public.trail, append_only: true}]}
 snapshot: {chunk_bytes: 64KiB, parallelism: 2}
 stream: {status_interval: 200ms, heartbeat_interval: 1s}
-tiers: [{name: hourly, every: 30m}]
-classify: [{match: public.metric, tier: hourly}]
+tiers:
+  - {name: hourly, every: 30m}
+  - {name: debug, every: 30m, omit: [payload], sample: {by: host, rate: 40%}, compression: zstd}
+classify:
+  - {match: public.metric, tier: hourly}
+  - {match: public.event, where: value = 7, tier: hourly}
+  - {match: "public.{event,trail}", where: severity = 'debug', tier: debug}
 residency:
   - {name: mail, match: public.people*, columns: [email], regions: [eu], otherwise: mask, key: "env:E2E_MASK"}
   - {name: phones, match: public.people*, columns: [phone], where: country = 'DE', regions: [eu], otherwise: drop}
@@ -141,7 +147,14 @@ func TestResidency(t *testing.T) {
 		"ALTER TABLE people ALTER big SET STORAGE EXTERNAL", "CREATE TABLE people_refused (LIKE people INCLUDING ALL)",
 		"ALTER TABLE people REPLICA IDENTITY FULL", "ALTER TABLE people_refused REPLICA IDENTITY FULL",
 		"CREATE TABLE metric (device int, id int, payload text, value int, PRIMARY KEY (device, id))",
-		"INSERT INTO metric SELECT i % 40, i, 'p', 0 FROM generate_series(1, 1000) i")
+		"INSERT INTO metric SELECT i % 40, i, 'p', 0 FROM generate_series(1, 1000) i",
+		"CREATE TABLE event (id bigint PRIMARY KEY, host int, severity text, payload text, value int)", "ALTER TABLE event ALTER payload SET STORAGE EXTERNAL",
+		"ALTER TABLE event REPLICA IDENTITY FULL", "CREATE TABLE trail (LIKE event INCLUDING ALL)")
+	// Half of the rows are of a tier that leaves a large column out and keeps a sample.
+	events := func(table string, from, to int) string {
+		return fmt.Sprintf("INSERT INTO %s SELECT i, i %% 40, (ARRAY['debug', 'debug', 'info', 'critical'])[1 + i / 40 %% 4], repeat('p', 3000) || i, 0 FROM generate_series(%d, %d) i", table, from, to)
+	}
+	r.exec(events("event", 1, 1000), events("trail", 1, 1000))
 	n := 0
 	for _, status := range []string{"open", "secret", "local"} {
 		for _, country := range []string{"DE", "US"} {
@@ -173,13 +186,18 @@ func TestResidency(t *testing.T) {
 		"UPDATE people SET email = email || 'new' WHERE id % 3 = 0", "DELETE FROM people WHERE id % 11 = 0",
 		insert("people_refused", "1", "3", "refused", "DE"),
 		"UPDATE people_refused SET body = 'again' WHERE id = 1",
+		// Rows of event come to be of another tier, of another entity, and of another key.
+		events("event", 1001, 1200), events("trail", 1001, 1200),
+		"UPDATE event SET severity = 'info' WHERE severity = 'debug' AND id <= 300", "UPDATE event SET severity = 'debug' WHERE severity = 'critical' AND id <= 700",
+		"UPDATE event SET host = host + 1 WHERE id BETWEEN 500 AND 800", "UPDATE event SET value = 7 WHERE id % 10 = 3", "UPDATE event SET value = 0 WHERE id % 30 = 3",
+		"UPDATE event SET id = id + 5000 WHERE id BETWEEN 801 AND 840", "UPDATE event SET id = id + 6000, severity = 'debug' WHERE id BETWEEN 841 AND 880", "DELETE FROM event WHERE id % 9 = 0",
 		"UPDATE metric SET value = id WHERE id % 2 = 0", "INSERT INTO metric SELECT i % 40, i, 'p', 0 FROM generate_series(1001, 1200) i", "DELETE FROM metric WHERE id % 7 = 0")
 	p.converged(id("public.people"))
-	tables := ids("public.people", "public.metric")
+	tables := ids("public.people", "public.metric", "public.event")
 	equal := func(in contract.AuditInput) {
 		t.Helper()
 		in.Tables = tables
-		for _, v := range p.verdicts(p.startAudit(in), 2).Tables {
+		for _, v := range p.verdicts(p.startAudit(in), len(tables)).Tables {
 			if v.Verdict != verify.Equal {
 				t.Errorf("%s at %s: %s, %+v", v.Table, v.Sink, v.Verdict, v)
 			}
@@ -188,6 +206,8 @@ func TestResidency(t *testing.T) {
 	equal(contract.AuditInput{})
 	held := func() {
 		t.Helper()
+		p.tier("debug") // of trail, which has no key, no audit lets it take effect
+		r.heldOfTier()
 		hash := hmac.New(sha256.New, []byte(secret))
 		_, _ = hash.Write([]byte(r.one(r.source, "SELECT email FROM people WHERE id = 5001+60")))
 		for _, x := range []struct{ what, source, sink, click string }{
@@ -222,15 +242,17 @@ func TestResidency(t *testing.T) {
 	// What is not as the shape says is found: also in columns that are left out or masked,
 	// and rows that should not be there.
 	for _, q := range []string{"DELETE FROM people WHERE id = 101", "UPDATE people SET email = repeat('0', 64) WHERE id = 102", "UPDATE people SET phone = 'known' WHERE id = 82",
-		"INSERT INTO people (id, status, note) VALUES (301, 'secret', 'n')"} {
+		"INSERT INTO people (id, status, note) VALUES (301, 'secret', 'n')",
+		"UPDATE event SET payload = 'known' WHERE id = (SELECT min(id) FROM event WHERE payload IS NULL)", "UPDATE event SET payload = NULL WHERE id = (SELECT min(id) FROM event WHERE payload IS NOT NULL)"} {
 		r.one(r.sinkDSN, q)
 	}
 	for _, q := range []string{"DELETE FROM %s.people WHERE id = 101", "ALTER TABLE %s.people UPDATE note = 'known' WHERE id = 102 SETTINGS mutations_sync = 1",
-		"ALTER TABLE %s.people UPDATE big = 'known' WHERE id = 82 SETTINGS mutations_sync = 1", "ALTER TABLE %s.metric UPDATE _syncline_sample_rate = 1 WHERE id = (SELECT min(id) FROM %[1]s.metric FINAL WHERE _deleted = 0) SETTINGS mutations_sync = 1"} {
+		"ALTER TABLE %s.people UPDATE big = 'known' WHERE id = 82 SETTINGS mutations_sync = 1", "ALTER TABLE %s.metric UPDATE _syncline_sample_rate = 1 WHERE id = (SELECT min(id) FROM %[1]s.metric FINAL WHERE _deleted = 0) SETTINGS mutations_sync = 1",
+		"ALTER TABLE %s.event UPDATE _syncline_sample_rate = 1 WHERE id = (SELECT min(id) FROM %[1]s.event FINAL WHERE _deleted = 0 AND _syncline_sample_rate < 1) SETTINGS mutations_sync = 1"} {
 		r.click(fmt.Sprintf(q, r.clickDB))
 	}
-	for _, v := range p.verdicts(p.startAudit(contract.AuditInput{Tables: tables}), 2).Tables {
-		want := map[string]int{"pg/public.people": 4, "ch/public.people": 3, "ch/public.metric": 1, "pg/public.metric": 0}[v.Sink+"/"+v.Table.String()]
+	for _, v := range p.verdicts(p.startAudit(contract.AuditInput{Tables: tables}), len(tables)).Tables {
+		want := map[string]int{"pg/public.people": 4, "ch/public.people": 3, "ch/public.metric": 1, "pg/public.metric": 0, "pg/public.event": 2, "ch/public.event": 1}[v.Sink+"/"+v.Table.String()]
 		if v.Findings() != want {
 			t.Errorf("%s at %s: %d findings, want %d: %+v", v.Table, v.Sink, v.Findings(), want, v)
 		}
@@ -269,12 +291,21 @@ func TestResidency(t *testing.T) {
 	}
 	rep := inspected(*p.spec)
 	said := fmt.Sprint(rep.Tables)
-	for _, line := range []string{"kafka (us): residency[0]: email masked, before Kafka (class mail)", "ch (ap): residency[3]: note left out (class notes)", "ch (ap): thin[0]: a sample of 30% of (device)"} {
+	for _, line := range []string{"kafka (us): residency[0]: email masked, before Kafka (class mail)", "ch (ap): residency[3]: note left out (class notes)", "ch (ap): thin[0]: a sample of 30% of (device)",
+		"pg (us): tiers[1]: payload left out of rows of tier debug", "ch (ap): tiers[1]: a sample of 40% of (host) of rows of tier debug"} {
 		if !rep.OK || !strings.Contains(said, line) {
 			t.Errorf("the plan lacks %q: %v", line, rep.Tables)
 		}
 	}
+	if said := fmt.Sprint(rep.Sinks); strings.Count(said, "tiers[debug].compression: no effect here") != 1 {
+		t.Errorf("the plan does not say that pg gets no compressed batches: %s", said)
+	}
 	wrong := *p.spec
+	wrong.Classify = append([]pipeline.Class{{Match: "public.metric", Where: "value = 7", Tier: "debug"}}, wrong.Classify...)
+	if rep := inspected(wrong); rep.OK || !strings.Contains(fmt.Sprint(rep.Tables), `classify[0].where: table public.metric: it asks for column "value", which the log does not tell`) {
+		t.Errorf("a plan by what the log does not tell of rows before a change: %v", rep.Tables)
+	}
+	wrong = *p.spec
 	wrong.Residency = append(slices.Clone(wrong.Residency), pipeline.Residency{Name: "keys", Match: "public.people", Columns: []string{"id"}, Regions: []string{"eu"}, Otherwise: pipeline.OtherwiseDrop})
 	if rep := inspected(wrong); rep.OK || !strings.Contains(fmt.Sprint(rep.Tables), `column "id" is of the primary key`) {
 		t.Errorf("a plan with a class of the key: %v", rep.Tables)
@@ -354,5 +385,45 @@ func TestResidency(t *testing.T) {
 			t.Error(err)
 		}
 		find("log of "+w.name, b, all...)
+	}
+}
+
+// heldOfTier compares what sinks hold of a tier that leaves a column out and keeps a sample
+// of hosts, and of all other rows, with the source: also of a table that no audit is of.
+func (r *rig) heldOfTier() {
+	r.t.Helper()
+	for _, table := range []string{"event", "trail"} {
+		for name, ask := range map[string]func(what, where string) string{
+			"pg": func(what, where string) string {
+				return r.one(r.sinkDSN, "SELECT "+what+" FROM "+table+" WHERE "+where)
+			},
+			"ch": func(what, where string) string {
+				return strings.TrimSpace(r.click("SELECT " + what + " FROM " + r.clickDB + "." + table + "_live WHERE " + where))
+			},
+		} {
+			const of, others = "severity = 'debug' AND value <> 7", "NOT (severity = 'debug' AND value <> 7)"
+			if table == "trail" && ask("concat(count(*))", of) == "0" {
+				r.t.Errorf("%s holds nothing of the tier: nothing is tested", name)
+			}
+			const whole = "concat(count(*), ' ', count(payload), ' ', sum(id), ' ', sum(length(payload)))"
+			if have, want := ask(whole, others), r.one(r.source, "SELECT "+whole+" FROM "+table+" WHERE "+others); have != want {
+				r.t.Errorf("%s at %s, rows that are whole: %s, want %s", table, name, have, want)
+			}
+			if rate := ask("concat(count(*) - sum(_syncline_sample_rate))", others); rate != "0" {
+				r.t.Errorf("%s at %s: rates of whole rows differ from 1 by %s", table, name, rate)
+			}
+			hosts := map[string]string{"pg": "string_agg(DISTINCT host::text, ',')", "ch": "arrayStringConcat(groupUniqArray(host), ',')"}[name]
+			in := of + " AND host IN (" + ask(hosts, of) + ")"
+			const thin = "concat(count(*), ' ', sum(id))"
+			if have, want := ask(thin, of), r.one(r.source, "SELECT "+thin+" FROM "+table+" WHERE "+in); have != want {
+				r.t.Errorf("%s at %s, rows of a sample: %s, want %s", table, name, have, want)
+			}
+			if n, err := strconv.Atoi(ask("concat(count(DISTINCT host))", of)); err != nil || n < 6 || n > 28 {
+				r.t.Errorf("%s at %s: %d of 40 hosts are in the sample, %v", table, name, n, err)
+			}
+			if left := ask("concat(count(payload), ' ', min(_syncline_sample_rate), ' ', max(_syncline_sample_rate))", of); left != "0 0.4 0.4" {
+				r.t.Errorf("%s at %s, rows of a sample: %s", table, name, left)
+			}
+		}
 	}
 }

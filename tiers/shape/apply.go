@@ -26,7 +26,7 @@ func (s *Shape) Omitted(column string) bool {
 func (s *Shape) Masked() []int { return s.masked }
 
 // selects reports whether some rows are not there.
-func (s *Shape) selects() bool { return !s.rows.none() || s.sample != nil }
+func (s *Shape) selects() bool { return !s.rows.none() || len(s.samples) > 0 }
 
 // Apply returns the change as it is at the end of the stage; withheld if nothing is to be
 // known of it there but its place. The change itself stays as it is; values are shared.
@@ -79,10 +79,14 @@ func (s *Shape) Apply(c *change.Change) (out *change.Change, withheld bool, err 
 		for _, k := range s.raw.Key {
 			shaped.Old[k] = c.New[k]
 		}
-		shaped.Old = s.widen(shaped.Old)
+		if shaped.Old, err = s.widen(shaped.Old, after); err != nil {
+			return nil, true, err
+		}
 	} else if shaped.Old != nil {
 		if before == nil { // the key alone, which no rule changes
-			shaped.Old = s.widen(slices.Clone(c.Old))
+			if shaped.Old, err = s.widen(slices.Clone(c.Old), &change.Change{Op: change.Delete, Old: c.Old}); err != nil {
+				return nil, true, err
+			}
 		} else if shaped.Old, err = s.row(before, c.Old); err != nil {
 			return nil, true, err
 		}
@@ -123,14 +127,25 @@ func (s *Shape) keeps(img *change.Change) (bool, error) {
 			return false, err
 		}
 	}
-	if s.sample != nil {
-		row := img.New
-		if img.Op == change.Delete {
-			row = img.Old
-		}
-		return s.sample.has(row), nil
+	of, err := s.sampled(img)
+	if of == nil || err != nil {
+		return err == nil, err
 	}
-	return true, nil
+	row := img.New
+	if img.Op == change.Delete {
+		row = img.Old
+	}
+	return of.has(row), nil
+}
+
+// sampled is the sample of which the row is; nil if it is of none.
+func (s *Shape) sampled(img *change.Change) (*sample, error) {
+	for i := range s.samples {
+		if is, err := s.samples[i].of.holds(img); is || err != nil {
+			return &s.samples[i], err
+		}
+	}
+	return nil, nil
 }
 
 // row is what becomes of the columns of a row. What is not there of a key image is not
@@ -164,15 +179,26 @@ func (s *Shape) row(img *change.Change, row change.Row) (change.Row, error) {
 			out[i].Data = c.hash(out[i].Data)
 		}
 	}
-	return s.widen(out), nil
+	return s.widen(out, img)
 }
 
-// widen adds the value of the column that a sample adds.
-func (s *Shape) widen(row change.Row) change.Row {
-	if s.sample != nil {
-		row = append(row, s.rate)
+// everyRow is the rate of rows that are of no sample.
+var everyRow = change.TextValue("1")
+
+// widen adds the value of the column that samples add.
+func (s *Shape) widen(row change.Row, img *change.Change) (change.Row, error) {
+	if len(s.samples) == 0 {
+		return row, nil
 	}
-	return row
+	of, err := s.sampled(img)
+	if err != nil {
+		return nil, err
+	}
+	rate := everyRow
+	if of != nil {
+		rate = of.rate
+	}
+	return append(row, rate), nil
 }
 
 const maskLength = 2 * sha256.Size
@@ -185,6 +211,9 @@ func (c *column) hash(text []byte) []byte {
 
 // sample of entities.
 type sample struct {
+	of    condition // rows for which it holds
+	tier  string    // whose rows these are; "": all of the table
+	rate  change.Value
 	cols  []int
 	names []string
 	salt  string

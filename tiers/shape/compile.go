@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"syncline/dataplane/change"
+	"syncline/dataplane/fault"
 	"syncline/tiers/predicate"
 )
 
@@ -15,11 +16,10 @@ import (
 type Shape struct {
 	raw, out *change.Schema
 	rows     condition // of rows that are withheld
-	sample   *sample   // nil: all
+	samples  []sample  // of rows that no other of them is of; none: all are there
 	cols     []column  // per column of raw
 	masked   []int
 	byKey    bool // whether a row is held is told by its key alone
-	rate     change.Value
 }
 
 // column is what becomes of one.
@@ -31,18 +31,29 @@ type column struct {
 // condition holds for a row if any of its parts does.
 type condition struct {
 	always bool
-	parts  []*predicate.Matcher
-	texts  []string
+	parts  []part
+}
+
+// part holds for a row if the first of its tests that does says so.
+type part struct {
+	tier  string // that the tests tell; "": there is one, of a rule's own
+	tests []test
+}
+
+type test struct {
+	m    *predicate.Matcher // nil: it holds for every row
+	text string
+	is   bool
 }
 
 func (c *condition) none() bool { return !c.always && len(c.parts) == 0 }
 
-func (c *condition) add(m *predicate.Matcher, text string) {
-	if m == nil {
+func (c *condition) add(p part) {
+	if p.tests[0].m == nil { // and then there is no other
 		c.always = true
 		return
 	}
-	c.parts, c.texts = append(c.parts, m), append(c.texts, text)
+	c.parts = append(c.parts, p)
 }
 
 // holds reports whether it does, or cannot be decided.
@@ -50,9 +61,30 @@ func (c *condition) holds(img *change.Change) (bool, error) {
 	if c.always {
 		return true, nil
 	}
-	for _, m := range c.parts {
-		if a, err := m.Match(img); err != nil || a == predicate.True || a == predicate.Open {
+	for i := range c.parts {
+		if holds, err := c.parts[i].holds(img); err != nil || holds {
 			return true, err
+		}
+	}
+	return false, nil
+}
+
+func (p *part) holds(img *change.Change) (bool, error) {
+	for i := range p.tests {
+		t := &p.tests[i]
+		if t.m == nil {
+			return t.is, nil
+		}
+		switch a, err := t.m.Match(img); {
+		case err != nil:
+			return true, err
+		case a == predicate.True:
+			return t.is, nil
+		case a == predicate.Open && p.tier == "":
+			return true, nil
+		case a == predicate.Open: // Postgres, which has the row, knows
+			return true, fault.Permanent(CodeUndecided, nil, "ALTER TABLE … REPLICA IDENTITY FULL, and resync the table",
+				"a change lacks what classify asks for (%s), so it cannot be told whether the row is of tier %s", t.text, p.tier)
 		}
 	}
 	return false, nil
@@ -108,31 +140,25 @@ type compiler struct {
 
 func (k *compiler) rule(r *Rule) error {
 	bad := func(field, format string, args ...any) error {
-		return &Error{r.Of, field, k.s.Table, fmt.Errorf(format, args...)}
+		return &Error{r.Of, r.Field(field), k.s.Table, fmt.Errorf(format, args...)}
 	}
-	var m *predicate.Matcher
-	if r.Where != "" {
-		p, err := predicate.Parse(r.Where)
-		if err == nil {
-			m, err = p.Compile(k.s)
-		}
-		if err != nil {
-			return &Error{r.Of, "where", k.s.Table, err}
-		}
-		if err := k.decidable(r, p.Columns(), "where"); err != nil {
-			return err
-		}
+	if r.Tier != "" && !slices.ContainsFunc(r.asked(), func(c Case) bool { return c.Is }) {
+		return nil // no row is of the tier
+	}
+	when, err := k.when(r)
+	if err != nil {
+		return err
 	}
 	applies := k.stage.has(r)
 	k.any = k.any || applies
 	switch r.Do {
 	case Withhold:
 		if applies {
-			k.sh.rows.add(m, r.Where)
+			k.sh.rows.add(when)
 		}
 		return nil
 	case Sample:
-		return k.sampled(r, applies)
+		return k.sampled(r, applies, when)
 	case Omit, Mask:
 	default:
 		return bad("do", "%q is not known to this release", r.Do)
@@ -150,7 +176,7 @@ func (k *compiler) rule(r *Rule) error {
 		c := &k.sh.cols[i]
 		if r.Do == Omit {
 			if applies {
-				c.omit.add(m, r.Where)
+				c.omit.add(when)
 			}
 			continue
 		}
@@ -169,18 +195,51 @@ func (k *compiler) rule(r *Rule) error {
 			return bad("key", "%s has %d bytes, which can be guessed; give it %d at least", r.Key, len(k.keys[r.Key]), leastKey)
 		}
 		c.key = k.keys[r.Key]
-		c.mask.add(m, r.Where)
+		c.mask.add(when)
 	}
 	return nil
 }
 
+// when tells the rows that a rule is for.
+func (k *compiler) when(r *Rule) (part, error) {
+	cases := r.asked()
+	if r.Tier == "" {
+		cases = []Case{{Where: r.Where, Is: true}}
+	}
+	out := part{tier: r.Tier}
+	for _, c := range cases {
+		t := test{text: c.Where, is: c.Is}
+		if c.Where != "" {
+			of, p, err := r.Of, (*predicate.Predicate)(nil), error(nil)
+			if r.Tier != "" {
+				of = fmt.Sprintf("classify[%d]", c.N)
+			}
+			if p, err = predicate.Parse(c.Where); err == nil {
+				t.m, err = p.Compile(k.s)
+			}
+			if err != nil {
+				return out, &Error{of, "where", k.s.Table, err}
+			}
+			if err := k.decidable(r, p.Columns(), of, "where"); err != nil {
+				return out, err
+			}
+		}
+		out.tests = append(out.tests, t)
+	}
+	return out, nil
+}
+
 // decidable reports whether the log and the source alike tell the columns of rows before a
-// change and after it.
-func (k *compiler) decidable(r *Rule, columns []string, field string) error {
+// change and after it; what asks for them is field of an entry of the declaration.
+func (k *compiler) decidable(r *Rule, columns []string, entry, field string) error {
+	why := ""
+	if r.Tier != "" {
+		why = fmt.Sprintf(" (tier %s does not keep its rows whole, so of every row it has to be told whether it is of it)", r.Tier)
+	}
 	for _, name := range columns {
 		i := k.s.Column(name)
 		if of := k.early[i]; of != "" && of != r.Of {
-			return &Error{r.Of, field, k.s.Table, fmt.Errorf("it asks for column %q, which %s changes before Kafka, so that it cannot be told from there on", name, of)}
+			return &Error{entry, field, k.s.Table, fmt.Errorf("it asks for column %q, which %s changes before Kafka, so that it cannot be told from there on%s", name, of, why)}
 		}
 		if k.s.IsKey(i) {
 			continue
@@ -189,8 +248,8 @@ func (k *compiler) decidable(r *Rule, columns []string, field string) error {
 			k.sh.byKey = false
 		}
 		if len(k.s.Key) > 0 && !k.s.Full {
-			return &Error{r.Of, field, k.s.Table, fmt.Errorf("it asks for column %q, which the log does not tell of rows that are deleted or were changed: "+
-				"ALTER TABLE %s REPLICA IDENTITY FULL, or ask for columns of the primary key alone", name, k.s.Table)}
+			return &Error{entry, field, k.s.Table, fmt.Errorf("it asks for column %q, which the log does not tell of rows that are deleted or were changed%s: "+
+				"ALTER TABLE %s REPLICA IDENTITY FULL, or ask for columns of the primary key alone", name, why, k.s.Table)}
 		}
 	}
 	return nil
@@ -214,9 +273,9 @@ func maskable(t *change.Type) error {
 // printed are types whose values have one text, which Postgres gives by a cast too.
 var printed = []string{"int2", "int4", "int8", "text", "varchar", "uuid"}
 
-func (k *compiler) sampled(r *Rule, applies bool) error {
+func (k *compiler) sampled(r *Rule, applies bool, when part) error {
 	bad := func(field, format string, args ...any) error {
-		return &Error{r.Of, field, k.s.Table, fmt.Errorf(format, args...)}
+		return &Error{r.Of, r.Field(field), k.s.Table, fmt.Errorf(format, args...)}
 	}
 	if r.Rate <= 0 || r.Rate > whole {
 		return bad("rate", "%d millionths are no share", r.Rate)
@@ -224,7 +283,8 @@ func (k *compiler) sampled(r *Rule, applies bool) error {
 	if len(r.Columns) == 0 {
 		return bad("by", "it names no column")
 	}
-	smp := &sample{salt: r.Salt, below: threshold(r.Rate)}
+	smp := sample{tier: r.Tier, salt: r.Salt, below: threshold(r.Rate), rate: change.TextValue(strconv.FormatFloat(float64(r.Rate)/whole, 'g', -1, 64))}
+	smp.of.add(when)
 	for _, name := range r.Columns {
 		i := k.s.Column(name)
 		if i < 0 {
@@ -235,14 +295,15 @@ func (k *compiler) sampled(r *Rule, applies bool) error {
 		}
 		smp.cols, smp.names = append(smp.cols, i), append(smp.names, name)
 	}
-	if err := k.decidable(r, r.Columns, "by"); err != nil || !applies {
+	if err := k.decidable(r, r.Columns, r.Of, r.Field("by")); err != nil || !applies {
 		return err
 	}
-	if k.sh.sample != nil {
-		return bad("rate", "the table is sampled by another entry as well")
+	for i := range k.sh.samples { // rows are of one tier
+		if other := k.sh.samples[i].tier; r.Tier == "" || other == "" || other == r.Tier {
+			return bad("rate", "the table is sampled by another entry as well")
+		}
 	}
-	k.sh.sample = smp
-	k.sh.rate = change.TextValue(strconv.FormatFloat(float64(r.Rate)/whole, 'g', -1, 64))
+	k.sh.samples = append(k.sh.samples, smp)
 	return nil
 }
 
@@ -268,8 +329,11 @@ func (k *compiler) finish() error {
 			to.NotNull, to.Missing = false, nil
 		}
 	}
-	if sh.sample != nil {
-		rate := string(sh.rate.Data)
+	if len(sh.samples) > 0 {
+		rate := string(everyRow.Data)
+		if s := &sh.samples[0]; s.of.always {
+			rate = string(s.rate.Data)
+		}
 		out.Columns = append(out.Columns, change.Column{Name: RateColumn, NotNull: true, Missing: &rate,
 			Type: change.Type{Name: "double precision", Kind: change.Base, Base: "float8", OID: 701, Mod: -1}})
 	}

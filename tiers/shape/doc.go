@@ -5,9 +5,16 @@
 //
 // A Rule withholds rows, leaves columns out (they are there, and NULL), replaces their
 // values by a keyed hash, or keeps the rows of a sample of entities with the rate beside
-// them. Rules come from the declaration's residency and thin. Of several rules that hold
-// for a row the strictest counts: what is withheld is not there, and what is left out is
-// not masked.
+// them. Rules come from the declaration's residency and thin, and from tiers, for the rows
+// that are of a tier. Of several rules that hold for a row the strictest counts: what is
+// withheld is not there, and what is left out is not masked.
+//
+// # Tiers
+//
+// Of which tier a row is, the cases of a rule tell by its values alone, in the order of
+// classify, as they would for its insertion: a row at the source has no other history. A row
+// is of one tier at most, so a table may be sampled by several tiers, and rows of none have
+// the rate 1.
 //
 // # Stages
 //
@@ -25,7 +32,8 @@
 // which it comes to be withheld is its deletion, one by which it comes to be held is its
 // insertion, whole. For that the log has to tell the row before, so conditions on columns
 // beside the primary key take REPLICA IDENTITY FULL. A condition that cannot be decided
-// all the same (predicate.Open) counts as one that holds: nothing is shipped by mistake.
+// all the same (predicate.Open) counts as one that holds: nothing is shipped by mistake. One
+// of a tier is no matter of secrecy, and is not guessed (CodeUndecided).
 //
 // # Hashes
 //

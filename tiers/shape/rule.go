@@ -43,6 +43,17 @@ type Rule struct {
 	Rate    int64    `json:"rate,omitempty"`    // of Sample: millionths
 	Salt    string   `json:"salt,omitempty"`    // of Sample
 	InLog   bool     `json:"in_log,omitempty"`  // the log has it so already
+	// Tier: only rows that are of this tier, as Cases tell.
+	Tier  string `json:"tier,omitempty"`
+	Cases []Case `json:"cases,omitempty"`
+}
+
+// Case is what an entry of classify says of a row: the first that holds decides of which
+// tier it is. A row for which none holds is not of the rule's.
+type Case struct {
+	N     int    `json:"n"`               // its place in classify
+	Where string `json:"where,omitempty"` // "": it holds for every row
+	Is    bool   `json:"is,omitempty"`    // the tier is the rule's
 }
 
 // whole is a rate of 100%.
@@ -53,6 +64,27 @@ func (r *Rule) all() []string { return slices.Concat(r.Columns, r.Present) }
 // Changes reports whether the rule changes values of a column.
 func (r *Rule) Changes(column string) bool {
 	return (r.Do == Omit || r.Do == Mask) && slices.Contains(r.all(), column)
+}
+
+// asked are the cases up to one that holds for every row.
+func (r *Rule) asked() []Case {
+	if i := slices.IndexFunc(r.Cases, func(c Case) bool { return c.Where == "" }); i >= 0 {
+		return r.Cases[:i+1]
+	}
+	return r.Cases
+}
+
+// Field is the name in the declaration of what the rule has in a field.
+func (r *Rule) Field(name string) string {
+	if strings.HasPrefix(r.Of, "thin[") || strings.HasPrefix(r.Of, "tiers[") {
+		switch name {
+		case "columns":
+			return "omit"
+		case "by", "rate":
+			return "sample." + name
+		}
+	}
+	return name
 }
 
 // String says what the rule does.
@@ -67,7 +99,10 @@ func (r Rule) String() string {
 	case Mask:
 		out += list + " masked"
 	case Sample:
-		return out + fmt.Sprintf("a sample of %g%% of (%s)", float64(r.Rate)*100/whole, list)
+		out += fmt.Sprintf("a sample of %g%% of (%s)", float64(r.Rate)*100/whole, list)
+	}
+	if r.Tier != "" {
+		out += " of rows of tier " + r.Tier
 	}
 	if r.Where != "" {
 		out += " where " + r.Where

@@ -13,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"syncline/dataplane/change"
+	"syncline/dataplane/fault"
 )
 
 var keys = Keys{"env:K": []byte("0123456789abcdef"), "env:SHORT": []byte("short")}
@@ -57,8 +58,29 @@ func genRules(t *rapid.T) []Rule {
 	if rapid.Bool().Draw(t, "omit") {
 		out = append(out, Rule{Of: "residency[2]", Do: Omit, Columns: []string{"note", "device"}, Where: where(), InLog: log()})
 	}
-	if rapid.Bool().Draw(t, "sample") {
-		out = append(out, Rule{Of: "thin[0]", Do: Sample, Columns: []string{rapid.SampledFrom([]string{"id", "country"}).Draw(t, "by")}, Rate: 500_000, Salt: "x"})
+	by := func() []string { return []string{rapid.SampledFrom([]string{"id", "country"}).Draw(t, "by")} }
+	thin := rapid.Bool().Draw(t, "sample")
+	if thin {
+		out = append(out, Rule{Of: "thin[0]", Do: Sample, Columns: by(), Rate: 500_000, Salt: "x"})
+	}
+	// Of two tiers each row is of one at most.
+	var asked []string
+	var decides []int
+	for range rapid.IntRange(0, 4).Draw(t, "classes") {
+		asked = append(asked, where())
+		decides = append(decides, rapid.IntRange(0, 2).Draw(t, "tier"))
+	}
+	for tier, name := range []string{"hourly", "daily"} {
+		var cases []Case
+		for i, w := range asked {
+			cases = append(cases, Case{N: i, Where: w, Is: decides[i] == tier})
+		}
+		if rapid.Bool().Draw(t, "tier omits") {
+			out = append(out, Rule{Of: "tiers[0]", Do: Omit, Columns: []string{"email", "note"}[tier:], Tier: name, Cases: cases})
+		}
+		if !thin && rapid.Bool().Draw(t, "tier samples") {
+			out = append(out, Rule{Of: "tiers[0]", Do: Sample, Columns: by(), Rate: int64(500_000 + 200_000*tier), Salt: name, Tier: name, Cases: cases})
+		}
 	}
 	return out
 }
@@ -230,6 +252,52 @@ func TestKeysAlone(t *testing.T) {
 	}
 }
 
+// A row that moves between tiers comes to be as its new one leaves it, and has its rate beside it.
+func TestRowsMoveBetweenTiers(t *testing.T) {
+	s := people(true)
+	in := func(tier string) []Case {
+		return []Case{{N: 0, Where: "age = 1", Is: tier == "bulk"}, {N: 1, Where: "country = 'DE'", Is: tier == "rare"}, {N: 2, Where: "age = 2", Is: tier == "bulk"}}
+	}
+	sh := compiled(t, s, FromLog,
+		Rule{Of: "tiers[0]", Do: Omit, Columns: []string{"note"}, Tier: "bulk", Cases: in("bulk")},
+		Rule{Of: "tiers[1]", Do: Sample, Columns: []string{"id"}, Rate: 1, Tier: "rare", Cases: in("rare")})
+	row := func(country, age string) change.Row {
+		return change.Row{change.TextValue("7"), change.TextValue(country), {}, change.TextValue("n"), change.TextValue(age), {}}
+	}
+	full, bulk, rare := row("US", "3"), row("DE", "1"), row("DE", "2")
+	for name, x := range map[string]struct {
+		old, new change.Row
+		op       change.Op
+		note     string // of the row after it
+	}{
+		"whole, and then not":       {full, bulk, change.Update, ""},
+		"not whole, and then whole": {bulk, full, change.Update, "n"},
+		"not in the sample":         {full, rare, change.Delete, ""},
+		"in no sample any more":     {rare, full, change.Insert, "n"},
+		"from a sample to less":     {rare, bulk, change.Insert, ""},
+	} {
+		out, withheld, err := sh.Apply(&change.Change{Op: change.Update, Old: x.old, New: x.new})
+		if err != nil || withheld || out.Op != x.op {
+			t.Errorf("%s: %+v, %v, %v", name, out, withheld, err)
+			continue
+		}
+		if out.New != nil && (string(out.New[3].Data) != x.note || string(out.New[6].Data) != "1") || out.New == nil && string(out.Old[3].Data) != "n" {
+			t.Errorf("%s: %v after %v", name, out.New, out.Old)
+		}
+	}
+	if _, withheld, err := sh.Apply(&change.Change{Op: change.Update, Old: rare, New: rare}); err != nil || !withheld {
+		t.Errorf("out of the sample before and after: %v, %v", withheld, err)
+	}
+	if d := sh.Schema(); *d.Columns[6].Missing != "1" || d.Columns[3].NotNull || sh.Omitted("note") {
+		t.Errorf("definition: %+v", d.Columns)
+	}
+	open := row("US", "3")
+	open[4] = change.Value{Kind: change.Unchanged}
+	if _, _, err := sh.Apply(&change.Change{Op: change.Insert, New: open}); !fault.Is(err, CodeUndecided) {
+		t.Errorf("a row without what its tier is told by: %v", err)
+	}
+}
+
 func TestDefinition(t *testing.T) {
 	s := people(true)
 	missing := "raw"
@@ -304,7 +372,12 @@ func TestCompileRefuses(t *testing.T) {
 		`y.where: table public.people: it asks for column "email", which x`: {true, []Rule{{Do: Mask, Columns: []string{"email"}, Key: "env:K", InLog: true}, {Of: "y", Do: Withhold, Where: "email is null"}}},
 		"x.by: table public.people: it asks for column \"country\"":         {false, []Rule{{Do: Sample, Columns: []string{"country"}, Rate: 1}}},
 		"sampled by another entry":                                          {true, []Rule{{Do: Sample, Columns: []string{"id"}, Rate: 1}, {Do: Sample, Columns: []string{"id"}, Rate: 2}}},
-		"are no share":                                                      {true, []Rule{{Do: Sample, Columns: []string{"id"}}}},
+		`classify[3].where: table public.people: it asks for column "age", which the log does not tell of rows that are deleted or were changed (tier bulk`: {false, []Rule{{Of: "tiers[0]", Do: Omit, Columns: []string{"note"}, Tier: "bulk", Cases: []Case{{N: 2, Where: "id = 1"}, {N: 3, Where: "age = 1", Is: true}}}}},
+		`classify[0].where: table public.people: at character 1`:                                   {true, []Rule{{Of: "tiers[0]", Do: Omit, Columns: []string{"note"}, Tier: "bulk", Cases: []Case{{Where: "nothing = 1", Is: true}}}}},
+		`tiers[1].omit: table public.people: it has no column "mail"`:                              {true, []Rule{{Of: "tiers[1]", Do: Omit, Columns: []string{"mail"}, Tier: "bulk", Cases: []Case{{Is: true}}}}},
+		`tiers[1].sample.by: table public.people: it asks for column "country"`:                    {false, []Rule{{Of: "tiers[1]", Do: Sample, Columns: []string{"country"}, Rate: 1, Tier: "bulk", Cases: []Case{{Is: true}}}}},
+		"tiers[1].sample.rate: table public.people: the table is sampled by another entry as well": {true, []Rule{{Of: "thin[0]", Do: Sample, Columns: []string{"id"}, Rate: 1}, {Of: "tiers[1]", Do: Sample, Columns: []string{"id"}, Rate: 2, Tier: "bulk", Cases: []Case{{Is: true}}}}},
+		"are no share": {true, []Rule{{Do: Sample, Columns: []string{"id"}}}},
 	} {
 		for i := range x.rules {
 			if x.rules[i].Of == "" {

@@ -23,11 +23,30 @@ func (c *condition) sql() string {
 	if c.always {
 		return "true"
 	}
-	parts := make([]string, len(c.texts))
-	for i, t := range c.texts {
-		parts[i] = "coalesce((" + t + "\n), false)"
+	parts := make([]string, len(c.parts))
+	for i := range c.parts {
+		parts[i] = c.parts[i].sql()
 	}
 	return "(" + strings.Join(parts, " OR ") + ")"
+}
+
+func (p *part) sql() string {
+	if p.tier == "" {
+		return p.tests[0].sql()
+	}
+	var b strings.Builder
+	b.WriteString("CASE")
+	for i := range p.tests {
+		fmt.Fprintf(&b, " WHEN %s THEN %t", p.tests[i].sql(), p.tests[i].is)
+	}
+	return b.String() + " ELSE false END"
+}
+
+func (t *test) sql() string {
+	if t.m == nil {
+		return "true"
+	}
+	return "coalesce((" + t.text + "\n), false)"
 }
 
 // Where is the condition on rows of the source that are there, together with a filter of
@@ -40,8 +59,13 @@ func (s *Shape) Where(filter string) string {
 	if !s.rows.none() {
 		and = append(and, "NOT "+s.rows.sql())
 	}
-	if s.sample != nil {
-		and = append(and, s.sample.sql())
+	for i := range s.samples {
+		smp := &s.samples[i]
+		sql := smp.sql()
+		if !smp.of.always {
+			sql = "(NOT " + smp.of.sql() + " OR " + sql + ")"
+		}
+		and = append(and, sql)
 	}
 	return strings.Join(and, " AND ")
 }
@@ -59,7 +83,7 @@ func (s *sample) sql() string {
 // has a mark before its text; Finish and Finisher make the value of it.
 func (s *Shape) Column(i int) string {
 	if i >= len(s.cols) {
-		return literal(string(s.rate.Data)) + "::float8"
+		return s.rateSQL()
 	}
 	c := &s.cols[i]
 	name := quote(s.raw.Columns[i].Name)
@@ -78,6 +102,19 @@ func (s *Shape) Column(i int) string {
 		out = fmt.Sprintf("CASE WHEN %s THEN NULL ELSE %s END", c.omit.sql(), out)
 	}
 	return out
+}
+
+// rateSQL is the rate of a row.
+func (s *Shape) rateSQL() string {
+	if s.samples[0].of.always { // there is no other
+		return literal(string(s.samples[0].rate.Data)) + "::float8"
+	}
+	var b strings.Builder
+	b.WriteString("(CASE")
+	for i := range s.samples {
+		fmt.Fprintf(&b, " WHEN %s THEN %s", s.samples[i].of.sql(), literal(string(s.samples[i].rate.Data)))
+	}
+	return b.String() + " ELSE " + literal(string(everyRow.Data)) + " END)::float8"
 }
 
 // Relation is what the sink is to hold of a table of the source, as a subquery without a

@@ -137,12 +137,16 @@ func (x *session) applyTable(ctx context.Context, b *sink.Batch, table int, a *s
 	if err != nil {
 		return err
 	}
+	over, err := x.conn.compressing(b.Compression)
+	if err != nil {
+		return err
+	}
 	out := newBlock(l)
 	flush := func() error {
 		if out.rows == 0 {
 			return nil
 		}
-		n, err := x.insert(ctx, l.at, out.rows, out.parts())
+		n, err := x.insertOver(ctx, over, l.at, out.rows, out.parts())
 		a.Bytes += n
 		out.reset()
 		if err != nil { // another lane may have altered the table

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -31,6 +32,14 @@ type conn struct {
 	http     bool
 	compress ch.CompressionMethod
 	timeout  time.Duration
+	options  *ch.Options // of the pool
+	others   *others
+}
+
+// others are connections with other compressions: one is a connection's, not a statement's.
+type others struct {
+	mu sync.Mutex
+	by map[ch.CompressionMethod]*conn
 }
 
 // settings of every statement. Each guards against an answer that says "done"
@@ -74,7 +83,7 @@ func openConn(dsn string, secure *tls.Config, dial wire.Dial, o *Options) (*conn
 	if m, given := compressions[o.Compression]; given {
 		co.Compression = &ch.Compression{Method: m}
 	}
-	c := &conn{http: co.Protocol == ch.HTTP, timeout: o.Timeout}
+	c := &conn{http: co.Protocol == ch.HTTP, timeout: o.Timeout, others: &others{by: map[ch.CompressionMethod]*conn{}}}
 	if co.Compression != nil {
 		c.compress = co.Compression.Method
 	}
@@ -114,8 +123,34 @@ func openConn(dsn string, secure *tls.Config, dial wire.Dial, o *Options) (*conn
 		return secured(ctx, c, addr, co.TLS)
 	}
 	co.TransportFunc = func(t *http.Transport) (http.RoundTripper, error) { return &tap{t}, nil }
+	c.options = co
 	c.pool, err = ch.Open(co)
 	return c, err
+}
+
+// compressing returns connections with a compression of compressions; "" is their own.
+func (c *conn) compressing(name string) (*conn, error) {
+	m, given := compressions[name]
+	if !given && name != "" {
+		return nil, fault.Permanent(CodeConfig, nil, "use none, lz4 or zstd", "compression %q is not known to this release", name)
+	}
+	if !given || m == c.compress {
+		return c, nil
+	}
+	c.others.mu.Lock()
+	defer c.others.mu.Unlock()
+	if o := c.others.by[m]; o != nil {
+		return o, nil
+	}
+	co := *c.options
+	co.Compression = &ch.Compression{Method: m}
+	pool, err := ch.Open(&co)
+	if err != nil {
+		return nil, fault.Permanent(CodeConfig, err, "correct the DSN", "connections with compression %s cannot be made", name)
+	}
+	o := &conn{pool: pool, http: c.http, compress: m, timeout: c.timeout}
+	c.others.by[m] = o
+	return o, nil
 }
 
 // secured begins TLS on a connection of the native protocol.
@@ -155,11 +190,21 @@ func (r *report) written() written { return written{r.rows.Load(), r.known.Load(
 
 type reportKey struct{}
 
+// compressedKey is in the context of an INSERT over HTTP whose body is compressed.
+type compressedKey struct{}
+
 // tap reads the summary that ends an answer over HTTP, which the client library
-// passes over.
+// passes over, and says of an INSERT that its body is compressed.
 type tap struct{ next http.RoundTripper }
 
 func (t *tap) RoundTrip(r *http.Request) (*http.Response, error) {
+	// What the client library asks of a server when it connects for an INSERT is not
+	// compressed, so that this is no setting of the INSERT's context.
+	if q := r.URL.Query(); r.Context().Value(compressedKey{}) != nil && q.Has("query") {
+		q.Set("decompress", "1")
+		r = r.Clone(r.Context())
+		r.URL.RawQuery = q.Encode()
+	}
 	res, err := t.next.RoundTrip(r)
 	if w, ok := r.Context().Value(reportKey{}).(*report); ok && err == nil {
 		var s struct {
@@ -282,7 +327,7 @@ func (c *conn) insertHTTP(ctx context.Context, w *report, t target, rows int, pa
 			return 0, buf, err
 		}
 		body = cw.Data
-		with["decompress"] = 1
+		ctx = context.WithValue(ctx, compressedKey{}, true)
 	}
 	ctx, cancel := c.context(ctx, w, ch.WithSettings(with))
 	defer cancel()
@@ -332,4 +377,13 @@ func sameType(a, b string) bool {
 	return strip(a) == strip(b)
 }
 
-func (c *conn) close() error { return c.pool.Close() }
+func (c *conn) close() error {
+	err := c.pool.Close()
+	c.others.mu.Lock()
+	defer c.others.mu.Unlock()
+	for _, o := range c.others.by {
+		err = errors.Join(err, o.pool.Close())
+	}
+	clear(c.others.by)
+	return err
+}

@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	ch "github.com/ClickHouse/clickhouse-go/v2"
@@ -20,6 +23,7 @@ import (
 	"syncline/dataplane/fault"
 	"syncline/dataplane/sink"
 	"syncline/dataplane/sink/sinktest"
+	"syncline/dataplane/wire"
 	"syncline/testsuite/stack"
 	"syncline/tiers/aggregate"
 )
@@ -529,6 +533,72 @@ func smallBlocksAndCompression(t *testing.T, protocol string) {
 			}
 		})
 	}
+}
+
+// TestBatchCompression sends batches with a compression of their own, whatever the sink's is.
+func TestBatchCompression(t *testing.T) { overBoth(t, batchCompression) }
+
+func batchCompression(t *testing.T, protocol string) {
+	for _, own := range []string{"none", "zstd"} {
+		dsn := stack.ClickHouseDatabase(t)
+		if protocol == "native" {
+			dsn = stack.Native(t, dsn)
+		}
+		u, err := url.Parse(dsn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var sent atomic.Int64
+		s, err := Open(Config{DSN: dsn, Pipeline: "p", Options: Options{Ledger: u.Path[1:], Database: u.Path[1:], Compression: own}, Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			c, err := wire.Plain(ctx, network, addr)
+			return &counted{c, &sent}, err
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = s.Close() })
+		if err := s.Init(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		sch := sinktest.Schema("big", 1, sinktest.Col("id", sinktest.Int4), sinktest.Col("v", sinktest.TextT))
+		tab := add(t, s, sch, sink.TableOptions{})
+		if err := s.FinishLoad(t.Context(), sch.Table); err != nil {
+			t.Fatal(err)
+		}
+		x := claim(t, s)
+		text := strings.Repeat("all alike ", 100_000)
+		for i, name := range []string{"", "none", "lz4", "zstd", ""} {
+			n := strconv.Itoa(i)
+			b := sinktest.Batch(tab, int64(2+i), sinktest.Put(sch, 1+i, n, text))
+			b.Compression = name
+			before := sent.Load()
+			if _, err := x.Apply(t.Context(), b); err != nil {
+				t.Fatalf("compression %q at a sink with %q: %v", name, own, err)
+			}
+			if n := sent.Load() - before; (n > 900_000) != (name == "none" || name == "" && own == "none") {
+				t.Errorf("compression %q at a sink with %q: %d bytes", name, own, n)
+			}
+		}
+		at := s.target(sch.Table, tab.Options)
+		want(t, strings1(t, s, "SELECT toString(count()) FROM "+at.view().String()+" WHERE v = repeat('all alike ', 100000)"), "5")
+		b := sinktest.Batch(tab, 9, sinktest.Put(sch, 8, "9", text))
+		b.Compression = "gzip"
+		if _, err := x.Apply(t.Context(), b); !fault.Is(err, CodeConfig) {
+			t.Errorf("a compression that is not known: %v", err)
+		}
+	}
+}
+
+// counted counts what is written to a connection.
+type counted struct {
+	net.Conn
+	n *atomic.Int64
+}
+
+func (c *counted) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	c.n.Add(int64(n))
+	return n, err
 }
 
 // TestJSONOption keeps json as JSON.

@@ -40,8 +40,12 @@ func (s *Sink) Close() error { return s.conn.close() }
 
 // insert writes rows and returns the bytes sent.
 func (s *Sink) insert(ctx context.Context, t target, rows int, parts []part) (int64, error) {
+	return s.insertOver(ctx, s.conn, t, rows, parts)
+}
+
+func (s *Sink) insertOver(ctx context.Context, c *conn, t target, rows int, parts []part) (int64, error) {
 	buf, _ := s.buffers.Get().([]byte)
-	n, buf, err := s.conn.insert(ctx, t, rows, parts, buf)
+	n, buf, err := c.insert(ctx, t, rows, parts, buf)
 	//lint:ignore SA6002 a slice header is small beside what it keeps
 	s.buffers.Put(buf)
 	return n, err
