@@ -215,20 +215,27 @@ func (q *queue) reaches(ctx context.Context, lsn change.LSN) error {
 
 func (p *pairs) figures(ratios []float64, settled bool, took time.Duration) []figure {
 	r, cpu := medianOf(ratios), medianOf(p.cpu)
-	percent := func(i interval) (value, note string) {
-		return fmt.Sprintf("%+.2f %%", 100*(i.median-1)), fmt.Sprintf("95 %% between %+.2f and %+.2f %%", 100*(i.low-1), 100*(i.high-1))
+	enough := len(ratios) >= fewestPairs
+	between := func(format string, low, high float64) string {
+		if !enough {
+			return "no interval"
+		}
+		return fmt.Sprintf("95 %% between "+format+" and "+format, low, high)
 	}
-	out := []figure{{"backlog → Postgres, nothing recorded or counted", perSecond(p.changes(), median(p.without)), fmt.Sprintf("%d blocks of %d changes, without starts of %s; noise ±%.0f %%", 8*len(ratios), p.changes(), p.start.took.Round(time.Millisecond), spread(p.without)/2)}}
-	value, note := percent(r)
+	percent := func(ratio float64) float64 { return 100 * (ratio - 1) }
+	how := fmt.Sprintf("; %d rounds in %s", len(ratios), took.Round(time.Second))
 	switch {
 	case settled:
-		note += fmt.Sprintf("; median of %d rounds, settled after %s", len(ratios), took.Round(time.Second))
-	case len(ratios) < fewestPairs:
-		note += fmt.Sprintf("; NOT SETTLED: %d rounds in %s, and it takes %d", len(ratios), took.Round(time.Second), fewestPairs)
+		how += ", settled"
+	case enough:
+		how += fmt.Sprintf("; NOT SETTLED: half of the interval is %.2f %%, not below %.1f %%", 100*r.half(), 100*settledWithin)
 	default:
-		note += fmt.Sprintf("; NOT SETTLED: half of it is %.2f %% after %s and %d rounds, not %.1f %%", 100*r.half(), took.Round(time.Second), len(ratios), 100*settledWithin)
+		how += fmt.Sprintf("; NOT SETTLED: it takes %d rounds", fewestPairs)
 	}
-	out = append(out, figure{"time with analytics and bytes counted", value, note})
-	value, note = percent(cpu)
-	return append(out, figure{"the worker's CPU with it", value, note}, figure{"throughput with it, of that without", fmt.Sprintf("%.3f", 1/r.median), fmt.Sprintf("95 %% between %.3f and %.3f", 1/r.high, 1/r.low)})
+	return []figure{
+		{"backlog → Postgres, nothing recorded or counted", perSecond(p.changes(), median(p.without)), fmt.Sprintf("%d blocks of %d changes, without starts of %s; noise ±%.0f %%", 8*len(ratios), p.changes(), p.start.took.Round(time.Millisecond), spread(p.without)/2)},
+		{"time with analytics and bytes counted", fmt.Sprintf("%+.2f %%", percent(r.median)), between("%+.2f %%", percent(r.low), percent(r.high)) + how},
+		{"throughput with it, of that without", fmt.Sprintf("%.3f", 1/r.median), between("%.3f", 1/r.high, 1/r.low)},
+		{"the worker's CPU with it", fmt.Sprintf("%+.2f %%", percent(cpu.median)), between("%+.2f %%", percent(cpu.low), percent(cpu.high))},
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 )
@@ -112,5 +113,24 @@ func TestSettledIntervalCoversTheRatio(t *testing.T) {
 	}
 	if share := float64(covered) / cases; share < 0.90 {
 		t.Errorf("%.1f %% of the intervals cover the ratio", 100*share)
+	}
+}
+
+// What has not settled is not shown as if it had.
+func TestFiguresSayWhetherTheySettled(t *testing.T) {
+	p := &pairs{b: &bench{block: 1600}, without: []time.Duration{time.Second}}
+	for _, c := range []struct {
+		ratios  []float64
+		settled bool
+		want    string
+	}{
+		{[]float64{1.02}, false, "no interval; 1 rounds in 1m0s; NOT SETTLED: it takes 20 rounds"},
+		{slices.Repeat([]float64{0.9, 1.1}, 10), false, "95 % between -10.00 % and +10.00 %; 20 rounds in 1m0s; NOT SETTLED: half of the interval is 10.00 %, not below 1.5 %"},
+		{slices.Repeat([]float64{1.02}, 20), true, "95 % between +2.00 % and +2.00 %; 20 rounds in 1m0s, settled"},
+	} {
+		p.cpu = c.ratios
+		if got := p.figures(c.ratios, c.settled, time.Minute)[1].Note; got != c.want {
+			t.Errorf("%q, not %q", got, c.want)
+		}
 	}
 }
