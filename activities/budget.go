@@ -11,6 +11,7 @@ import (
 
 	"github.com/shopspring/decimal"
 	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/activity"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
@@ -63,9 +64,10 @@ func (a *Activities) LookAtBudgets(ctx context.Context) (out []bill.Budget, err 
 	return out, err
 }
 
-// runningPipelines lists the pipelines of the namespace.
+// runningPipelines lists the pipelines of these workers: what others of the namespace
+// used is in analytics that are not looked at here.
 func (a *Activities) runningPipelines(ctx context.Context) (names []string, err error) {
-	req := &workflowservice.ListWorkflowExecutionsRequest{PageSize: 200, Query: "WorkflowType = '" + contract.PipelineWorkflow + "' AND ExecutionStatus = 'Running'"}
+	req := &workflowservice.ListWorkflowExecutionsRequest{PageSize: 200, Query: fmt.Sprintf("WorkflowType = '%s' AND ExecutionStatus = 'Running' AND TaskQueue = '%s'", contract.PipelineWorkflow, activity.GetInfo(ctx).TaskQueue)}
 	for {
 		page, err := a.Client.ListWorkflow(ctx, req)
 		if err != nil {

@@ -2,16 +2,67 @@ package activities
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	commonpb "go.temporal.io/api/common/v1"
+	workflowpb "go.temporal.io/api/workflow/v1"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/testsuite"
+
+	"syncline/activities/contract"
 	"syncline/analytics"
 	"syncline/analytics/bill"
 	"syncline/analytics/billing"
 	"syncline/pipeline"
 	"syncline/testsuite/stack"
 )
+
+// namespace lists what runs, page by page.
+type namespace struct {
+	client.Client
+	asked []string
+}
+
+func (n *namespace) ListWorkflow(_ context.Context, in *workflowservice.ListWorkflowExecutionsRequest) (*workflowservice.ListWorkflowExecutionsResponse, error) {
+	n.asked = append(n.asked, in.Query)
+	out := &workflowservice.ListWorkflowExecutionsResponse{Executions: []*workflowpb.WorkflowExecutionInfo{
+		{Execution: &commonpb.WorkflowExecution{WorkflowId: contract.PipelineID(fmt.Sprint("shop", len(n.asked)))}}}}
+	if len(n.asked) == 1 {
+		out.NextPageToken = []byte("more")
+	}
+	return out, nil
+}
+
+// Pipelines of other workers are left alone: what they use is in other analytics.
+func TestPipelinesOfTheseWorkers(t *testing.T) {
+	var suite testsuite.WorkflowTestSuite
+	env := suite.NewTestActivityEnvironment()
+	n := &namespace{}
+	a := &Activities{Client: n}
+	var queue string
+	list := func(ctx context.Context) ([]string, error) {
+		queue = activity.GetInfo(ctx).TaskQueue
+		return a.runningPipelines(ctx)
+	}
+	env.RegisterActivity(list)
+	v, err := env.ExecuteActivity(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	if err := v.Get(&names); err != nil || !slices.Equal(names, []string{"shop1", "shop2"}) {
+		t.Errorf("%v, %v", names, err)
+	}
+	if queue == "" || !strings.Contains(n.asked[1], " AND TaskQueue = '"+queue+"'") {
+		t.Errorf("on %q: %q", queue, n.asked)
+	}
+}
 
 // How a pipeline stands to its budget, by what is priced.
 func TestJudge(t *testing.T) {

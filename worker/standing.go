@@ -47,6 +47,7 @@ func watchStanding(ctx context.Context, open func(context.Context) (*analytics.S
 		}
 		known = now
 		m.RotationsFailed(st.FailedRotations)
+		m.PricingCompleted(st.Priced)
 		spoken := map[string]bool{}
 		for _, b := range st.Budgets {
 			spoken[b.Pipeline] = true

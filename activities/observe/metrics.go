@@ -40,6 +40,7 @@ type Metrics struct {
 	sloEvents, security                                *prometheus.CounterVec
 	analyticsRows                                      *prometheus.CounterVec
 	analyticsSpill, analyticsUp, rotationsFailed       prometheus.Gauge
+	pricingCompleted                                   *prometheus.GaugeVec // without a value until something was priced
 	pipelines, sinks, tables, operations, codes, lanes *bounded
 
 	mu      sync.Mutex
@@ -100,16 +101,17 @@ func NewMetrics(buildID string) *Metrics {
 		gated:    gauge("tables_gated", "Tables that the sink does not take any more until somebody acts.", "pipeline", "sink"),
 		capacity: gauge("backlog_capacity_records", "Records that the backlog of the sink may reach by the pipeline's declaration.", "pipeline", "sink"),
 
-		sloTarget:      gauge("slo_target_ratio", "Part of the events that should meet the objective.", "pipeline", "objective"),
-		sloEvents:      counter("slo_events_total", "Events that met the objective or missed it.", "pipeline", "objective", "result"),
-		verified:       gauge("verification_tables", "Tables by their newest verdict; a different one holds until one is equal.", "pipeline", "sink", "verdict"),
-		budgetUsed:     gauge("budget_used_ratio", "Part of the pipeline's budget that is spent in the period that is under way.", "pipeline"),
-		budgetStanding: gauge("budget_standing", "How the pipeline stands to its budget: 0 within, 1 nearly spent, 2 spent, 3 it cannot be told.", "pipeline"),
-		paused:         gauge("pipeline_paused", "1 while an operator has the pipeline paused.", "pipeline"),
-		repairsWaiting: gauge("repair_awaits_approval", "1 while a repair of the pipeline waits for an approval.", "pipeline"),
-		repairsFailed:  gauge("repair_failed", "1 if the newest repair of the pipeline within a day failed, or left keys failed.", "pipeline"),
-		security:       counter("security_failures_total", "Refused credentials, missing rights, secrets and certificates that fail.", "kind"),
-		analyticsRows:  counter("analytics_rows_total", "Rows for analytics by what became of them.", "outcome"),
+		sloTarget:        gauge("slo_target_ratio", "Part of the events that should meet the objective.", "pipeline", "objective"),
+		sloEvents:        counter("slo_events_total", "Events that met the objective or missed it.", "pipeline", "objective", "result"),
+		verified:         gauge("verification_tables", "Tables by their newest verdict; a different one holds until one is equal.", "pipeline", "sink", "verdict"),
+		budgetUsed:       gauge("budget_used_ratio", "Part of the pipeline's budget that is spent in the period that is under way.", "pipeline"),
+		budgetStanding:   gauge("budget_standing", "How the pipeline stands to its budget: 0 within, 1 nearly spent, 2 spent, 3 it cannot be told.", "pipeline"),
+		pricingCompleted: gauge("pricing_completed_timestamp_seconds", "When usage was last priced up to then; no value before the first time."),
+		paused:           gauge("pipeline_paused", "1 while an operator has the pipeline paused.", "pipeline"),
+		repairsWaiting:   gauge("repair_awaits_approval", "1 while a repair of the pipeline waits for an approval.", "pipeline"),
+		repairsFailed:    gauge("repair_failed", "1 if the newest repair of the pipeline within a day failed, or left keys failed.", "pipeline"),
+		security:         counter("security_failures_total", "Refused credentials, missing rights, secrets and certificates that fail.", "kind"),
+		analyticsRows:    counter("analytics_rows_total", "Rows for analytics by what became of them.", "outcome"),
 
 		pipelines: newBounded(maxPipelines), sinks: newBounded(maxSinks), tables: newBounded(maxTables),
 		operations: newBounded(8), codes: newBounded(maxCodes), lanes: newBounded(maxLanes),

@@ -36,6 +36,7 @@ func useAll(m *Metrics, pipeline string) (*Capture, *Deliver) {
 	m.Verified(pipeline, "warehouse", 9, 0, 1)
 	m.Objective(pipeline, "freshness", 0.99, 98, 2)
 	m.RotationsFailed(2)
+	m.PricingCompleted(time.UnixMilli(1_500_500))
 	m.Budget(pipeline, bill.Over, 1.25)
 	m.SecurityFailed(analytics.SecurityAuth)
 	m.AnalyticsSpill(400)
@@ -104,6 +105,7 @@ func TestMetricsLintAndServe(t *testing.T) {
 		`syncline_slo_events_total{objective="freshness",pipeline="shop",result="bad"} 2`,
 		`syncline_slo_target_ratio{objective="freshness",pipeline="shop"} 0.99`,
 		`syncline_rotations_failed 2`,
+		`syncline_pricing_completed_timestamp_seconds 1500.5`,
 		`syncline_budget_used_ratio{pipeline="shop"} 1.25`,
 		`syncline_budget_standing{pipeline="shop"} 2`,
 		`syncline_security_failures_total{kind="auth"} 1`,

@@ -1,6 +1,8 @@
 package observe
 
 import (
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"syncline/analytics"
@@ -104,6 +106,15 @@ func (m *Metrics) NoBudget(pipeline string) {
 	p := m.pipelines.value(pipeline)
 	m.budgetUsed.DeleteLabelValues(p)
 	m.budgetStanding.DeleteLabelValues(p)
+}
+
+// PricingCompleted is when usage was last priced; the zero time is never.
+func (m *Metrics) PricingCompleted(at time.Time) {
+	if at.IsZero() {
+		m.pricingCompleted.Reset()
+		return
+	}
+	m.pricingCompleted.WithLabelValues().Set(float64(at.UnixMilli()) / 1000)
 }
 
 // RotationsFailed is how many secrets there are whose newest rotation failed.

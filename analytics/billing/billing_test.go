@@ -288,13 +288,42 @@ func TestPricesChange(t *testing.T) {
 	if r := price(t, s, more); r.Changed != 1 || !r.From.Equal(hour.Add(-100*time.Hour)) || charged() != "old 0.01; other 0.01; shop 0.54; " {
 		t.Errorf("%+v: %s", r, charged())
 	}
-	if r := price(t, s, more); r.Changed != 0 || !r.From.Equal(hour.Add(time.Hour-LookBack)) {
+	if r := price(t, s, more); r.Changed != 0 || !r.From.Equal(hour.Add(2*time.Hour-LookBack)) {
 		t.Errorf("%+v", r)
 	}
 	// The hour that is under way is not priced.
 	insert(t, s, "open", &analytics.Usage{Time: now, Pipeline: "shop", Origin: "eu", Destination: "us", Wire: 1e9})
 	if r := price(t, s, more); r.Changed != 0 {
 		t.Errorf("%+v", r)
+	}
+	// Whoever prices up to now says so, once more with each pricing, and nothing is charged by that.
+	completed := func() (n uint64, at time.Time) {
+		err := rows(t.Context(), s, "SELECT count(), max(ts) FROM {db}.pricings WHERE hour = toDateTime(?, 'UTC')", func(r driver.Rows) error { return r.Scan(&n, &at) }, hour.Add(2*time.Hour).Unix())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n, at
+	}
+	n, at := completed()
+	dry, before := more, more
+	dry.Dry, before.Until = true, hour.Add(time.Hour)
+	for _, x := range []struct {
+		in   Task
+		says uint64
+	}{{dry, 0}, {before, 0}, {more, 1}, {more, 1}} {
+		r := price(t, s, x.in)
+		m, newest := completed()
+		if r.Changed != 0 || m != n+x.says || newest.After(at) != (x.says > 0) || charged() != "old 0.01; other 0.01; shop 0.54; " {
+			t.Errorf("%+v: %d rows after %d, %s after %s: %s", r, m, n, newest, at, charged())
+		}
+		n, at = m, newest
+	}
+	// The hour that says so may have charges, which stay.
+	insert(t, s, "last", &analytics.Usage{Time: hour.Add(2 * time.Hour), Pipeline: "shop", Origin: "eu", Destination: "us", Wire: 1e9})
+	for i, changed := range []int{1, 0, 0} {
+		if r := price(t, s, more); r.Changed != changed || charged() != "old 0.01; other 0.01; shop 0.63; " {
+			t.Errorf("pricing %d: %+v: %s", i, r, charged())
+		}
 	}
 }
 

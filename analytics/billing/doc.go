@@ -9,7 +9,8 @@
 // charges of one pricing, whatever fails between both, and whoever prices it at the same
 // time; what another attempt left is seen by nobody. Charges that are as before are not
 // written again: pricing twice by the same table changes nothing. The rows of former
-// pricings stay, as history.
+// pricings stay, as history. One that has come to the present says so with another row of
+// the last hour, by which metrics tell when that was.
 //
 // Usage may come late, from a worker whose rows waited on disk. The pricing of each hour
 // begins LookBack before the last hour that is priced; what is later still needs a

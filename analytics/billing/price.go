@@ -50,7 +50,7 @@ func Price(ctx context.Context, s *analytics.Store, in Task) (*bill.Pricing, err
 		out.Until = in.Until.UTC().Truncate(time.Hour)
 	}
 	var err error
-	if out.From, err = begin(ctx, s, in); err != nil || !out.From.Before(out.Until) {
+	if out.From, err = begin(ctx, s, in); err != nil {
 		return out, err
 	}
 	before := map[string]decimal.Decimal{}
@@ -77,7 +77,30 @@ func Price(ctx context.Context, s *analytics.Store, in Task) (*bill.Pricing, err
 		}
 	}
 	out.Unpriced = largest(unpriced)
-	return out, nil
+	return out, in.complete(ctx, s, out.Until.Add(-time.Hour))
+}
+
+// complete records that everything up to now is priced, where the last hour's row does not
+// say so already. It says of the hour what its newest row does.
+func (in *Task) complete(ctx context.Context, s *analytics.Store, last time.Time) error {
+	if in.Dry || last.Before(in.Now.UTC().Truncate(time.Hour).Add(-time.Hour)) {
+		return nil
+	}
+	row := &analytics.Pricings{Time: time.Now().UTC(), Hour: last, Pricing: in.Name, Prices: in.Version, Digest: digest(nil), Actor: in.Actor}
+	err := rows(ctx, s, "SELECT max(ts), argMax(pricing, ts), argMax(prices, ts), argMax(digest, ts), argMax(charges, ts) FROM {db}.pricings WHERE "+between("hour", last, last.Add(time.Hour))+" GROUP BY hour", func(r driver.Rows) error {
+		var at time.Time
+		if err := r.Scan(&at, &row.Pricing, &row.Prices, &row.Digest, &row.Charges); err != nil {
+			return err
+		}
+		if after := at.UTC().Add(time.Millisecond); after.After(row.Time) { // by the clock of another worker
+			row.Time = after
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return s.Insert(ctx, in.Name+"/completed", []analytics.Row{row})
 }
 
 // largest sorts what has no price, and bounds it.

@@ -52,11 +52,12 @@ type Limits struct {
 	SpikeSeconds            float64 // what is shorter is no spike, however much it grew
 	Backlog                 float64 // records that may grow without a word
 	Retries                 float64 // a second
+	PricingSeconds          float64 // since usage was last priced, which is each hour
 }
 
 // Default limits are those of a small installation.
 func Default() Limits {
-	return Limits{SlotBytes: 5e9, CaptureBytes: 1e9, LagSeconds: 60, SpikeSeconds: 5, Backlog: 1e6, Retries: 0.1}
+	return Limits{SlotBytes: 5e9, CaptureBytes: 1e9, LagSeconds: 60, SpikeSeconds: 5, Backlog: 1e6, Retries: 0.1, PricingSeconds: 3 * 3600}
 }
 
 const (
@@ -349,6 +350,17 @@ func Alerts(l Limits) []Alert {
 				}, Fires: "4m", Clears: "10m",
 				Labels:  shop,
 				Summary: "The budget of shop is spent, nearly spent, or cannot be told: 90% of it are spent.",
+			},
+		},
+		{
+			Name: "SynclinePricingBehind", Cause: Cost, Severity: Ticket,
+			Expr:    "time() - max(syncline_pricing_completed_timestamp_seconds) > " + number(l.PricingSeconds),
+			Summary: "Usage was last priced {{ $value | humanizeDuration }} ago. Costs and budgets are as of then.",
+			Example: Example{
+				// Of an example time() begins with 0.
+				Series: [][2]string{{"syncline_pricing_completed_timestamp_seconds" + at + "}", "0+0x800 12000+0x200"}}, Fires: "190m", Clears: "210m",
+				Labels:  map[string]string{},
+				Summary: "Usage was last priced 3h 10m 0s ago. Costs and budgets are as of then.",
 			},
 		},
 		{

@@ -3,15 +3,15 @@ package board
 import "strings"
 
 // Expanded is the query of a panel as Grafana would send it for pipelines that match, with the
-// analytics tables in a database, over two hours and the next, since hourly rows bear
-// the beginning of their hour.
+// analytics tables in a database, over three hours and the next, since hourly rows bear
+// the beginning of their hour, and the last one that is priced has ended.
 func (p Panel) Expanded(database, pipeline string) string {
 	if p.Source == Prometheus {
 		return strings.NewReplacer("$pipeline", pipeline, "$__rate_interval", "1m").Replace(p.Query)
 	}
 	q := p.Query
 	for macro, with := range map[string]string{
-		"$__timeFilter(":   "(@ >= now() - INTERVAL 2 HOUR AND @ <= now() + INTERVAL 1 HOUR)",
+		"$__timeFilter(":   "(@ >= now() - INTERVAL 3 HOUR AND @ <= now() + INTERVAL 1 HOUR)",
 		"$__timeInterval(": "toStartOfInterval(toDateTime(@), INTERVAL 15 second)",
 	} {
 		for {

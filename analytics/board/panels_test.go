@@ -65,6 +65,7 @@ func busy(t *testing.T, pipeline string) http.Handler {
 		m.Verified(pipeline, "warehouse", 8, 1, 1)
 		m.Objective(pipeline, "freshness", 0.99, 9, 1)
 		m.RotationsFailed(1)
+		m.PricingCompleted(time.Unix(1, 0)) // the end-to-end test looks at the newest of all
 		m.Budget(pipeline, bill.Near, 0.9)
 		m.Wire(pipeline, "Deliver", "kafka", 100, 1000)
 		m.SecurityFailed(analytics.SecurityAuth)

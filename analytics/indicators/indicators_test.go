@@ -399,7 +399,14 @@ func TestStand(t *testing.T) {
 		&analytics.Budgets{Time: now.Add(-4 * time.Hour), Pipeline: "gone", Standing: "over", Amount: 10, Spent: 15},
 	})
 	st, err := Stand(t.Context(), s)
-	if err != nil || len(st.Budgets) != 1 || st.Budgets[0] != (Budget{"shop", "over", 1.5}) {
+	if err != nil || len(st.Budgets) != 1 || st.Budgets[0] != (Budget{"shop", "over", 1.5}) || !st.Priced.IsZero() {
+		t.Errorf("%+v, %v", st, err)
+	}
+	// Pricing the past anew does not make up for the hours that nobody prices.
+	for i, p := range []struct{ at, hour time.Duration }{{5 * time.Hour, 6 * time.Hour}, {4 * time.Hour, 5 * time.Hour}, {time.Hour, 9 * time.Hour}} {
+		insert(t, s, fmt.Sprint("pricing ", i), []analytics.Row{&analytics.Pricings{Time: now.Add(-p.at), Hour: now.Add(-p.hour).Truncate(time.Hour)}})
+	}
+	if st, err = Stand(t.Context(), s); err != nil || !st.Priced.Equal(now.Add(-4*time.Hour).Truncate(time.Millisecond)) {
 		t.Errorf("%+v, %v", st, err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"syncline/analytics"
 )
@@ -22,6 +23,7 @@ type Standing struct {
 	Verdicts        []Verdicts
 	FailedRotations int // secrets whose newest rotation failed
 	Budgets         []Budget
+	Priced          time.Time // when usage was last priced up to then; zero if it never was
 }
 
 // Budget is how a pipeline stands to its budget, by the newest look at it.
@@ -85,8 +87,34 @@ func Stand(ctx context.Context, s *analytics.Store) (*Standing, error) {
 	if err := failed.Err(); err != nil {
 		return nil, fmt.Errorf("read rotations: %w", err)
 	}
-	st.Budgets, err = budgets(ctx, s)
+	if st.Budgets, err = budgets(ctx, s); err != nil {
+		return nil, err
+	}
+	st.Priced, err = priced(ctx, s)
 	return st, err
+}
+
+// priced leaves out pricings of the past alone, which an operator has made.
+func priced(ctx context.Context, s *analytics.Store) (at time.Time, err error) {
+	rows, err := s.Query(ctx, "SELECT max(ts), count() FROM {db}.pricings WHERE hour >= toStartOfHour(ts) - INTERVAL 1 HOUR")
+	if err != nil {
+		return at, err
+	}
+	defer func() { _ = rows.Close() }() // read to its end, or failed for another reason
+	for rows.Next() {
+		var newest time.Time
+		var n uint64
+		if err := rows.Scan(&newest, &n); err != nil {
+			return at, fmt.Errorf("read pricings: %w", err)
+		}
+		if n > 0 {
+			at = newest.UTC()
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return time.Time{}, fmt.Errorf("read pricings: %w", err)
+	}
+	return at, nil
 }
 
 func budgets(ctx context.Context, s *analytics.Store) (out []Budget, err error) {

@@ -81,11 +81,16 @@ type queue struct {
 	worker *exec.Cmd
 }
 
-func (r *rig) queued(ctx context.Context) (*queue, error) {
+func (r *rig) queued(ctx context.Context, env ...string) (*queue, error) {
 	if err := program(ctx, "pgbench", "-q", "-i", "-s", "10", r.source); err != nil {
 		return nil, err
 	}
-	w, err := r.worker()
+	return r.follows(ctx, env...)
+}
+
+// follows makes a queue of a source that has pgbench's tables.
+func (r *rig) follows(ctx context.Context, env ...string) (*queue, error) {
+	w, err := r.worker(env...)
 	if err != nil {
 		return nil, err
 	}

@@ -18,9 +18,12 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"go.temporal.io/sdk/client"
 
 	"syncline/activities/contract"
 	"syncline/analytics"
+	"syncline/analytics/bill"
+	"syncline/analytics/billing"
 	"syncline/analytics/board"
 	"syncline/testsuite/stack"
 )
@@ -60,7 +63,12 @@ func TestAlertsFireAndClear(t *testing.T) {
 	records := r.recorded()
 	first, second := r.start(contract.Control, contract.Capture, contract.Snapshot), r.start(contract.Deliver)
 	r.scraped(w.m, first, second)
-	p := r.pipe(alertingPipeline)
+	per := pricedPeriod(time.Now())
+	text := alertingPipeline
+	if per != "" {
+		text += "budget: {amount: 1 USD, per: " + per + "}\n"
+	}
+	p := r.pipe(text)
 	p.mustApply()
 	p.awaitPhase(bound, contract.Streaming)
 	p.converged()
@@ -74,6 +82,18 @@ func TestAlertsFireAndClear(t *testing.T) {
 	})
 	w.quiet(here, mine)
 
+	say := w.recorder()
+	// A tier whose runs are put off while something waits for it, and usage that is priced
+	// again only after some hours and costs more than the budget.
+	later := r.tc.ScheduleClient().GetHandle(t.Context(), contract.TierScheduleID(p.name, "later"))
+	if err := later.Pause(t.Context(), client.SchedulePauseOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	r.exec("UPDATE s.waits SET n = n + 1")
+	ago := time.Now().UTC().Add(-4 * time.Hour)
+	say(&analytics.Pricings{Time: ago, Hour: ago.Truncate(time.Hour).Add(-time.Hour), Actor: "e2e"})
+	r.used(say, p.name)
+
 	// One row that the sink refuses, one table that it cannot take any more, and a
 	// secret that is not there.
 	r.exec("INSERT INTO s.refused VALUES (2, 'not fine')", "ALTER TABLE s.gated ALTER COLUMN v TYPE numeric USING v + 0.5", "INSERT INTO s.gated VALUES (2, 2)")
@@ -84,15 +104,35 @@ func TestAlertsFireAndClear(t *testing.T) {
 	w.fires("SynclineDeadLetters", here, `sink="pg"`, `table="s.refused"`)
 	w.fires("SynclineTablesGated", here)
 	w.fires("SynclineSecurityFailures", `kind="secret"`)
+	w.fires("SynclineTierBehind", here, `sink="pg"`, `tier="later"`)
+	w.fires("SynclinePricingBehind")
+	if err := later.Unpause(t.Context(), client.ScheduleUnpauseOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	price := func() {
+		t.Helper()
+		var out bill.Pricing
+		if r.asked(contract.PriceWorkflow, contract.PriceInput{Who: "e2e"}, &out); per != "" && len(out.Budgets) != 1 {
+			t.Fatalf("budgets of others were looked at, or none: %+v", out)
+		}
+	}
+	price()
 	p.mustUpdate(contract.RemoveTableUpdate, contract.TablesInput{Tables: ids("s.gated"), DropRows: true}, nil)
 	p.mustUpdate(contract.AddTableUpdate, contract.TablesInput{Tables: ids("s.gated")}, nil)
 	p.awaitPhase(bound, contract.Streaming)
 	w.clears("SynclineTablesGated", here)
 	w.clears("SynclineDeadLetters", here)
 	w.clears("SynclineSecurityFailures", `kind="secret"`)
+	w.clears("SynclineTierBehind", here)
+	w.clears("SynclinePricingBehind")
+	if per != "" {
+		w.fires("SynclineBudget", here)
+		p.spec.Budget.Amount = "1000000 USD"
+		p.mustApply()
+		price()
+	}
 
 	// What verifications and rotations say, whoever runs them.
-	say := w.recorder()
 	verdict := func(v string) analytics.Row {
 		return &analytics.Verifications{Time: time.Now().UTC(), Pipeline: p.name, Sink: "pg", Tab: "s.items", Run: rand.Text(), Kind: "check", Verdict: v}
 	}
@@ -111,6 +151,9 @@ func TestAlertsFireAndClear(t *testing.T) {
 	w.clears("SynclineDivergence", here)
 	w.clears("SynclineVerificationFailed", here)
 	w.clears("SynclineRotationFailed")
+	if per != "" {
+		w.clears("SynclineBudget", here)
+	}
 
 	// A folder for what waits that is gone.
 	back := r.withoutSpill()
@@ -141,7 +184,11 @@ func TestAlertsFireAndClear(t *testing.T) {
 	w.clears("SynclineLagSpike", here)
 	// This one was never kept.
 	w.fires("SynclineErrorBudgetDrains", here, `objective="instant"`)
-	w.answers(p.name + "|" + lost.name)
+	but := unproduced
+	if per == "" {
+		but = slices.Concat(but, ofBudgets)
+	}
+	w.answers(p.name+"|"+lost.name, but...)
 	rest()
 	w.clears("SynclineDeliveryLag", here)
 	w.clears("SynclineAnalyticsSpills", mine)
@@ -196,7 +243,7 @@ func newAlerting(t *testing.T) *alerting {
 	w.r.fast = true
 	o := board.Plain()
 	o.Speed = 100
-	o.Limits = board.Limits{SlotBytes: float64(w.slotBytes), CaptureBytes: 2 << 20, LagSeconds: 0.0001, SpikeSeconds: 3, Backlog: 20, Retries: 0.1}
+	o.Limits = board.Limits{SlotBytes: float64(w.slotBytes), CaptureBytes: 2 << 20, LagSeconds: 0.0001, SpikeSeconds: 3, Backlog: 20, Retries: 0.1, PricingSeconds: 3 * 3600}
 	file := filepath.Join(w.m.Dir, "rules", w.r.queue+".yml")
 	if err := os.WriteFile(file, []byte(board.Rules(o)), 0o644); err != nil {
 		t.Fatal(err)
@@ -323,21 +370,31 @@ func (w *alerting) await(what, expr string, want bool) {
 	})
 }
 
-// unproduced are panels over what nothing in this test makes: repairs, costs (for which
-// one rig would ask for the budgets of the others' pipelines), conflicts between regions,
-// and restarts of a capture.
-var unproduced = []string{
-	"Repairs", "Cost by day", "Cost by table", "Without a price", "Budgets", "Budgets looked at", "Pricings", "Price tables", "Conflicts", "Duplicates by cause", "Duplicates dropped",
-	"Contained in a snapshot", "Fenced attempts",
+// used applies prices, and records usage of the last hour: 1.50 USD, and some without a price.
+func (r *rig) used(say func(analytics.Row), pipeline string) {
+	r.t.Helper()
+	const prices = "version: 1\ncurrency: USD\nunit: GB\nroutes:\n  - {name: ocean, from: eu, to: us, prices: [{from: 2020-01-01, price: 0.05}]}\n"
+	say(&analytics.Prices{Time: time.Now().UTC(), Version: billing.Version(prices), Actor: "e2e", Currency: "USD", Text: prices})
+	hour := time.Now().UTC().Truncate(time.Hour).Add(-time.Hour)
+	for destination, wire := range map[string]uint64{"us": 30_000_000_000, "moon": 1000} {
+		say(&analytics.Usage{Time: hour, Pipeline: pipeline, Sink: "pg", Tab: "s.items", Tier: "stream", Component: "Deliver", Origin: "eu", Destination: destination, Wire: wire})
+	}
 }
 
-// answers: after changes and faults, every other panel shows something of pipelines
+// unproduced are panels over what nothing in this test makes: repairs, conflicts between
+// regions, and restarts of a capture.
+var unproduced = []string{"Repairs", "Conflicts", "Duplicates by cause", "Duplicates dropped", "Contained in a snapshot", "Fenced attempts"}
+
+// ofBudgets are panels that show nothing while there can be no budget.
+var ofBudgets = []string{"Budgets", "Budgets looked at"}
+
+// answers: after changes and faults, every panel but some shows something of pipelines
 // that match.
-func (w *alerting) answers(pipelines string) {
+func (w *alerting) answers(pipelines string, but ...string) {
 	w.r.t.Helper()
 	for _, d := range board.Dashboards() {
 		for _, panel := range d.Panels {
-			if slices.Contains(unproduced, panel.Title) {
+			if slices.Contains(but, panel.Title) {
 				continue
 			}
 			q := panel.Expanded(w.r.clickDB, pipelines)

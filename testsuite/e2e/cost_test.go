@@ -30,18 +30,25 @@ func (r *rig) asked(workflow string, in, out any) {
 	}
 }
 
+// pricedPeriod is a budget's period in which an hour has ended, or none in the first hour of
+// a week and a month.
+func pricedPeriod(now time.Time) (per string) {
+	hour := now.UTC().Truncate(time.Hour).Add(-time.Hour)
+	for _, p := range []string{pipeline.PerMonth, pipeline.PerWeek} {
+		if start, _ := (&pipeline.Budget{Per: p}).Period(now.UTC()); !hour.Before(start) {
+			per = p
+		}
+	}
+	return per
+}
+
 // What was used is priced as by hand. A pipeline that has spent its budget runs its batch
 // tier more rarely, and as declared again once the budget is raised.
 func TestCostAndBudget(t *testing.T) {
 	t.Parallel()
 	now := time.Now().UTC()
 	hour := now.Truncate(time.Hour).Add(-time.Hour)
-	per := ""
-	for _, p := range []string{pipeline.PerMonth, pipeline.PerWeek} {
-		if start, _ := (&pipeline.Budget{Per: p}).Period(now); !hour.Before(start) {
-			per = p
-		}
-	}
+	per := pricedPeriod(now)
 	if per == "" {
 		t.Skip("the first hour of a week and a month: no budget's period has an hour that has ended")
 	}
