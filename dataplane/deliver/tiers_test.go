@@ -373,7 +373,7 @@ func TestStreamedChangeOvertakesWhatIsBeingApplied(t *testing.T) {
 	})
 	until(t, "streaming goes ahead", func() bool {
 		m := st.markOf(tableA)
-		return m.Behind() && m.Pos.Commit == 100 && m.Ahead.Pos.Commit == 120 && m.Ahead.Waits == 20 && st.value(tableA, 99) == "now: 99"
+		return m.Behind() && m.Offset == 1 && m.Ahead.Pos.Commit == 120 && m.Ahead.Waits == 20 && st.value(tableA, 99) == "now: 99"
 	})
 	if v := st.value(tableA, 3); v != "" {
 		t.Fatalf("what waits is there: %q", v)
