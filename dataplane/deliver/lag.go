@@ -102,3 +102,22 @@ func bucketTop(b int) time.Duration {
 	us := (uint64(subBuckets+sub+1) << (exp - 3)) - 1
 	return time.Duration(us) * time.Microsecond
 }
+
+// lags tells how long changes took from their commits until they were visible. Neighbours
+// that differ by less than a hundredth are told together, by the longest: each telling
+// costs, and a backlog has many commits.
+func lags(runs []commitRun, visible time.Time, tell func(d time.Duration, n int)) {
+	of := func(r commitRun) time.Duration { return max(visible.Sub(time.Unix(0, r.at)), 0) }
+	for i := 0; i < len(runs); {
+		low, high := of(runs[i]), of(runs[i])
+		n := 0
+		for ; i < len(runs); i++ {
+			d := of(runs[i])
+			if max(high, d)-min(low, d) > max(high/128, 50*time.Microsecond) {
+				break
+			}
+			low, high, n = min(low, d), max(high, d), n+runs[i].n
+		}
+		tell(high, n)
+	}
+}

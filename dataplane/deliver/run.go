@@ -304,13 +304,12 @@ func (l *lane) committed(r result) {
 		if tp.contained > 0 && l.obs.Contained != nil {
 			l.obs.Contained(id, tp.contained)
 		}
-		for _, run := range tp.commits {
-			d := max(visible.Sub(time.Unix(0, run.at)), 0)
-			l.win.note(now, d, run.n)
+		lags(tp.commits, visible, func(d time.Duration, n int) {
+			l.win.note(now, d, n)
 			if l.obs.Lag != nil {
-				l.obs.Lag(id, d, run.n)
+				l.obs.Lag(id, d, n)
 			}
-		}
+		})
 	}
 	for _, d := range p.dead {
 		if !r.out(d.Table) {

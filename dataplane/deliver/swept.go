@@ -244,11 +244,11 @@ func (l *lane) sweptCommitted(seg *segment, visible time.Time) {
 	}
 	l.counts.Swept += seg.n
 	for tier, runs := range seg.lags {
-		for _, run := range runs {
+		lags(runs, visible, func(d time.Duration, n int) {
 			if l.obs.Swept != nil {
-				l.obs.Swept(p.id.Table, tier, max(visible.Sub(time.Unix(0, run.at)), 0), run.n)
+				l.obs.Swept(p.id.Table, tier, d, n)
 			}
-		}
+		})
 	}
 	if p.closed {
 		return

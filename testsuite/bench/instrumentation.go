@@ -85,11 +85,6 @@ func (r *rig) queued(ctx context.Context, env ...string) (*queue, error) {
 	if err := program(ctx, "pgbench", "-q", "-i", "-s", "10", r.source); err != nil {
 		return nil, err
 	}
-	return r.follows(ctx, env...)
-}
-
-// follows makes a queue of a source that has pgbench's tables.
-func (r *rig) follows(ctx context.Context, env ...string) (*queue, error) {
 	w, err := r.worker(env...)
 	if err != nil {
 		return nil, err

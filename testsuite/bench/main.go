@@ -10,7 +10,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"flag"
 	"fmt"
@@ -18,7 +17,6 @@ import (
 	"os/signal"
 	"regexp"
 	"syscall"
-	"time"
 )
 
 // figure is one line of the result.
@@ -40,7 +38,7 @@ var benchmarks = []benchmark{
 	{"drain", "a backlog of pgbench changes, against pg_recvlogical and native logical replication", drain},
 	{"lag", "commit to visible at a steady rate, and the gap when the delivering worker is killed", lag},
 	{"instrumentation", "what recording costs: a backlog with and without it, and bytes in analytics", instrumentation},
-	{"accounting", "what analytics and counting bytes cost: blocks with and without them, in pairs", accounting},
+	{"accounting", "what part of a worker's CPU goes into analytics, metrics and counting bytes", accounting},
 	{"verification", "digests of a million rows by engine, and planted errors found while rows change", verification},
 	{"compression", "bytes on the wire for a row of telemetry, by the size of batches and codec", compression},
 	{"telemetry", "telemetry from region to region by different policies: bytes, their price, and freshness", telemetry},
@@ -52,13 +50,11 @@ type bench struct {
 	build   string
 	logs    string // folder to keep the workers' logs in; empty: none
 	runs    int
-	rows    int           // of a snapshot's table
-	changes int           // of a backlog
-	block   int           // changes of a block of the accounting
-	limit   time.Duration // of the accounting
-	rate    int           // changes per second
-	seconds int           // of the lag's measurement
-	large   int64         // rows of the large transaction
+	rows    int   // of a snapshot's table
+	changes int   // of a backlog
+	rate    int   // changes per second
+	seconds int   // of the lag's measurement
+	large   int64 // rows of the large transaction
 	price   float64
 	drawn   string // file of the chart
 }
@@ -77,15 +73,13 @@ func main() {
 	flag.StringVar(&b.logs, "logs", "", "folder to keep the workers' logs in")
 	flag.IntVar(&b.runs, "runs", 3, "runs of each side")
 	flag.IntVar(&b.rows, "rows", 2_000_000, "rows of the snapshots' table")
-	flag.IntVar(&b.changes, "changes", 0, "changes of the backlog (default 300000), and of a block of the accounting (default 100000)")
-	flag.DurationVar(&b.limit, "limit", 30*time.Minute, "how long the accounting may take to settle")
+	flag.IntVar(&b.changes, "changes", 300_000, "changes of the backlog")
 	flag.IntVar(&b.rate, "rate", 1000, "changes per second of the lag's load")
 	flag.IntVar(&b.seconds, "seconds", 30, "how long the lag is measured")
 	flag.Int64Var(&b.large, "large", 5_000_000, "rows of the large transaction")
 	flag.Float64Var(&b.price, "price", 0.02, "price of a GB (10^9 bytes) from region to region, of the telemetry")
 	flag.StringVar(&b.drawn, "chart", ".data/telemetry.html", "file for the chart of the telemetry")
 	flag.Parse()
-	b.block, b.changes = cmp.Or(b.changes, 100_000), cmp.Or(b.changes, 300_000)
 	match, err := regexp.Compile(*only)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench: -run:", err)

@@ -53,12 +53,6 @@ func Await(ctx context.Context, name string, s Ledger, lsn change.LSN, tables ..
 	}
 }
 
-// Reached tells whether a sink has come to where Await waits for.
-func Reached(ctx context.Context, s Ledger, lsn change.LSN) (bool, error) {
-	behind, err := lookBehind(ctx, s, lsn, nil)
-	return behind == "", err
-}
-
 // lookBehind says what has not come to lsn yet; "" if all has.
 func lookBehind(ctx context.Context, s Ledger, lsn change.LSN, only []change.TableID) (string, error) {
 	all, err := s.Tables(ctx)
