@@ -108,8 +108,8 @@ func (t *tool) runTierCommand() *cobra.Command {
 		Short: "let what waits in a tier take effect now",
 		Long: `run lets what waits in a tier take effect at every sink, up to where the source is now,
 and waits until it has. The tier's Schedule does the same once in its period, and tiers list
-shows when. A run brings all that waits in its tier, however many were missed, so none has to be made up
-for. Interrupting the command leaves the run going.`,
+shows when. A run brings all that waits in its tier, however many were missed, so none has
+to be made up for. Interrupting the command leaves the run going.`,
 		Args: args(2, 2, "a pipeline name and a tier"),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), wait)

@@ -10,7 +10,6 @@ import (
 
 	"github.com/google/pprof/profile"
 
-	"syncline/activities/contract"
 	"syncline/testsuite/check"
 )
 
@@ -57,12 +56,8 @@ const profiledFor = 30 * time.Second
 
 // profiled profiles the worker while it gets through a backlog, and what comes of it.
 func (q *queue) profiled(ctx context.Context, url string) (s shares, err error) {
-	const clients = 4
 	r := q.r
-	if err := r.update(ctx, q.name, contract.PauseUpdate); err != nil {
-		return s, err
-	}
-	if err := program(ctx, "pgbench", "-n", "-c", fmt.Sprint(clients), "-t", fmt.Sprint(r.b.changes/4/clients), r.source); err != nil {
+	if _, err := q.fill(ctx); err != nil {
 		return s, err
 	}
 	end, err := (&check.Postgres{DSN: r.source, Source: true}).Position(ctx)

@@ -103,22 +103,28 @@ func (r *rig) queued(ctx context.Context, env ...string) (*queue, error) {
 
 func (q *queue) close() { _ = q.led.Close() }
 
+// fill pauses the pipeline and makes a backlog for it, of so many changes.
+func (q *queue) fill(ctx context.Context) (changes int, err error) {
+	const clients, perTransaction = 4, 4
+	if err := q.r.update(ctx, q.name, contract.PauseUpdate); err != nil {
+		return 0, err
+	}
+	each := q.r.b.changes / perTransaction / clients
+	return each * clients * perTransaction, program(ctx, "pgbench", "-n", "-c", fmt.Sprint(clients), "-t", fmt.Sprint(each), q.r.source)
+}
+
 // compare times the same backlog with each of the variants in turn; the first is what
 // the others are compared with.
 func (q *queue) compare(ctx context.Context, variants []variant) ([]figure, error) {
-	const clients = 4
 	r := q.r
-	perClient := r.b.changes / 4 / clients
+	changes := 0
 	for run := range r.b.runs {
 		for i := range variants {
 			v := &variants[(i+run)%len(variants)] // tables grow from one to the next
-			if err := r.update(ctx, q.name, contract.PauseUpdate); err != nil {
-				return nil, err
-			}
-			if err := program(ctx, "pgbench", "-n", "-c", fmt.Sprint(clients), "-t", fmt.Sprint(perClient), r.source); err != nil {
-				return nil, err
-			}
 			var err error
+			if changes, err = q.fill(ctx); err != nil {
+				return nil, err
+			}
 			if q.worker, err = r.instead(q.worker, v.env...); err != nil {
 				return nil, err
 			}
@@ -142,9 +148,9 @@ func (q *queue) compare(ctx context.Context, variants []variant) ([]figure, erro
 		}
 	}
 	base, cpu := median(variants[0].took), median(variants[0].cpu)
-	figures := []figure{{variants[0].name, perSecond(perClient*clients*4, base), fmt.Sprintf("noise ±%.0f %%; the worker's CPU %.2f s, noise ±%.1f %%", spread(variants[0].took)/2, cpu.Seconds(), spread(variants[0].cpu)/2)}}
+	figures := []figure{{variants[0].name, perSecond(changes, base), fmt.Sprintf("noise ±%.0f %%; the worker's CPU %.2f s, noise ±%.1f %%", spread(variants[0].took)/2, cpu.Seconds(), spread(variants[0].cpu)/2)}}
 	for _, v := range variants[1:] {
-		figures = append(figures, figure{v.name, perSecond(perClient*clients*4, median(v.took)), fmt.Sprintf("ratio %.3f (best of each %.3f); the worker's CPU %+.1f %%", base.Seconds()/median(v.took).Seconds(), slices.Min(variants[0].took).Seconds()/slices.Min(v.took).Seconds(), 100*(median(v.cpu).Seconds()/cpu.Seconds()-1))})
+		figures = append(figures, figure{v.name, perSecond(changes, median(v.took)), fmt.Sprintf("ratio %.3f (best of each %.3f); the worker's CPU %+.1f %%", base.Seconds()/median(v.took).Seconds(), slices.Min(variants[0].took).Seconds()/slices.Min(v.took).Seconds(), 100*(median(v.cpu).Seconds()/cpu.Seconds()-1))})
 	}
 	return figures, nil
 }

@@ -21,9 +21,12 @@ classify:
   - {match: public.event, tier: hourly}
 `
 
-// twoTiers adds another, whose Schedule does not run meanwhile either.
-var twoTiers = strings.NewReplacer("[{name: hourly, every: 30m}]", "[{name: hourly, every: 30m}, {name: bulk, every: 30m}]",
-	"  - {match: public.event, tier: hourly}\n", "  - {match: public.event, where: severity = 'debug', tier: bulk}\n  - {match: public.event, tier: hourly}\n").Replace(hourly)
+const twoTiers = `tiers: [{name: hourly, every: 30m}, {name: bulk, every: 30m}]
+classify:
+  - {match: public.event, where: "severity in ('critical')", tier: stream}
+  - {match: public.event, where: severity = 'debug', tier: bulk}
+  - {match: public.event, tier: hourly}
+`
 
 // tier runs a tier and waits for its end.
 func (p *pipe) tier(name string) contract.TierResult {

@@ -38,7 +38,8 @@ func overBoth(t *testing.T, f func(t *testing.T, protocol string)) {
 	}
 }
 
-func openTest(t testing.TB, protocol string, o Options, query string) *Sink {
+// databaseURL leads to a database of the test's own.
+func databaseURL(t testing.TB, protocol string) *url.URL {
 	t.Helper()
 	dsn := stack.ClickHouseDatabase(t)
 	if protocol == "native" {
@@ -48,6 +49,12 @@ func openTest(t testing.TB, protocol string, o Options, query string) *Sink {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return u
+}
+
+func openTest(t testing.TB, protocol string, o Options, query string) *Sink {
+	t.Helper()
+	u := databaseURL(t, protocol)
 	o.Ledger, o.Database, u.RawQuery = u.Path[1:], u.Path[1:], query
 	s, err := Open(Config{DSN: u.String(), Pipeline: "p", Options: o})
 	if err != nil {
@@ -540,16 +547,9 @@ func TestBatchCompression(t *testing.T) { overBoth(t, batchCompression) }
 
 func batchCompression(t *testing.T, protocol string) {
 	for _, own := range []string{"none", "zstd"} {
-		dsn := stack.ClickHouseDatabase(t)
-		if protocol == "native" {
-			dsn = stack.Native(t, dsn)
-		}
-		u, err := url.Parse(dsn)
-		if err != nil {
-			t.Fatal(err)
-		}
+		u := databaseURL(t, protocol)
 		var sent atomic.Int64
-		s, err := Open(Config{DSN: dsn, Pipeline: "p", Options: Options{Ledger: u.Path[1:], Database: u.Path[1:], Compression: own}, Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
+		s, err := Open(Config{DSN: u.String(), Pipeline: "p", Options: Options{Ledger: u.Path[1:], Database: u.Path[1:], Compression: own}, Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			c, err := wire.Plain(ctx, network, addr)
 			return &counted{c, &sent}, err
 		}})
