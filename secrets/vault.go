@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/agnivade/levenshtein"
 	vaultapi "github.com/hashicorp/vault/api"
@@ -17,64 +18,118 @@ import (
 	"syncline/dataplane/fault"
 )
 
-// vault reads fields of KV secrets. It learns each engine's mount path and
-// version once, and forgets it when a secret is missing.
+// vault reads and writes secrets. It learns each engine's mount path and version once,
+// and forgets it when a secret is missing.
 type vault struct {
-	opts  VaultOptions
-	login login
+	opts   VaultOptions
+	access access
 
 	mu     sync.Mutex
-	mounts map[string]int // mount path with trailing slash → KV version
+	mounts map[string]mount // by path with trailing slash
+}
+
+// mount is a secrets engine.
+type mount struct {
+	path    string // with trailing slash; "" if Vault does not tell
+	engine  string // kv or database
+	version int    // of KV
+}
+
+// The engines that are known.
+const (
+	engineKV       = "kv"
+	engineDatabase = "database"
+)
+
+// doc is what Vault has at a path.
+type doc struct {
+	mount
+	data    map[string]any
+	written int // version of the secret in a KV engine of version 2; 0: it has none
+	lease   lease
+}
+
+// lease is how long what an engine made is good for.
+type lease struct {
+	id        string
+	lasts     time.Duration
+	renewable bool
 }
 
 func newVault(o VaultOptions) *vault {
-	return &vault{opts: o, login: login{opts: o, lock: make(chan struct{}, 1)}, mounts: map[string]int{}}
+	return &vault{opts: o, access: access{opts: o, lock: make(chan struct{}, 1)}, mounts: map[string]mount{}}
 }
 
-func (v *vault) close() { v.login.close() }
+func (v *vault) close() { v.access.close() }
 
-// read resolves one reference, with one more attempt under another token if
-// Vault refuses the first and another is to be had.
-func (v *vault) read(ctx context.Context, ref Ref) (Secret, error) {
-	sess, err := v.login.session(ctx, nil)
+// read resolves one reference.
+func (v *vault) read(ctx context.Context, ref Ref) (s Secret, err error) {
+	err = v.under(ctx, ref.String(), canRead, func(sess *session) error {
+		if _, m, err := v.locate(ctx, sess, ref.String(), ref.Path()); err != nil {
+			return err
+		} else if m.engine == engineDatabase {
+			// It leases what it makes on each read; a value read field by field and cached
+			// would not be a pair that works.
+			return badRef("%s is served by Vault's database engine, whose fields belong together; name the path without a field where a login is wanted", ref)
+		}
+		d, err := v.get(ctx, sess, ref.String(), ref.Path(), 0)
+		if err != nil {
+			return err
+		}
+		s, err = field(ref, d.data)
+		return err
+	})
+	return s, err
+}
+
+const (
+	canRead  = "read"
+	canWrite = "create and update"
+)
+
+// under runs f with a token, and once more under another one if Vault refuses the first
+// and another is to be had. at names what f is about.
+func (v *vault) under(ctx context.Context, at, capability string, f func(*session) error) error {
+	sess, err := v.access.session(ctx, nil)
 	if err != nil {
-		return Secret{}, err
+		return err
 	}
-	s, err := v.readWith(ctx, sess, ref)
+	err = f(sess)
 	if !isStatus(err, http.StatusForbidden) && !isStatus(err, http.StatusUnauthorized) {
-		return s, v.name(err, ref)
+		return v.name(err, at)
 	}
-	stale, lerr := v.login.stale(ctx, sess, err)
+	stale, lerr := v.access.stale(ctx, sess, err)
 	if lerr != nil {
-		return Secret{}, lerr
+		return lerr
 	}
 	if !stale {
-		return Secret{}, denied(ref)
+		return denied(at, capability)
 	}
-	next, lerr := v.login.session(ctx, sess)
+	next, lerr := v.access.session(ctx, sess)
 	if lerr != nil {
-		return Secret{}, lerr
+		return lerr
 	}
 	if next == sess {
-		return Secret{}, v.login.expired()
+		return v.access.expired()
 	}
-	s, err = v.readWith(ctx, next, ref)
+	err = f(next)
 	switch {
 	case refusesToken(err):
-		return Secret{}, v.login.expired()
+		return v.access.expired()
 	case isStatus(err, http.StatusForbidden):
-		return Secret{}, denied(ref)
+		return denied(at, capability)
 	}
-	return s, v.name(err, ref)
+	return v.name(err, at)
 }
 
-func denied(ref Ref) error {
+func denied(at, capability string) error {
 	return fault.Permanent(CodeVaultPermissionDenied, nil,
-		"give the token's policy read capability on this path (for KV version 2 on <mount>/data/<name>)", "Vault does not let this worker read %s", ref)
+		fmt.Sprintf("give the token's policy %s capability on this path (for KV version 2 on <mount>/data/<name>)", capability),
+		"Vault does not let this worker %s %s", capability, at)
 }
 
 // name turns what remains of Vault's answers into faults.
-func (v *vault) name(err error, ref Ref) error {
+func (v *vault) name(err error, at string) error {
 	if err == nil || fault.CodeOf(err) != "" {
 		return err
 	}
@@ -82,18 +137,23 @@ func (v *vault) name(err error, ref Ref) error {
 		return f
 	}
 	status, said := answerOf(err)
-	return fault.Permanent(CodeSecretMissing, nil, "check the path of the reference", "Vault answered %d to %s: %s", status, ref, said)
+	return fault.Permanent(CodeSecretMissing, nil, "check the path of the reference", "Vault answered %d to %s: %s", status, at, said)
 }
 
-// readWith reads under one token. Errors are faults or Vault's answers.
-func (v *vault) readWith(ctx context.Context, sess *session, ref Ref) (Secret, error) {
-	paths, version, err := v.locate(ctx, sess, ref)
+// get reads a path under one token: a version of it, or what is current. Errors are
+// faults or Vault's answers.
+func (v *vault) get(ctx context.Context, sess *session, at, path string, version int) (doc, error) {
+	paths, m, err := v.locate(ctx, sess, at, path)
 	if err != nil {
-		return Secret{}, err
+		return doc{}, err
+	}
+	var params map[string][]string
+	if version > 0 {
+		params = map[string][]string{"version": {strconv.Itoa(version)}}
 	}
 	var secret *vaultapi.Secret
 	for i, p := range paths {
-		secret, err = sess.client.Logical().ReadWithContext(ctx, p)
+		secret, err = sess.client.Logical().ReadWithDataWithContext(ctx, p, params)
 		// An engine of version 2 answers a path without data/ with nothing but a warning.
 		if last := i == len(paths)-1; last || err == nil && secret != nil && secret.Data != nil {
 			break
@@ -103,57 +163,63 @@ func (v *vault) readWith(ctx context.Context, sess *session, ref Ref) (Secret, e
 		}
 	}
 	if err != nil {
-		return Secret{}, err
+		return doc{}, err
 	}
 	if secret == nil || secret.Data == nil {
 		v.forgetMounts()
-		return Secret{}, fault.Permanent(CodeSecretMissing, nil,
-			"write it, or correct the path of the reference", "there is no secret at the path of %s", ref)
+		return doc{}, fault.Permanent(CodeSecretMissing, nil,
+			"write it, or correct the path of the reference", "there is no secret at the path of %s", at)
 	}
-	data := secret.Data
-	if version == 2 || version == 0 && looksVersioned(data) {
-		if data, err = currentVersion(ref, data); err != nil {
-			return Secret{}, err
+	d := doc{mount: m, data: secret.Data, lease: lease{secret.LeaseID, time.Duration(secret.LeaseDuration) * time.Second, secret.Renewable}}
+	if m.version == 2 || m.path == "" && looksVersioned(d.data) {
+		if d.data, d.written, err = currentVersion(at, d.data); err != nil {
+			return doc{}, err
 		}
 	}
-	return field(ref, data)
+	return d, nil
 }
 
-// locate gives the API paths to try and the KV version, 0 if only the answer
+// locate gives the API paths to try, and the mount, whose path is "" if only the answer
 // will tell.
-func (v *vault) locate(ctx context.Context, sess *session, ref Ref) (paths []string, version int, err error) {
-	mount, version, ok := v.knownMount(ref.Path())
+func (v *vault) locate(ctx context.Context, sess *session, at, path string) (paths []string, m mount, err error) {
+	m, ok := v.knownMount(path)
 	if !ok {
-		mount, version, err = v.askMount(ctx, sess, ref)
+		m, err = v.askMount(ctx, sess, at, path)
 		if err != nil {
-			return nil, 0, err
+			return nil, mount{}, err
 		}
 	}
-	if mount == "" {
+	if m.path == "" {
 		// Vault did not say: as written, then in the form that version 2 needs.
-		first, rest, _ := strings.Cut(ref.Path(), "/")
-		paths = []string{ref.Path()}
+		first, rest, _ := strings.Cut(path, "/")
+		paths = []string{path}
 		if !strings.HasPrefix(rest, "data/") {
 			paths = append(paths, first+"/data/"+rest)
 		}
-		return paths, 0, nil
+		return paths, m, nil
 	}
-	name := strings.TrimPrefix(ref.Path(), mount)
-	if version == 2 && !strings.HasPrefix(name, "data/") {
-		name = "data/" + name
-	}
-	return []string{mount + name}, version, nil
+	return []string{m.api(path, "data/")}, m, nil
 }
 
-func (v *vault) knownMount(path string) (mount string, version int, ok bool) {
+// api is the path below /v1/ of a secret, of which an engine of version 2 has the kinds
+// data/ and metadata/.
+func (m mount) api(path, kind string) string {
+	name := strings.TrimPrefix(path, m.path)
+	if m.version == 2 {
+		name = kind + strings.TrimPrefix(name, "data/")
+	}
+	return m.path + name
+}
+
+func (v *vault) knownMount(path string) (found mount, ok bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	for m, ver := range v.mounts {
-		if strings.HasPrefix(path, m) && len(m) > len(mount) {
-			mount, version, ok = m, ver, true
+	for p, m := range v.mounts {
+		if strings.HasPrefix(path, p) && len(p) > len(found.path) {
+			found, ok = m, true
 		}
 	}
-	return
+	return found, ok
 }
 
 func (v *vault) forgetMounts() {
@@ -162,38 +228,38 @@ func (v *vault) forgetMounts() {
 	clear(v.mounts)
 }
 
-// askMount asks which engine serves a path, as Vault's own tool does. A mount of
-// "" without an error means that Vault does not tell this token.
-func (v *vault) askMount(ctx context.Context, sess *session, ref Ref) (string, int, error) {
-	s, err := sess.client.Logical().ReadWithContext(ctx, "sys/internal/ui/mounts/"+ref.Path())
+// askMount asks which engine serves a path, as Vault's own tool does. A mount without a
+// path and without an error means that Vault does not tell this token.
+func (v *vault) askMount(ctx context.Context, sess *session, at, path string) (mount, error) {
+	s, err := sess.client.Logical().ReadWithContext(ctx, "sys/internal/ui/mounts/"+path)
 	if err != nil {
 		if status, _ := answerOf(err); status >= 400 && status < 500 && status != http.StatusTooManyRequests && !refusesToken(err) {
-			return "", 0, nil
+			return mount{}, nil
 		}
-		return "", 0, err
+		return mount{}, err
 	}
 	if s == nil {
-		return "", 0, nil
+		return mount{}, nil
 	}
-	mount, _ := s.Data["path"].(string)
-	if mount == "" || !strings.HasPrefix(ref.Path(), mount) {
-		return "", 0, nil
+	m := mount{engine: engineKV, version: 1}
+	m.path, _ = s.Data["path"].(string)
+	if m.path == "" || !strings.HasPrefix(path, m.path) {
+		return mount{}, nil
 	}
 	switch kind, _ := s.Data["type"].(string); kind {
 	case "kv", "generic", "cubbyhole", "":
+	case engineDatabase:
+		m.engine, m.version = engineDatabase, 0
 	default:
-		// Engines that make credentials on each read lease them; a value read
-		// field by field and cached would not be a pair that works.
-		return "", 0, badRef("%s is served by Vault's %s engine, and only KV engines hold secrets that can be named", ref, kind)
+		return mount{}, badRef("%s is served by Vault's %s engine, and only KV and database engines hold what can be named", at, kind)
 	}
-	version := 1
 	if o, ok := s.Data["options"].(map[string]any); ok && fmt.Sprint(o["version"]) == "2" {
-		version = 2
+		m.version = 2
 	}
 	v.mu.Lock()
-	v.mounts[mount] = version
+	v.mounts[m.path] = m
 	v.mu.Unlock()
-	return mount, version, nil
+	return m, nil
 }
 
 func looksVersioned(data map[string]any) bool {
@@ -208,18 +274,19 @@ func looksVersioned(data map[string]any) bool {
 
 // currentVersion unwraps an answer of KV version 2, which for a deleted version
 // has metadata only.
-func currentVersion(ref Ref, data map[string]any) (map[string]any, error) {
-	if inner, ok := data["data"].(map[string]any); ok {
-		return inner, nil
-	}
+func currentVersion(at string, data map[string]any) (map[string]any, int, error) {
 	meta, _ := data["metadata"].(map[string]any)
 	n := fmt.Sprint(meta["version"])
-	if destroyed, _ := meta["destroyed"].(bool); destroyed {
-		return nil, fault.Permanent(CodeSecretVersionDeleted, nil, "write a new version: vault kv put",
-			"the current version (%s) of %s is destroyed", n, ref)
+	if inner, ok := data["data"].(map[string]any); ok {
+		written, _ := strconv.Atoi(n)
+		return inner, written, nil
 	}
-	return nil, fault.Permanent(CodeSecretVersionDeleted, nil, "vault kv undelete -versions="+n+", or write a new version",
-		"the current version (%s) of %s is deleted", n, ref)
+	if destroyed, _ := meta["destroyed"].(bool); destroyed {
+		return nil, 0, fault.Permanent(CodeSecretVersionDeleted, nil, "write a new version: vault kv put",
+			"version %s of %s is destroyed", n, at)
+	}
+	return nil, 0, fault.Permanent(CodeSecretVersionDeleted, nil, "vault kv undelete -versions="+n+", or write a new version",
+		"version %s of %s is deleted", n, at)
 }
 
 func field(ref Ref, data map[string]any) (Secret, error) {
@@ -234,21 +301,27 @@ func field(ref Ref, data map[string]any) (Secret, error) {
 		}
 		return missing(fix, "the secret at the path of %s has no field %q among its %d", ref, ref.Field(), len(data))
 	}
-	var text string
-	switch x := raw.(type) {
-	case string:
-		text = x
-	case json.Number:
-		text = x.String()
-	case bool:
-		text = strconv.FormatBool(x)
-	default:
+	text, ok := textOf(raw)
+	if !ok {
 		return missing("store it as text", "the field of %s is neither text nor a number", ref)
 	}
 	if text == "" {
 		return missing("write a value into it", "the field of %s is empty", ref)
 	}
 	return NewSecret(text), nil
+}
+
+// textOf is a value of a secret as text.
+func textOf(raw any) (string, bool) {
+	switch x := raw.(type) {
+	case string:
+		return x, true
+	case json.Number:
+		return x.String(), true
+	case bool:
+		return strconv.FormatBool(x), true
+	}
+	return "", false
 }
 
 // nearest gives the name that a typo probably meant.

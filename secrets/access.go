@@ -19,8 +19,8 @@ type session struct {
 	stop   context.CancelFunc // of the renewal
 }
 
-// login holds the current session and replaces it when it is refused.
-type login struct {
+// access holds the current session and replaces it when it is refused.
+type access struct {
 	opts VaultOptions
 
 	lock    chan struct{} // held while current or closed is used; a channel, so that waiting for it ends with the context
@@ -30,7 +30,7 @@ type login struct {
 
 // session gives a session other than refused, if there can be one; otherwise it
 // gives refused back.
-func (l *login) session(ctx context.Context, refused *session) (*session, error) {
+func (l *access) session(ctx context.Context, refused *session) (*session, error) {
 	select {
 	case l.lock <- struct{}{}:
 	case <-ctx.Done():
@@ -59,7 +59,7 @@ func (l *login) session(ctx context.Context, refused *session) (*session, error)
 	return l.replace(l.loginToken(ctx, token))
 }
 
-func (l *login) replace(s *session, err error) (*session, error) {
+func (l *access) replace(s *session, err error) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
@@ -72,7 +72,7 @@ func (l *login) replace(s *session, err error) (*session, error) {
 
 // drop forgets a session that can no longer be renewed, so that the next use
 // logs in again instead of being refused first.
-func (l *login) drop(s *session) {
+func (l *access) drop(s *session) {
 	l.lock <- struct{}{}
 	if l.current == s {
 		l.current = nil
@@ -80,7 +80,7 @@ func (l *login) drop(s *session) {
 	<-l.lock
 }
 
-func (l *login) close() {
+func (l *access) close() {
 	l.lock <- struct{}{}
 	s := l.current
 	l.current, l.closed = nil, true
@@ -98,7 +98,7 @@ func (l *login) close() {
 }
 
 // givenToken is the token that somebody else made for us.
-func (l *login) givenToken() (string, error) {
+func (l *access) givenToken() (string, error) {
 	if l.opts.TokenFile != "" {
 		t, err := readSmall(l.opts.TokenFile)
 		if err != nil || t == "" {
@@ -115,7 +115,7 @@ func (l *login) givenToken() (string, error) {
 		"set SYNCLINE_VAULT_ROLE_ID with SYNCLINE_VAULT_SECRET_ID_FILE, or SYNCLINE_VAULT_TOKEN_FILE, or VAULT_TOKEN", "the worker has no way to log in at Vault")
 }
 
-func (l *login) loginToken(ctx context.Context, token string) (*session, error) {
+func (l *access) loginToken(ctx context.Context, token string) (*session, error) {
 	c, err := l.newClient()
 	if err != nil {
 		return nil, err
@@ -139,7 +139,7 @@ func (l *login) loginToken(ctx context.Context, token string) (*session, error) 
 	return s, nil
 }
 
-func (l *login) loginAppRole(ctx context.Context) (*session, error) {
+func (l *access) loginAppRole(ctx context.Context) (*session, error) {
 	if _, err := readSmall(l.opts.SecretIDFile); err != nil {
 		return nil, fault.Permanent(CodeFileUnreadable, err, "put the AppRole's secret id there, readable by the worker's user",
 			"SYNCLINE_VAULT_SECRET_ID_FILE cannot be read")
@@ -166,7 +166,7 @@ func (l *login) loginAppRole(ctx context.Context) (*session, error) {
 	return s, nil
 }
 
-func (l *login) newClient() (*vaultapi.Client, error) {
+func (l *access) newClient() (*vaultapi.Client, error) {
 	notConfigured := func(err error) error {
 		return fault.Permanent(CodeVaultNotConfigured, err, "check SYNCLINE_VAULT_CACERT and the VAULT_* variables", "the client for Vault cannot be made")
 	}
@@ -196,7 +196,7 @@ func (l *login) newClient() (*vaultapi.Client, error) {
 
 // stale finds out whether a refusal is about the token (true) or about what its
 // policies allow.
-func (l *login) stale(ctx context.Context, s *session, refusal error) (bool, error) {
+func (l *access) stale(ctx context.Context, s *session, refusal error) (bool, error) {
 	if refusesToken(refusal) {
 		return true, nil
 	}
@@ -210,7 +210,7 @@ func (l *login) stale(ctx context.Context, s *session, refusal error) (bool, err
 	return isStatus(err, http.StatusForbidden), nil
 }
 
-func (l *login) expired() error {
+func (l *access) expired() error {
 	what := fmt.Sprintf("Vault at %s does not accept the worker's token: it expired, was revoked, or belongs to another Vault", l.opts.Address)
 	if l.opts.TokenFile != "" {
 		return transient(CodeVaultTokenExpired, nil, "write a new token to SYNCLINE_VAULT_TOKEN_FILE; it is read again by itself", "%s", what)
@@ -223,7 +223,7 @@ func (l *login) expired() error {
 
 // keep renews a token at two thirds of its remaining time for as long as Vault
 // grants more.
-func (l *login) keep(s *session, ttl time.Duration, renewable bool) {
+func (l *access) keep(s *session, ttl time.Duration, renewable bool) {
 	if ttl <= 0 {
 		return // a root or batch token that does not expire
 	}
