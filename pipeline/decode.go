@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -42,7 +43,7 @@ func (d *decoder) value(f *field, n *node, path string, blame pos) (v any, ok bo
 		return d.boolean(f, n, path)
 	case kindDuration, kindSize, kindRatio:
 		return d.quantity(f, n, path)
-	case kindRef:
+	case kindRef, kindLogin:
 		return d.ref(f, n, path)
 	case kindMoment:
 		return d.moment(f, n, path)
@@ -75,7 +76,7 @@ func (d *decoder) mismatch(f *field, n *node, path string) (any, bool) {
 	case (n.kind == nodeInt || n.kind == nodeFloat) && (f.kind == kindSize || f.kind == kindDuration || f.kind == kindRatio):
 		suggestion = unitHint(f.kind, n.text)
 	}
-	message := n.describe(f.kind == kindRef)
+	message := n.describe(f.kind == kindRef || f.kind == kindLogin)
 	if suggestion != "" && f.kind == kindInteger {
 		suggestion, message = "", message+", which quotes made of a number"
 	}
@@ -157,26 +158,45 @@ func (d *decoder) unknown(f *field, e entry, path string) (suggestion string) {
 	return suggestion
 }
 
+// alternative is the one that is meant by the fields that are given: that with a field
+// which no other has, or else the first with any; -1 if there is none.
+func (f *field) alternative(given map[string]bool) int {
+	first := -1
+	for i, a := range f.choice {
+		for _, name := range a.owns {
+			if !given[name] {
+				continue
+			}
+			if first < 0 {
+				first = i
+			}
+			if !slices.ContainsFunc(slices.Concat(f.choice[:i], f.choice[i+1:]), func(b alternative) bool { return slices.Contains(b.owns, name) }) {
+				return i
+			}
+		}
+	}
+	return first
+}
+
 // choose applies f's alternatives and returns the fields that need no default.
 func (d *decoder) choose(f *field, given map[string]bool, path string, blame pos) (inactive map[string]bool) {
 	if len(f.choice) == 0 {
 		return nil
 	}
 	inactive = map[string]bool{}
-	chosen := -1
+	chosen := f.alternative(given)
+	told := map[string]bool{}
 	for i, a := range f.choice {
 		for _, name := range a.owns {
-			switch {
-			case !given[name]:
-			case chosen < 0:
-				chosen = i
-			case chosen != i:
-				p := join(path, name)
-				if !d.given(p) { // a misspelt field, already reported
-					continue
-				}
-				d.problem(d.at[p], p, fmt.Sprintf("cannot be given together with %s", strings.Join(f.choice[chosen].needs, ", ")), "one or the other", "")
+			if !given[name] || chosen == i || slices.Contains(f.choice[chosen].owns, name) || told[name] {
+				continue
 			}
+			told[name] = true
+			p := join(path, name)
+			if !d.given(p) { // a misspelt field, already reported
+				continue
+			}
+			d.problem(d.at[p], p, fmt.Sprintf("cannot be given together with %s", strings.Join(f.choice[chosen].needs, ", ")), "one or the other", "")
 		}
 	}
 	if chosen < 0 {
@@ -188,7 +208,7 @@ func (d *decoder) choose(f *field, given map[string]bool, path string, blame pos
 	}
 	for i, a := range f.choice {
 		for _, name := range a.owns {
-			if i != chosen {
+			if chosen < 0 || !slices.Contains(f.choice[chosen].owns, name) {
 				inactive[name] = true
 			}
 		}
@@ -359,7 +379,13 @@ func (d *decoder) ref(f *field, n *node, path string) (any, bool) {
 	if n.kind != nodeText {
 		return d.mismatch(f, n, path)
 	}
-	r, err := secrets.ParseRef(n.text)
+	var r fmt.Stringer
+	var err error
+	if f.kind == kindLogin {
+		r, err = secrets.ParseLoginRef(n.text)
+	} else {
+		r, err = secrets.ParseRef(n.text)
+	}
 	if err != nil {
 		message, suggestion := secretMistake(f.name, n, err)
 		d.problem(n.pos, path, message, f.expected(), suggestion)

@@ -23,6 +23,7 @@ const (
 	kindSize     kind = "size"
 	kindRatio    kind = "percentage"
 	kindRef      kind = "secret reference"
+	kindLogin    kind = "login reference"
 	kindGlob     kind = "glob"
 	kindMoment   kind = "date"
 	kindDecimal  kind = "decimal number"
@@ -73,7 +74,7 @@ type field struct {
 }
 
 // alternative is one of several ways to fill an object: at least the fields of
-// needs, perhaps more of owns, and none of the other alternatives' fields.
+// needs, perhaps more of owns, and none that only other alternatives have.
 type alternative struct{ needs, owns []string }
 
 func (f *field) child(name string) *field {
@@ -148,6 +149,8 @@ func (f *field) expected() string {
 		return fmt.Sprintf("a decimal number such as 0.02, of at most %d decimals", cost.PriceDigits)
 	case kindRef:
 		return "a reference to a secret: env:NAME, file:<path> or vault:<path>#<field>"
+	case kindLogin:
+		return "a reference to a login, which is user and password: vault:<path>"
 	case kindGlob:
 		return "a pattern schema.table, such as shop.* or *.orders"
 	}

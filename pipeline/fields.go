@@ -40,11 +40,20 @@ var root = (&field{
 }).compile()
 
 func connection(extra ...string) []alternative {
-	owns := append([]string{"host", "port", "database", "user", "password", "sslmode", "sslrootcert"}, extra...)
-	return []alternative{{[]string{"dsn"}, []string{"dsn"}}, {[]string{"host", "database", "user"}, owns}}
+	at := append([]string{"host", "port", "database", "sslmode", "sslrootcert"}, extra...)
+	return []alternative{
+		{[]string{"dsn"}, []string{"dsn"}},
+		{[]string{"host", "database", "user"}, append([]string{"user", "password"}, at...)},
+		{[]string{"host", "database", "login"}, append([]string{"login"}, at...)},
+	}
 }
 
 var sslModes = []string{"disable", "allow", "prefer", "require", "verify-ca", "verify-full"}
+
+var loginField = &field{
+	name: "login", kind: kindLogin, also: []string{"credentials", "creds"}, effect: RestartStream,
+	doc: "Where user and password are kept together, in Vault: one of two logins that `starter rotate` exchanges, a secret with `username` and `password`, or a role of Vault's database engine. Connections move to another login while they run.",
+}
 
 var sourceField = &field{
 	name: "source", kind: kindObject, required: true, doc: "The database that changes come from.",
@@ -60,6 +69,7 @@ var sourceField = &field{
 		{name: "database", kind: kindText, also: []string{"dbname", "db"}, effect: Refused, doc: "Database."},
 		{name: "user", kind: kindText, also: []string{"username", "role"}, effect: RestartStream, doc: "Role with REPLICATION and SELECT on the tables."},
 		{name: "password", kind: kindRef, also: []string{"pass", "secret"}, effect: RestartStream, doc: "Where the password is kept."},
+		loginField,
 		{name: "sslmode", kind: kindText, enum: sslModes, def: "prefer", effect: RestartStream, doc: "As in libpq."},
 		{name: "sslrootcert", kind: kindText, also: []string{"ca_file"}, effect: RestartStream, doc: "File of the authorities' certificates, on the worker."},
 		{name: "region", kind: kindText, pattern: regionPattern, want: regionWant, also: []string{"location"}, effect: RestartStream, doc: "Region where it is, in the words of your provider; what goes from region to region has a price, and may be restricted."},
@@ -99,10 +109,13 @@ var kafkaField = &field{
 			effectNote: "extra topics begin with the changes from now on",
 			doc:        "`debezium` and `debezium-schema` write a second topic per table with Debezium-compatible JSON, without and with its schema, for other consumers."},
 		{name: "region", kind: kindText, pattern: regionPattern, want: regionWant, also: []string{"location"}, effect: RestartStream, doc: "Region where the brokers are."},
-		{name: "sasl", kind: kindObject, effect: RestartStream, doc: "Login.", fields: []*field{
+		{name: "sasl", kind: kindObject, effect: RestartStream, doc: "Login.", choice: []alternative{
+			{[]string{"username", "password"}, []string{"username", "password"}}, {[]string{"login"}, []string{"login"}},
+		}, fields: []*field{
 			{name: "mechanism", kind: kindText, required: true, enum: []string{"plain", "scram-sha-256", "scram-sha-512"}, effect: RestartStream, doc: "Mechanism."},
-			{name: "username", kind: kindText, required: true, also: []string{"user"}, effect: RestartStream, doc: "User."},
-			{name: "password", kind: kindRef, required: true, also: []string{"pass"}, effect: RestartStream, doc: "Where the password is kept."},
+			{name: "username", kind: kindText, also: []string{"user"}, effect: RestartStream, doc: "User."},
+			{name: "password", kind: kindRef, also: []string{"pass"}, effect: RestartStream, doc: "Where the password is kept."},
+			loginField,
 		}},
 		{name: "tls", kind: kindObject, also: []string{"ssl"}, effect: RestartStream, doc: "Encryption; `tls: {}` turns it on with the system's authorities.", fields: tlsFields},
 	},
@@ -124,6 +137,7 @@ var sinksField = &field{
 			{name: "database", kind: kindText, also: []string{"dbname", "db"}, effect: NeedsResync, doc: "Database to connect to."},
 			{name: "user", kind: kindText, also: []string{"username", "role"}, effect: RestartStream, doc: "User."},
 			{name: "password", kind: kindRef, also: []string{"pass", "secret"}, effect: RestartStream, doc: "Where the password is kept."},
+			loginField,
 			{name: "sslmode", kind: kindText, when: SinkPostgres, enum: sslModes, def: "prefer", effect: RestartStream, doc: "As in libpq."},
 			{name: "sslrootcert", kind: kindText, when: SinkPostgres, also: []string{"ca_file"}, effect: RestartStream, doc: "File of the authorities' certificates, on the worker."},
 			{name: "protocol", kind: kindText, when: SinkClickHouse, enum: []string{"http", "native"}, def: "http", effect: RestartStream, doc: "ClickHouse interface, HTTP or the native TCP protocol."},

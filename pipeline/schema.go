@@ -69,6 +69,8 @@ func (f *field) shape() map[string]any {
 		return map[string]any{"type": "string", "pattern": ratioPattern + "|" + variable}
 	case kindRef:
 		return map[string]any{"type": "string", "pattern": `^(env:[A-Za-z_][A-Za-z0-9_]*|file:.*[^/]|vault:[^#]*[^#/][^#]*#[^#]+)$|` + variable}
+	case kindLogin:
+		return map[string]any{"type": "string", "pattern": `^vault:/?[^/# ?\\]+(/[^/# ?\\]+)+$|` + variable}
 	}
 	if len(f.enum) > 0 {
 		return anyOf(map[string]any{"enum": f.enum}, variableSchema())
@@ -109,7 +111,7 @@ func (f *field) objectSchema() map[string]any {
 			others := map[string]any{}
 			for j, b := range f.choice {
 				if i != j {
-					forbid(others, b.owns)
+					forbid(others, slices.DeleteFunc(slices.Clone(b.owns), func(name string) bool { return slices.Contains(a.owns, name) }))
 				}
 			}
 			ways = append(ways, map[string]any{"required": a.needs, "properties": others})

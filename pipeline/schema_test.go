@@ -167,6 +167,11 @@ func (g *generator) right(f *field, path string) any {
 			return rapid.SampledFrom([]any{"hunter2", "env:", "env:1", "vault:kv/x", "postgres://u:p@h/d", "file:", "env: X"}).Draw(g.t, "r")
 		}
 		return rapid.SampledFrom([]any{"env:X", "file:/run/x y", "vault:kv/a/b#c"}).Draw(g.t, "r")
+	case kindLogin:
+		if g.plant(path, "not a login reference") {
+			return rapid.SampledFrom([]any{"hunter2", "env:X", "vault:kv", "vault:kv/x#password", "vault:", "kv/x"}).Draw(g.t, "l")
+		}
+		return rapid.SampledFrom([]any{"vault:kv/b/c", "vault:database/creds/x"}).Draw(g.t, "l")
 	case kindGlob:
 		g.serial++
 		return fmt.Sprintf("s%d.*", g.serial)

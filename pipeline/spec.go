@@ -29,18 +29,19 @@ type Spec struct {
 // Source is the database that changes come from. Either DSN is set, or Host and
 // the fields after it.
 type Source struct {
-	Type        string      `json:"type"`
-	DSN         secrets.Ref `json:"dsn,omitzero"`
-	Host        string      `json:"host,omitempty"`
-	Port        int         `json:"port,omitempty"`
-	Database    string      `json:"database,omitempty"`
-	User        string      `json:"user,omitempty"`
-	Password    secrets.Ref `json:"password,omitzero"`
-	SSLMode     string      `json:"sslmode,omitempty"`
-	SSLRootCert string      `json:"sslrootcert,omitempty"`
-	Region      string      `json:"region,omitempty"`
-	Slot        string      `json:"slot,omitempty"`
-	Publication string      `json:"publication,omitempty"`
+	Type        string           `json:"type"`
+	DSN         secrets.Ref      `json:"dsn,omitzero"`
+	Host        string           `json:"host,omitempty"`
+	Port        int              `json:"port,omitempty"`
+	Database    string           `json:"database,omitempty"`
+	User        string           `json:"user,omitempty"`
+	Password    secrets.Ref      `json:"password,omitzero"`
+	Login       secrets.LoginRef `json:"login,omitzero"`
+	SSLMode     string           `json:"sslmode,omitempty"`
+	SSLRootCert string           `json:"sslrootcert,omitempty"`
+	Region      string           `json:"region,omitempty"`
+	Slot        string           `json:"slot,omitempty"`
+	Publication string           `json:"publication,omitempty"`
 }
 
 // The values of Kafka.Format.
@@ -67,9 +68,10 @@ type Kafka struct {
 
 // SASL is how the workers log in to Kafka.
 type SASL struct {
-	Mechanism string      `json:"mechanism"`
-	Username  string      `json:"username"`
-	Password  secrets.Ref `json:"password"`
+	Mechanism string           `json:"mechanism"`
+	Username  string           `json:"username,omitempty"`
+	Password  secrets.Ref      `json:"password,omitzero"`
+	Login     secrets.LoginRef `json:"login,omitzero"`
 }
 
 // TLS turns encryption on. Files are read by the worker.
@@ -89,25 +91,26 @@ const (
 // Sink is one place that changes go to. Either DSN is set, or Host and the
 // fields after it.
 type Sink struct {
-	Name          string      `json:"name"`
-	Type          string      `json:"type"`
-	DSN           secrets.Ref `json:"dsn,omitzero"`
-	Host          string      `json:"host,omitempty"`
-	Port          int         `json:"port,omitempty"`
-	Database      string      `json:"database,omitempty"`
-	User          string      `json:"user,omitempty"`
-	Password      secrets.Ref `json:"password,omitzero"`
-	SSLMode       string      `json:"sslmode,omitempty"`     // Postgres
-	SSLRootCert   string      `json:"sslrootcert,omitempty"` // Postgres
-	Protocol      string      `json:"protocol,omitempty"`    // ClickHouse: http or native
-	Compression   string      `json:"compression,omitempty"` // ClickHouse: none, lz4 or zstd; "": as the DSN says
-	TLS           *TLS        `json:"tls,omitempty"`         // ClickHouse
-	Region        string      `json:"region,omitempty"`
-	Schema        string      `json:"schema,omitempty"` // schema or database of all tables; default: the source's schema names
-	Lanes         int         `json:"lanes"`
-	OnExisting    string      `json:"on_existing"` // refuse, truncate or append: sink.Existing
-	MaxBatchRows  int         `json:"max_batch_rows"`
-	MaxBatchBytes Size        `json:"max_batch_bytes"`
+	Name          string           `json:"name"`
+	Type          string           `json:"type"`
+	DSN           secrets.Ref      `json:"dsn,omitzero"`
+	Host          string           `json:"host,omitempty"`
+	Port          int              `json:"port,omitempty"`
+	Database      string           `json:"database,omitempty"`
+	User          string           `json:"user,omitempty"`
+	Password      secrets.Ref      `json:"password,omitzero"`
+	Login         secrets.LoginRef `json:"login,omitzero"`
+	SSLMode       string           `json:"sslmode,omitempty"`     // Postgres
+	SSLRootCert   string           `json:"sslrootcert,omitempty"` // Postgres
+	Protocol      string           `json:"protocol,omitempty"`    // ClickHouse: http or native
+	Compression   string           `json:"compression,omitempty"` // ClickHouse: none, lz4 or zstd; "": as the DSN says
+	TLS           *TLS             `json:"tls,omitempty"`         // ClickHouse
+	Region        string           `json:"region,omitempty"`
+	Schema        string           `json:"schema,omitempty"` // schema or database of all tables; default: the source's schema names
+	Lanes         int              `json:"lanes"`
+	OnExisting    string           `json:"on_existing"` // refuse, truncate or append: sink.Existing
+	MaxBatchRows  int              `json:"max_batch_rows"`
+	MaxBatchBytes Size             `json:"max_batch_bytes"`
 	// QuarantineViews: beside each table, a view of the keys that repairs hold.
 	QuarantineViews bool `json:"quarantine_views,omitempty"`
 }
