@@ -102,7 +102,9 @@ func TestMessyFileReportsEverythingAtOnce(t *testing.T) {
 // declarations are the examples of pipelines.
 func declarations() []string {
 	files, _ := filepath.Glob("../examples/*.yaml")
-	return slices.DeleteFunc(files, func(f string) bool { return slices.Contains([]string{"prices.yaml", "rotation.yaml"}, filepath.Base(f)) })
+	return slices.DeleteFunc(files, func(f string) bool {
+		return slices.Contains([]string{"prices.yaml", "rotation.yaml"}, filepath.Base(f))
+	})
 }
 
 func TestExamplesParse(t *testing.T) {
