@@ -61,12 +61,25 @@ func stage(password string) func() (login.Login, error) {
 func TestPointerMovesOnce(t *testing.T) {
 	v := newRealVault(t)
 	r := v.resolver(secrets.VaultOptions{Token: secrets.NewSecret(v.c.Token())})
-	ref, rotor := v.rotor(r)
+	_, rotor := v.rotor(r)
 	ctx := t.Context()
 	if p, err := rotor.Init(ctx, "other"); err != nil || p.Generation != 1 {
 		t.Fatalf("a second init: %+v, %v", p, err)
 	}
-	from, err := rotor.Pointer(ctx)
+	from, err := rotor.Lock(ctx, "run-1", "")
+	must(t, err)
+	if again, err := rotor.Lock(ctx, "run-1", ""); err != nil || !again.Same(from) {
+		t.Fatalf("locked again: %+v, %v", again, err)
+	}
+	if _, err := rotor.Lock(ctx, "run-0", ""); !fault.Is(err, secrets.CodeLoginLocked) || !strings.Contains(err.Error(), "--break-lock run-1") {
+		t.Fatalf("locked by another: %v", err)
+	}
+	if from, err = rotor.Lock(ctx, "run-0", "run-1"); err != nil || from.Lock != "run-0" || from.Generation != 1 {
+		t.Fatalf("broken: %+v, %v", from, err)
+	}
+	must(t, rotor.Unlock(ctx, "run-1")) // which has it no longer
+	must(t, rotor.Unlock(ctx, "run-0"))
+	from, err = rotor.Lock(ctx, "run-1", "")
 	must(t, err)
 	made := 0
 	once := func() (login.Login, error) {
@@ -127,7 +140,6 @@ func TestPointerMovesOnce(t *testing.T) {
 	if _, err := r.Rotor(loginRef(t, "vault:"+v.v1+"/plain")).Pointer(ctx); !fault.Is(err, secrets.CodeVaultNotMovable) {
 		t.Fatal(err)
 	}
-	_ = ref
 }
 
 // Of many rotations that move the same pointer at the same time exactly one does.

@@ -17,6 +17,7 @@ import (
 const (
 	CodePointerInvalid  fault.Code = "PointerInvalid"  // the secret that says which login counts does not say it
 	CodePointerMoved    fault.Code = "PointerMoved"    // somebody else moved the pointer, or wrote the slot
+	CodeLoginLocked     fault.Code = "LoginLocked"     // another rotation of it runs, or was left off
 	CodeVaultNotMovable fault.Code = "VaultNotMovable" // where it is kept nothing can be moved by check-and-set
 )
 
@@ -47,6 +48,9 @@ type Pointer struct {
 	Generation int64  `json:"generation"` // grows by one with each move
 	Version    int    `json:"version"`    // of the secret in the slot: what it says is for ever the same
 	Rotation   string `json:"rotation"`   // who moved it: the run of the workflow, or "init"
+	// Lock is the rotation under way, which alone may write the slots: two at the same time
+	// would overwrite each other's passwords at the servers.
+	Lock string `json:"lock,omitempty"`
 
 	written int // version of the pointer itself, for check-and-set
 }
@@ -67,7 +71,7 @@ func pointerOf(at string, d doc) (p Pointer, is bool, err error) {
 		return p, false, nil
 	}
 	text := func(field string) string { t, _ := textOf(d.data[field]); return t }
-	p = Pointer{Slot: Slot(text("slot")), Rotation: text("rotation"), written: d.written}
+	p = Pointer{Slot: Slot(text("slot")), Rotation: text("rotation"), Lock: text("lock"), written: d.written}
 	p.Generation, _ = strconv.ParseInt(text("generation"), 10, 64)
 	p.Version, _ = strconv.Atoi(text("version"))
 	return p, true, p.validate(at)
@@ -240,9 +244,7 @@ func (r *Rotor) Move(ctx context.Context, from, to Pointer) (moved Pointer, err 
 	}
 	err = r.v.under(ctx, r.ref.String(), canWrite, func(sess *session) error {
 		moved = to
-		moved.written, err = r.put(ctx, sess, r.ref.String(), r.ref.path, from.written, map[string]any{
-			"slot": string(to.Slot), "generation": to.Generation, "version": to.Version, "rotation": to.Rotation,
-		})
+		moved.written, err = r.put(ctx, sess, r.ref.String(), r.ref.path, from.written, to.fields())
 		return err
 	})
 	if err == nil || fault.Is(err, CodeVaultPermissionDenied) {
@@ -259,6 +261,42 @@ func (r *Rotor) Move(ctx context.Context, from, to Pointer) (moved Pointer, err 
 		return now, pointerMoved(r.ref.String(), fmt.Sprintf("it is at generation %d, by %s", now.Generation, now.Rotation))
 	}
 	return moved, err
+}
+
+// Lock keeps other rotations away until Unlock. It fails with CodeLoginLocked if another
+// has it, unless that is broken: then that one's lock is taken.
+func (r *Rotor) Lock(ctx context.Context, rotation, broken string) (Pointer, error) {
+	p, err := r.Pointer(ctx)
+	if err != nil || p.Lock == rotation {
+		return p, err
+	}
+	if p.Lock != "" && p.Lock != broken {
+		return p, fault.Permanent(CodeLoginLocked, nil, "wait until it has ended; if it cannot end any more, starter rotate --break-lock "+p.Lock,
+			"rotation %s of %s is under way, or was left off", p.Lock, r.ref)
+	}
+	to := p
+	to.Lock = rotation
+	return r.Move(ctx, p, to)
+}
+
+// Unlock lets other rotations begin. It does nothing if another has the lock.
+func (r *Rotor) Unlock(ctx context.Context, rotation string) error {
+	p, err := r.Pointer(ctx)
+	if err != nil || p.Lock != rotation {
+		return err
+	}
+	to := p
+	to.Lock = ""
+	_, err = r.Move(ctx, p, to)
+	return err
+}
+
+func (p Pointer) fields() map[string]any {
+	m := map[string]any{"slot": string(p.Slot), "generation": p.Generation, "version": p.Version, "rotation": p.Rotation}
+	if p.Lock != "" {
+		m["lock"] = p.Lock
+	}
+	return m
 }
 
 // Same reports whether two pointers say the same, by the same rotation.
