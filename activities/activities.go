@@ -34,6 +34,7 @@ import (
 type Activities struct {
 	Client  client.Client // to signal workflows
 	Secrets *secrets.Resolver
+	Logins  *secrets.Logins
 	Metrics *observe.Metrics
 	// Analytics takes what is counted; nil: nobody wants it.
 	Analytics *analytics.Writer
@@ -77,6 +78,15 @@ func (a *Activities) ByRole(r contract.Role) map[string]any {
 			contract.PlanEraseActivity:         a.PlanErase,
 			contract.NoteEraseActivity:         a.NoteErase,
 			contract.ForgetEraseActivity:       a.ForgetErase,
+			contract.OpenRotationActivity:      a.OpenRotation,
+			contract.FindConsumersActivity:     a.FindConsumers,
+			contract.StageLoginActivity:        a.StageLogin,
+			contract.SetLoginActivity:          a.SetLogin,
+			contract.PromoteLoginActivity:      a.PromoteLogin,
+			contract.LoginSessionsActivity:     a.LoginSessions,
+			contract.DisableLoginActivity:      a.DisableLogin,
+			contract.CloseRotationActivity:     a.CloseRotation,
+			contract.NoteRotationActivity:      a.NoteRotation,
 			contract.ResolveActivity:           a.Resolve,
 			contract.EnsureTopicsActivity:      a.EnsureTopics,
 			contract.EnsurePublicationActivity: a.EnsurePublication,

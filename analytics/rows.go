@@ -207,7 +207,13 @@ const (
 	RotationOK          = "ok"
 	RotationFailed      = "failed"
 	RotationCompensated = "compensated" // everything is as before
+	RotationHeld        = "held"        // it waits for somebody, beyond its patience
+	RotationRetried     = "retried"     // an attempt of a step failed
 )
+
+// RotationEnd is the step by which a rotation as a whole is told, while it is held up and
+// when it ends; the others are those of the protocol.
+const RotationEnd = "end"
 
 // Rotations are steps of a rotation of a secret, which is named by its path.
 type Rotations struct {

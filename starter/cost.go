@@ -124,15 +124,18 @@ func (t *tool) readPrices(file string) (string, error) {
 		return "", err
 	}
 	if _, err = pipeline.ParsePrices(called(file), data); err != nil {
-		return "", &inPrices{err}
+		return "", &mistaken{err, "price table"}
 	}
 	return string(data), nil
 }
 
-// inPrices are mistakes that are not in a declaration.
-type inPrices struct{ error }
+// mistaken are mistakes that are not in a pipeline's declaration but in something else.
+type mistaken struct {
+	error
+	in string
+}
 
-func (e *inPrices) Unwrap() error { return e.error }
+func (e *mistaken) Unwrap() error { return e.error }
 
 func (t *tool) applyPricesCommand() *cobra.Command {
 	in := contract.PricesInput{}

@@ -87,8 +87,9 @@ func (t *tool) report(err error) int {
 			fmt.Fprintln(t.err, s.Paint("31", "✗")+" "+p.String())
 		}
 		in := "declaration"
-		if errors.As(err, new(*inPrices)) {
-			in = "price table"
+		var m *mistaken
+		if errors.As(err, &m) {
+			in = m.in
 		}
 		fmt.Fprintf(t.err, "starter: %s in the %s\n", view.Plural(len(ps), "mistake"), in)
 	} else {

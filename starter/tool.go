@@ -127,7 +127,7 @@ verify and replay also 4 different, 5 inconclusive; repair and audit-trail verif
 		t.tablesCommand("add-table", "load tables and deliver them", contract.AddTableUpdate),
 		t.tablesCommand("remove-table", "stop delivering tables; their rows stay", contract.RemoveTableUpdate),
 		t.tablesCommand("resync-table", "empty tables at the sinks and load them again", contract.ResyncTableUpdate),
-		t.snapshotCommand(), t.replayCommand(), t.eraseCommand(), t.syncCommand(), t.tiersCommand(), t.destroyCommand(),
+		t.snapshotCommand(), t.replayCommand(), t.eraseCommand(), t.rotateCommand(), t.syncCommand(), t.tiersCommand(), t.destroyCommand(),
 	)
 	return root
 }

@@ -24,6 +24,7 @@ import (
 	"syncline/activities/frontend"
 	"syncline/activities/observe"
 	"syncline/analytics"
+	"syncline/dataplane/login"
 	"syncline/secrets"
 	"syncline/worker/config"
 	"syncline/workflows"
@@ -59,6 +60,15 @@ func run(ctx context.Context, c config.Config, identity string, log *zap.Logger)
 		return err
 	}
 	defer resolver.Close()
+	logins := resolver.Logins(secrets.LoginsOptions{
+		Moved: func(r secrets.LoginRef, l login.Login) {
+			log.Info("another login is in force", zap.Stringer("login", r), zap.String("user", l.User), zap.Int64("generation", l.Generation))
+		},
+		Failed: func(r secrets.LoginRef, err error) {
+			log.Warn("a login cannot be read again; what was in force stays", zap.Stringer("login", r), zap.Error(err))
+		},
+	})
+	defer logins.Close()
 
 	options, err := c.Temporal.Options(ctx, resolver.Resolve)
 	if err != nil {
@@ -90,7 +100,7 @@ func run(ctx context.Context, c config.Config, identity string, log *zap.Logger)
 	}
 	acts := &activities.Activities{
 		Analytics: recorder,
-		Client:    tc, Secrets: resolver, Metrics: metrics, Health: health, Log: log,
+		Client:    tc, Secrets: resolver, Logins: logins, Metrics: metrics, Health: health, Log: log,
 		SpillDir: c.SpillDir, Worker: identity, Region: c.Region, Tracer: traces.Tracer(), Wires: wires,
 	}
 	counts, countingEnd := context.WithCancel(context.WithoutCancel(ctx))
@@ -105,11 +115,10 @@ func run(ctx context.Context, c config.Config, identity string, log *zap.Logger)
 		acts.AnalyticsStore = func(ctx context.Context) (*analytics.Store, error) { return openAnalytics(ctx, c, resolver) }
 	}
 	var running []worker.Worker
-	for _, role := range c.Roles {
-		w := newWorker(tc, c, role, acts)
+	for _, w := range append(newFleet(tc, c, identity, acts), newRoles(tc, c, acts)...) {
 		if err := w.Start(); err != nil {
 			stopAll(running)
-			return fmt.Errorf("start role %s: %w", role, err)
+			return fmt.Errorf("start: %w", err)
 		}
 		running = append(running, w)
 	}
@@ -198,6 +207,31 @@ func stopAll(ws []worker.Worker) {
 	}
 }
 
+// newFleet makes what every worker polls, whatever its roles and its version: the queue
+// by which others see that it is there, and one of its own for what has to be done from
+// where it runs.
+func newFleet(tc client.Client, c config.Config, identity string, acts *activities.Activities) []worker.Worker {
+	o := worker.Options{
+		WorkerStopTimeout: c.ShutdownTimeout, DisableWorkflowWorker: true, Interceptors: []interceptor.WorkerInterceptor{acts.Recording()},
+		MaxConcurrentActivityTaskPollers: 1, Identity: identity,
+	}
+	presence := worker.New(tc, contract.FleetQueue(c.TaskQueuePrefix), o)
+	// A queue without an activity is not polled.
+	presence.RegisterActivityWithOptions(acts.LoginState, activity.RegisterOptions{Name: contract.LoginStateActivity})
+	own := worker.New(tc, contract.OwnQueue(c.TaskQueuePrefix, identity), o)
+	for name, fn := range acts.OnFleet() {
+		own.RegisterActivityWithOptions(fn, activity.RegisterOptions{Name: name})
+	}
+	return []worker.Worker{own, presence}
+}
+
+func newRoles(tc client.Client, c config.Config, acts *activities.Activities) (ws []worker.Worker) {
+	for _, role := range c.Roles {
+		ws = append(ws, newWorker(tc, c, role, acts))
+	}
+	return ws
+}
+
 func newWorker(tc client.Client, c config.Config, role contract.Role, acts *activities.Activities) worker.Worker {
 	o := worker.Options{
 		// Zero would abandon what is in flight: no flush, no hand-over.
@@ -233,6 +267,7 @@ func newWorker(tc client.Client, c config.Config, role contract.Role, acts *acti
 		w.RegisterWorkflowWithOptions(workflows.Prices, workflow.RegisterOptions{Name: contract.PricesWorkflow})
 		w.RegisterWorkflowWithOptions(workflows.Cost, workflow.RegisterOptions{Name: contract.CostWorkflow})
 		w.RegisterWorkflowWithOptions(workflows.BatchTier, workflow.RegisterOptions{Name: contract.BatchTierWorkflow})
+		w.RegisterWorkflowWithOptions(workflows.RotateSecret, workflow.RegisterOptions{Name: contract.RotateWorkflow})
 		w.RegisterWorkflowWithOptions(workflows.Advise, workflow.RegisterOptions{Name: contract.AdviseWorkflow})
 	}
 	for name, fn := range acts.ByRole(role) {

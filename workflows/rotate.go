@@ -377,10 +377,10 @@ func (r *rotation) each(ctx workflow.Context, what string, f func(workflow.Conte
 	}
 	return sideBySide(ctx, names, func(ctx workflow.Context, worker string) error {
 		err := f(ctx, worker)
-		if err != nil && ctx.Err() == nil && temporal.IsTimeoutError(err) {
-			return consumerFailed("worker %s does not %s in time: %s (fix: see that it runs; if it does not any more, Temporal forgets it within five minutes)", worker, what, reason(err))
+		if err == nil || ctx.Err() != nil || errorType(err) == contract.ConsumerFailedError {
+			return err
 		}
-		return err
+		return consumerFailed("worker %s does not %s: %s (fix: see that it runs and what its log says; if it does not run any more, Temporal forgets it within five minutes)", worker, what, reason(err))
 	})
 }
 

@@ -71,8 +71,9 @@ func Stand(ctx context.Context, s *analytics.Store) (*Standing, error) {
 	if err := rows.Err(); err != nil {
 		return nil, fmt.Errorf("read verdicts: %w", err)
 	}
-	failed, err := s.Query(ctx, fmt.Sprintf(`SELECT toInt64(countIf(newest = '%s')) FROM (
-		SELECT secret, argMax(result, (ts, run)) AS newest FROM {db}.rotations WHERE ts > now64(3) - INTERVAL %d DAY GROUP BY secret)`, analytics.RotationFailed, standingDays))
+	failed, err := s.Query(ctx, fmt.Sprintf(`SELECT toInt64(countIf(newest != '%s')) FROM (
+		SELECT secret, argMax(result, (ts, run)) AS newest FROM {db}.rotations WHERE step = '%s' AND ts > now64(3) - INTERVAL %d DAY GROUP BY secret)`,
+		analytics.RotationOK, analytics.RotationEnd, standingDays))
 	if err != nil {
 		return nil, err
 	}

@@ -137,7 +137,7 @@ func TestAlertsFireAndClear(t *testing.T) {
 		return &analytics.Verifications{Time: time.Now().UTC(), Pipeline: p.name, Sink: "pg", Tab: "s.items", Run: rand.Text(), Kind: "check", Verdict: v}
 	}
 	rotation := func(result string) analytics.Row {
-		return &analytics.Rotations{Time: time.Now().UTC(), Secret: r.queue, Run: rand.Text(), Step: "verify", Result: result}
+		return &analytics.Rotations{Time: time.Now().UTC(), Secret: r.queue, Run: rand.Text(), Step: analytics.RotationEnd, Result: result}
 	}
 	say(verdict(analytics.Different))
 	say(rotation(analytics.RotationFailed))

@@ -1,0 +1,476 @@
+package activities
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/temporal"
+
+	"syncline/activities/contract"
+	"syncline/analytics"
+	"syncline/dataplane/fault"
+	"syncline/dataplane/login"
+	"syncline/pipeline"
+	"syncline/secrets"
+	"syncline/secrets/target"
+)
+
+// CodeSessionsLeft: a user that is to be disabled has sessions.
+const CodeSessionsLeft fault.Code = "SessionsLeft"
+
+// Rotations are the activities of a rotation that any worker of the control role can do.
+// Values of secrets go from Vault to the servers and nowhere else: not into answers,
+// heartbeats, logs or errors.
+
+// stepped records a step of a rotation, however it ends.
+func (a *Activities) stepped(ctx context.Context, in *contract.RotationTask, step, consumer string, generation int64, began time.Time, err error) {
+	if ctx.Err() != nil {
+		return // given up by Temporal, which lets another attempt tell
+	}
+	row := &analytics.Rotations{Time: time.Now().UTC(), Secret: in.Rotation.Login.Path(), Run: in.Run, Generation: uint64(max(generation, 0)), Step: step,
+		Result: analytics.RotationOK, Consumer: consumer, Micros: uint64(max(time.Since(began).Microseconds(), 0))}
+	if err != nil {
+		row.Result, row.Reason = analytics.RotationRetried, secrets.Redact(err.Error())
+	}
+	a.Analytics.Put(row)
+}
+
+func (a *Activities) rotor(in *contract.RotationTask) *secrets.Rotor {
+	return a.Secrets.Rotor(in.Rotation.Login)
+}
+
+// OpenRotation locks the login, and finds out whether Vault, servers and their
+// administrators can do what the rotation needs. Of a plan it locks nothing.
+func (a *Activities) OpenRotation(ctx context.Context, in contract.RotationTask) (out contract.RotationOpened, err error) {
+	began := time.Now()
+	defer func() { a.stepped(ctx, &in, "preflight", "", out.From.Generation, began, err) }()
+	err = a.step(ctx, func(ctx context.Context) error {
+		rotor := a.rotor(&in)
+		if in.Init != "" && !in.Plan {
+			if _, err := rotor.Init(ctx, in.Init); err != nil {
+				return err
+			}
+		}
+		p, err := rotor.Pointer(ctx)
+		if err != nil {
+			return err
+		}
+		if err := rotor.Allowed(ctx); err != nil {
+			return err
+		}
+		if !in.Plan {
+			broken := in.BreakLock
+			if p.Lock != "" && p.Lock != in.Run && a.rotationEnded(ctx, in.Rotation.Login, p.Lock) {
+				broken = p.Lock // its workflow ended without unlocking: somebody terminated it
+			}
+			if p, err = rotor.Lock(ctx, in.Run, broken); err != nil {
+				return err
+			}
+		} else if p.Lock != "" && !a.rotationEnded(ctx, in.Rotation.Login, p.Lock) {
+			return fault.Permanent(secrets.CodeLoginLocked, nil, "wait until it has ended", "rotation %s of %s is under way", p.Lock, in.Rotation.Login)
+		}
+		now, _, err := rotor.Login(ctx, p.Slot, p.Version)
+		if err != nil {
+			return err
+		}
+		idle, _, err := rotor.Login(ctx, p.Slot.Other(), 0)
+		if err != nil {
+			return err
+		}
+		if idle.User == now.User {
+			return fault.Permanent(secrets.CodePointerInvalid, nil, "write another username into the idle slot: vault kv put", "both slots of %s are of user %s", in.Rotation.Login, now.User)
+		}
+		out.From, out.Idle = contract.RotationPoint{Pointer: p, At: p.At(), User: now.User}, idle.User
+		for i := range in.Rotation.Targets {
+			t := &in.Rotation.Targets[i]
+			out.Targets = append(out.Targets, t.Name)
+			if err := a.atTarget(ctx, &in, t.Name, func(ctx context.Context, tg target.Target) error {
+				if err := tg.Check(ctx, now.User, idle.User); err != nil {
+					return err
+				}
+				_, err := tg.Try(ctx, now.User, secrets.NewSecret(now.Password))
+				return err
+			}); err != nil {
+				return err
+			}
+		}
+		out.Uses, err = a.loginUses(ctx, in.Rotation.Login)
+		return err
+	})
+	return out, err
+}
+
+// rotationEnded reports whether a rotation is known to have ended.
+func (a *Activities) rotationEnded(ctx context.Context, l secrets.LoginRef, run string) bool {
+	d, err := a.Client.DescribeWorkflowExecution(ctx, contract.RotationID(l), run)
+	return err == nil && d.GetWorkflowExecutionInfo().GetStatus() != enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING
+}
+
+// step runs a short step of the data plane, with heartbeats.
+func (a *Activities) step(ctx context.Context, f func(context.Context) error) error {
+	return long(ctx, func() any { return nil }, f)
+}
+
+// atTarget opens a target of a rotation. What fails there names it.
+func (a *Activities) atTarget(ctx context.Context, in *contract.RotationTask, name string, f func(context.Context, target.Target) error) error {
+	i := slices.IndexFunc(in.Rotation.Targets, func(t pipeline.RotationTarget) bool { return t.Name == name })
+	if i < 0 {
+		return fault.Permanent("TargetMissing", nil, "name a target of the declaration", "the rotation has no target %q", name)
+	}
+	t := &in.Rotation.Targets[i]
+	admin, err := a.Logins.Of(ctx, t.Admin)
+	if err != nil {
+		return fmt.Errorf("administrator of target %s: %w", name, err)
+	}
+	as, err := admin.Login(ctx)
+	if err != nil {
+		return err
+	}
+	spec := target.Spec{Name: t.Name, Type: t.Type, Host: t.Host, Port: t.Port, Database: t.Database, SSLMode: t.SSLMode, SSLRootCert: t.SSLRootCert,
+		Protocol: t.Protocol, Cluster: t.Cluster, Brokers: t.Brokers, Mechanism: t.Mechanism}
+	o := target.Options{Spec: spec, Admin: as}
+	if t.TLS != nil {
+		if o.TLS, err = a.tls(ctx, t.TLS); err != nil {
+			return err
+		}
+	}
+	tg, err := target.Open(o)
+	if err != nil {
+		return err
+	}
+	defer tg.Close()
+	return f(ctx, tg)
+}
+
+// loginUses finds where the pipelines of these workers use a login.
+func (a *Activities) loginUses(ctx context.Context, l secrets.LoginRef) (uses []contract.LoginUse, err error) {
+	uses = []contract.LoginUse{}
+	names, err := a.runningPipelines(ctx)
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		st, err := a.statusOf(ctx, name)
+		if fault.Is(err, CodePipelineMissing) { // it ended meanwhile
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		s := &st.Spec
+		if s.Source.Login == l {
+			uses = append(uses, contract.LoginUse{Pipeline: name, End: sourceEnd})
+		}
+		if s.Kafka.SASL != nil && s.Kafka.SASL.Login == l {
+			uses = append(uses, contract.LoginUse{Pipeline: name, End: kafkaEnd})
+		}
+		for _, k := range s.Sinks {
+			if k.Login == l {
+				uses = append(uses, contract.LoginUse{Pipeline: name, End: sinkEnd(k.Name)})
+			}
+		}
+	}
+	return uses, nil
+}
+
+// FindConsumers lists the workers that are there: whoever polls the fleet's queue.
+func (a *Activities) FindConsumers(ctx context.Context, in contract.RotationTask) (out []contract.Consumer, err error) {
+	err = a.step(ctx, func(ctx context.Context) error {
+		queue := contract.FleetQueue(contract.QueuePrefix(activity.GetInfo(ctx).TaskQueue))
+		d, err := a.Client.DescribeTaskQueueEnhanced(ctx, client.DescribeTaskQueueEnhancedOptions{
+			TaskQueue: queue, ReportPollers: true, TaskQueueTypes: []client.TaskQueueType{client.TaskQueueTypeActivity},
+		})
+		if err != nil {
+			return fault.Transient("TemporalUnreachable", err, "see which workers poll %s", queue)
+		}
+		last := map[string]time.Time{}
+		for _, v := range d.VersionsInfo { //nolint:staticcheck // nothing else tells the pollers of all partitions
+			for _, p := range v.TypesInfo[client.TaskQueueTypeActivity].Pollers {
+				if at := p.LastAccessTime; at.After(last[p.Identity]) {
+					last[p.Identity] = at
+				}
+			}
+		}
+		for w, at := range last {
+			out = append(out, contract.Consumer{Worker: w, Seen: at.UTC()})
+		}
+		slices.SortFunc(out, func(a, b contract.Consumer) int { return cmp.Compare(a.Worker, b.Worker) })
+		return nil
+	})
+	return out, err
+}
+
+// StageLogin writes the new login to Vault: a password that is made here, once, and that
+// a repetition finds there.
+func (a *Activities) StageLogin(ctx context.Context, in contract.RotationTask) (out contract.RotationPoint, err error) {
+	began := time.Now()
+	defer func() { a.stepped(ctx, &in, "stage", "", in.To.Generation, began, err) }()
+	err = a.step(ctx, func(ctx context.Context) error {
+		version, err := a.rotor(&in).Stage(ctx, in.To.Slot, in.To.Generation, in.Run, func() (login.Login, error) {
+			pw, err := target.NewPassword(in.Rotation.Length)
+			return login.Login{User: in.To.User, Password: pw.Reveal()}, err
+		})
+		out = in.To
+		out.Version = version
+		return err
+	})
+	return out, err
+}
+
+// subject reads the login that a step is about.
+func (a *Activities) subject(ctx context.Context, in *contract.RotationStep) (login.Login, error) {
+	l, _, err := a.rotor(&in.RotationTask).Login(ctx, in.Subject.Slot, in.Subject.Version)
+	l.Generation = in.Subject.Generation
+	return l, err
+}
+
+// SetLogin sets the password of the idle user at a target, and logs in with it.
+func (a *Activities) SetLogin(ctx context.Context, in contract.RotationStep) (err error) {
+	began := time.Now()
+	defer func() {
+		a.stepped(ctx, &in.RotationTask, "set", "target/"+in.Target, in.Subject.Generation, began, err)
+	}()
+	return a.step(ctx, func(ctx context.Context) error {
+		l, err := a.subject(ctx, &in)
+		if err != nil {
+			return err
+		}
+		return a.atTarget(ctx, &in.RotationTask, in.Target, func(ctx context.Context, tg target.Target) error {
+			if err := tg.Set(ctx, l.User, secrets.NewSecret(l.Password)); err != nil {
+				return err
+			}
+			_, err := tg.Try(ctx, l.User, secrets.NewSecret(l.Password))
+			return err
+		})
+	})
+}
+
+// PromoteLogin moves the pointer: the one moment at which the rotation happens. A move
+// that has happened, whatever became of its answer, is a success.
+func (a *Activities) PromoteLogin(ctx context.Context, in contract.RotationTask) (out contract.RotationPoint, err error) {
+	began := time.Now()
+	defer func() { a.stepped(ctx, &in, "promote", "", in.To.Generation, began, err) }()
+	err = a.step(ctx, func(ctx context.Context) error {
+		to := in.To.Pointer
+		to.Rotation, to.Lock = in.Run, in.Run
+		moved, err := a.rotor(&in).Move(ctx, in.From.Written(in.From.At), to)
+		out = contract.RotationPoint{Pointer: moved, At: moved.At(), User: in.To.User}
+		return err
+	})
+	return out, err
+}
+
+// LoginSessions says what a target shows of a user.
+func (a *Activities) LoginSessions(ctx context.Context, in contract.RotationStep) (out contract.LoginSessions, err error) {
+	err = a.step(ctx, func(ctx context.Context) error {
+		return a.atTarget(ctx, &in.RotationTask, in.Target, func(ctx context.Context, tg target.Target) error {
+			s, err := tg.Sessions(ctx, in.Subject.User)
+			out = contract.LoginSessions{Target: in.Target, Known: s.Known, Count: s.Count}
+			for i, one := range s.List {
+				if i == 10 {
+					break
+				}
+				out.Of = append(out.Of, one.String())
+			}
+			return err
+		})
+	})
+	return out, err
+}
+
+// DisableLogin makes sure that nobody can log in at a target as a user, by trying.
+func (a *Activities) DisableLogin(ctx context.Context, in contract.RotationStep) (err error) {
+	began := time.Now()
+	defer func() {
+		a.stepped(ctx, &in.RotationTask, "revoke", "target/"+in.Target, in.Subject.Generation, began, err)
+	}()
+	return a.step(ctx, func(ctx context.Context) error {
+		l, err := a.subject(ctx, &in)
+		if err != nil {
+			return err
+		}
+		return a.atTarget(ctx, &in.RotationTask, in.Target, func(ctx context.Context, tg target.Target) error {
+			if err := tg.Disable(ctx, l.User); err != nil {
+				return err
+			}
+			if in.End {
+				if _, err := tg.End(ctx, l.User); err != nil {
+					return err
+				}
+			}
+			_, err := tg.Try(ctx, l.User, secrets.NewSecret(l.Password))
+			switch {
+			case err == nil:
+				return fault.Transient("LoginStillWorks", nil, "user %s can still log in at target %s, though it was disabled there", l.User, in.Target)
+			case fault.Is(err, target.CodeLoginRefused):
+				return nil
+			}
+			return err
+		})
+	})
+}
+
+// CloseRotation lets other rotations of the login begin.
+func (a *Activities) CloseRotation(ctx context.Context, in contract.RotationTask) error {
+	return a.step(ctx, func(ctx context.Context) error {
+		err := a.rotor(&in).Unlock(ctx, in.Run)
+		if fault.Is(err, secrets.CodePointerInvalid) || fault.Is(err, secrets.CodeSecretMissing) { // there was never a lock
+			return nil
+		}
+		return err
+	})
+}
+
+// NoteRotation records how a rotation stands, or how it ended.
+func (a *Activities) NoteRotation(_ context.Context, in contract.RotationNote) error {
+	row := &analytics.Rotations{Time: time.Now().UTC(), Secret: in.Rotation.Login.Path(), Run: in.Run, Generation: uint64(max(in.Result.To.Generation, 0)),
+		Step: analytics.RotationEnd, Result: analytics.RotationOK, Consumer: in.Who, Micros: uint64(max(time.Since(in.Result.Began).Microseconds(), 0)), Reason: in.Result.Outcome}
+	switch {
+	case in.Result.Held != "":
+		row.Result, row.Reason = analytics.RotationHeld, in.Result.Held
+	case in.Result.Failure != nil && in.Result.Outcome == contract.CompensatedOutcome && len(in.Result.Left) == 0:
+		row.Result, row.Reason = analytics.RotationCompensated, in.Result.Failure.Message
+	case in.Result.Failure != nil:
+		row.Result, row.Reason = analytics.RotationFailed, in.Result.Failure.Message
+	}
+	row.Reason = secrets.Redact(row.Reason)
+	a.Analytics.Put(row)
+	return nil
+}
+
+// OnFleet are the activities of every worker, on a queue of its own.
+func (a *Activities) OnFleet() map[string]any {
+	return map[string]any{
+		contract.LoginStateActivity:  a.LoginState,
+		contract.VerifyLoginActivity: a.VerifyLogin,
+		contract.AdoptLoginActivity:  a.AdoptLogin,
+	}
+}
+
+func (a *Activities) consumer(st secrets.LoginState) contract.ConsumerState {
+	return contract.ConsumerState{Worker: a.Worker, Region: a.Region, LoginState: st}
+}
+
+// LoginState says how this worker stands with a login.
+func (a *Activities) LoginState(ctx context.Context, in contract.RotationTask) (contract.ConsumerState, error) {
+	return a.consumer(a.Logins.State(ctx, in.Rotation.Login)), nil
+}
+
+// VerifyLogin logs in at every target from where this worker runs, and does there what
+// the pipelines need the login for.
+func (a *Activities) VerifyLogin(ctx context.Context, in contract.RotationStep) (out contract.ConsumerState, err error) {
+	began := time.Now()
+	defer func() {
+		a.stepped(ctx, &in.RotationTask, "verify", a.Worker, in.Subject.Generation, began, err)
+	}()
+	err = a.step(ctx, func(ctx context.Context) error {
+		l, err := a.subject(ctx, &in)
+		if err != nil {
+			return err
+		}
+		out = a.consumer(a.Logins.State(ctx, in.Rotation.Login))
+		if out.As, err = a.tryEverywhere(ctx, &in.RotationTask, l); err != nil {
+			return err
+		}
+		ctx = context.WithValue(ctx, candidateKey{}, candidate{in.Rotation.Login, login.NewHeld(l)})
+		for _, u := range in.Uses {
+			if err := a.exercise(ctx, u); err != nil {
+				return fmt.Errorf("pipeline %s, %s, as user %s: %w", u.Pipeline, u.End, l.User, err)
+			}
+		}
+		return nil
+	})
+	return out, err
+}
+
+func (a *Activities) tryEverywhere(ctx context.Context, in *contract.RotationTask, l login.Login) (map[string]string, error) {
+	as := map[string]string{}
+	for _, t := range in.Rotation.Targets {
+		err := a.atTarget(ctx, in, t.Name, func(ctx context.Context, tg target.Target) error {
+			who, err := tg.Try(ctx, l.User, secrets.NewSecret(l.Password))
+			as[t.Name] = who
+			return err
+		})
+		if err != nil {
+			return as, err
+		}
+	}
+	return as, nil
+}
+
+// candidate is a login that is tried before it is in force.
+type candidate struct {
+	ref secrets.LoginRef
+	src login.Source
+}
+
+type candidateKey struct{}
+
+// login gives the source of a login that may move; nil if none is named.
+func (a *Activities) login(ctx context.Context, ref secrets.LoginRef) (login.Source, error) {
+	if ref.IsZero() {
+		return nil, nil
+	}
+	if c, ok := ctx.Value(candidateKey{}).(candidate); ok && c.ref == ref {
+		return c.src, nil
+	}
+	acc, err := a.Logins.Of(ctx, ref)
+	if err != nil { // without a nil of type *Account
+		return nil, err
+	}
+	return acc, nil
+}
+
+// exercise does what a pipeline needs a login for at one of its ends, and leaves no trace.
+func (a *Activities) exercise(ctx context.Context, u contract.LoginUse) error {
+	st, err := a.statusOf(ctx, u.Pipeline)
+	if fault.Is(err, CodePipelineMissing) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return a.rights(ctx, &st, u.End)
+}
+
+// AdoptLogin brings a generation into force in this worker, and waits until nothing is
+// connected by an older one.
+func (a *Activities) AdoptLogin(ctx context.Context, in contract.RotationStep) (out contract.ConsumerState, err error) {
+	began := time.Now()
+	defer func() {
+		a.stepped(ctx, &in.RotationTask, "adopt", a.Worker, in.Subject.Generation, began, err)
+	}()
+	err = a.step(ctx, func(ctx context.Context) error {
+		bound, cancel := context.WithTimeout(ctx, adoptBound)
+		defer cancel()
+		st, err := a.Logins.Adopt(bound, in.Rotation.Login, in.Subject.Generation, func(secrets.LoginState) {})
+		out = a.consumer(st)
+		if err != nil {
+			if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+				return fault.Transient("LoginNotLeft", nil, "worker %s still has connections of an older login: %v by generation", a.Worker, st.Open)
+			}
+			return err
+		}
+		l, _, err := a.rotor(&in.RotationTask).Login(ctx, in.Subject.Slot, in.Subject.Version)
+		if err != nil {
+			return err
+		}
+		out.As, err = a.tryEverywhere(ctx, &in.RotationTask, l)
+		if fault.Is(err, target.CodeLoginRefused) {
+			return temporal.NewNonRetryableApplicationError(fmt.Sprintf("worker %s: %s", a.Worker, secrets.Redact(err.Error())), contract.ConsumerFailedError, nil)
+		}
+		return err
+	})
+	return out, err
+}
+
+// adoptBound is how long one attempt of AdoptLogin waits: the workflow asks again.
+const adoptBound = 40 * time.Second
