@@ -22,9 +22,6 @@ import (
 	"syncline/secrets/target"
 )
 
-// CodeSessionsLeft: a user that is to be disabled has sessions.
-const CodeSessionsLeft fault.Code = "SessionsLeft"
-
 // Rotations are the activities of a rotation that any worker of the control role can do.
 // Values of secrets go from Vault to the servers and nowhere else: not into answers,
 // heartbeats, logs or errors.

@@ -30,7 +30,7 @@ type Options struct {
 }
 
 // FromEnv gives the options that the environment describes: SYNCLINE_VAULT_ADDR,
-// _TOKEN_FILE, _ROLE_ID, _SECRET_ID_FILE, _NAMESPACE and _CACERT, and Vault's own
+// _TOKEN_FILE, _ROLE_ID, _SECRET_ID_FILE, _APPROLE_MOUNT, _NAMESPACE and _CACERT, and Vault's own
 // variables where these are not set.
 func FromEnv(getenv func(string) string) Options {
 	return Options{
@@ -40,6 +40,7 @@ func FromEnv(getenv func(string) string) Options {
 			CACert:       getenv("SYNCLINE_VAULT_CACERT"),
 			RoleID:       getenv("SYNCLINE_VAULT_ROLE_ID"),
 			SecretIDFile: getenv("SYNCLINE_VAULT_SECRET_ID_FILE"),
+			AppRoleMount: getenv("SYNCLINE_VAULT_APPROLE_MOUNT"),
 			TokenFile:    getenv("SYNCLINE_VAULT_TOKEN_FILE"),
 		}.WithVaultEnv(getenv),
 		Getenv: getenv,

@@ -86,6 +86,8 @@ var settings = []Setting{
 		func(c *Config, v string) error { c.Vault.RoleID = v; return nil }},
 	{"SYNCLINE_VAULT_SECRET_ID_FILE", "", "File with the AppRole's secret id, read at every login.",
 		func(c *Config, v string) error { c.Vault.SecretIDFile = v; return nil }},
+	{"SYNCLINE_VAULT_APPROLE_MOUNT", "approle", "Where Vault has AppRole: the part of its path after `auth/`.",
+		func(c *Config, v string) error { c.Vault.AppRoleMount = v; return nil }},
 	{"SYNCLINE_VAULT_NAMESPACE", "", "Vault namespace; otherwise `VAULT_NAMESPACE`.",
 		func(c *Config, v string) error { c.Vault.Namespace = v; return nil }},
 	{"SYNCLINE_VAULT_CACERT", "", "PEM file of the authority that signed Vault's certificate; otherwise `VAULT_CACERT`.",

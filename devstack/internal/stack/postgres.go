@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -68,6 +69,21 @@ func shortHash(s string) string {
 	return hex.EncodeToString(sum[:6])
 }
 
+// askPasswords has members of the role passwords, if somebody makes one, log in by
+// password, where all others are trusted.
+func askPasswords(hba string) error {
+	text, err := os.ReadFile(hba)
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(hba, os.O_WRONLY|os.O_TRUNC, 0) // as whom it belongs to
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString("host all +passwords all scram-sha-256\n" + string(text))
+	return errors.Join(err, f.Close())
+}
+
 // initDB makes the cluster under another name and renames it when it is whole.
 func initDB(ctx context.Context, bin, data string, account *proc.Account, log string) error {
 	if _, err := os.Stat(filepath.Join(data, "PG_VERSION")); err == nil {
@@ -105,6 +121,9 @@ func initDB(ctx context.Context, bin, data string, account *proc.Account, log st
 	if err != nil {
 		lines := strings.Split(strings.TrimSpace(string(out)), "\n")
 		return fmt.Errorf("initdb: %w: %s", err, lines[len(lines)-1])
+	}
+	if err := askPasswords(filepath.Join(unfinished, "pg_hba.conf")); err != nil {
+		return fmt.Errorf("data folder: %w", err)
 	}
 	if err := os.Rename(unfinished, data); err != nil {
 		return fmt.Errorf("data folder: %w", err)
