@@ -1,5 +1,6 @@
 // Command vault is HashiCorp Vault's core with the parts that Syncline's tests
-// use: KV version 2 at secret/, AppRole, policies, the real HTTP API. Its data
+// use: KV version 2 at secret/, AppRole, the database engine with its
+// plugin for Postgres, policies, the real HTTP API. Its data
 // are in a folder, unseal key and root token beside them: for development only.
 //
 // It is a module of its own because Vault's dependencies are many and its build
@@ -26,9 +27,11 @@ import (
 	"github.com/hashicorp/go-hclog"
 	kv "github.com/hashicorp/vault-plugin-secrets-kv"
 	"github.com/hashicorp/vault/builtin/credential/approle"
+	"github.com/hashicorp/vault/builtin/logical/database"
 	"github.com/hashicorp/vault/command/server"
 	vaulthttp "github.com/hashicorp/vault/http"
 	"github.com/hashicorp/vault/internalshared/configutil"
+	"github.com/hashicorp/vault/plugins/database/postgresql"
 	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/hashicorp/vault/sdk/physical/file"
@@ -108,7 +111,7 @@ func newCore(data, listen string, log hclog.Logger) (*vault.Core, error) {
 	core, err := vault.NewCore(&vault.CoreConfig{
 		Physical:           store,
 		StorageType:        "file",
-		LogicalBackends:    map[string]logical.Factory{"kv": kv.Factory},
+		LogicalBackends:    map[string]logical.Factory{"kv": kv.Factory, "database": database.Factory},
 		CredentialBackends: map[string]logical.Factory{"approle": approle.Factory},
 		BuiltinRegistry:    registry{},
 		RawConfig:          &server.Config{SharedConfig: &configutil.SharedConfig{}},
@@ -228,13 +231,18 @@ func call(ctx context.Context, method, url, token string, body any) (status int,
 	return res.StatusCode, res.Body.Close()
 }
 
+// postgres is the plugin of the database engine.
+const postgres = "postgresql-database-plugin"
+
 // registry names the plugins that are compiled in.
 type registry struct{}
 
 func (registry) names(t consts.PluginType) []string {
 	switch t {
 	case consts.PluginTypeSecrets:
-		return []string{"kv"}
+		return []string{"kv", "database"}
+	case consts.PluginTypeDatabase:
+		return []string{postgres}
 	case consts.PluginTypeCredential:
 		return []string{"approle"}
 	}
@@ -249,8 +257,13 @@ func (r registry) Get(name string, t consts.PluginType) (func() (interface{}, er
 	if !r.Contains(name, t) {
 		return nil, false
 	}
-	if name == "kv" {
+	switch name {
+	case "kv":
 		return func() (interface{}, error) { return kv.Factory, nil }, true
+	case "database":
+		return func() (interface{}, error) { return logical.Factory(database.Factory), nil }, true
+	case postgres:
+		return postgresql.New, true
 	}
 	return func() (interface{}, error) { return approle.Factory, nil }, true
 }
