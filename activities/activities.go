@@ -158,7 +158,11 @@ func (a *Activities) source(ctx context.Context, name string, s pipeline.Source)
 	if err != nil {
 		return nil, err
 	}
-	return source.NewServer(source.ServerOptions{DSN: dsn, Pipeline: name, Dial: a.Wires.account(ctx, name, sourceEnd, s.Region).dial()})
+	as, err := a.login(ctx, s.Login)
+	if err != nil {
+		return nil, err
+	}
+	return source.NewServer(source.ServerOptions{DSN: dsn, Pipeline: name, Login: as, Dial: a.Wires.account(ctx, name, sourceEnd, s.Region).dial()})
 }
 
 func (a *Activities) sink(ctx context.Context, name string, s pipeline.Sink) (sink.Sink, error) {
@@ -166,12 +170,16 @@ func (a *Activities) sink(ctx context.Context, name string, s pipeline.Sink) (si
 	if err != nil {
 		return nil, err
 	}
+	as, err := a.login(ctx, s.Login)
+	if err != nil {
+		return nil, err
+	}
 	dial := a.Wires.account(ctx, name, sinkEnd(s.Name), s.Region).dial()
 	switch s.Type {
 	case pipeline.SinkPostgres:
-		return pgsink.Open(pgsink.Config{DSN: dsn, Pipeline: name, Dial: dial})
+		return pgsink.Open(pgsink.Config{DSN: dsn, Pipeline: name, Login: as, Dial: dial})
 	case pipeline.SinkClickHouse:
-		c := chsink.Config{DSN: dsn, Pipeline: name, Dial: dial, Options: chsink.Options{Database: s.Schema, Compression: s.Compression}}
+		c := chsink.Config{DSN: dsn, Pipeline: name, Login: as, Dial: dial, Options: chsink.Options{Database: s.Schema, Compression: s.Compression}}
 		if s.TLS != nil {
 			if c.TLS, err = a.tls(ctx, s.TLS); err != nil {
 				return nil, err
@@ -188,7 +196,15 @@ func (a *Activities) kafkaOptions(ctx context.Context, spec *pipeline.Spec) (kaf
 	if k.Format != pipeline.FormatSyncline {
 		o.Debezium = &debezium.Options{WithSchema: k.Format == pipeline.FormatDebeziumSchema}
 	}
-	if k.SASL != nil {
+	switch {
+	case k.SASL == nil:
+	case !k.SASL.Login.IsZero():
+		as, err := a.login(ctx, k.SASL.Login)
+		if err != nil {
+			return o, err
+		}
+		o.SASL.Mechanism, o.Login = k.SASL.Mechanism, as
+	default:
 		pw, err := a.Secrets.Resolve(ctx, k.SASL.Password)
 		if err != nil {
 			return o, err

@@ -1,7 +1,9 @@
 package activities
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -64,17 +66,14 @@ func (a *Activities) Capture(ctx context.Context, in contract.CaptureInput) (err
 			return err
 		}
 		defer records.Close()
-		stream, err := srv.NewStream(source.StreamOptions{
+		streams := &streams{srv: srv, log: log, o: source.StreamOptions{
 			Slot: in.Spec.SlotName(), Publication: in.Spec.PublicationName(), Epoch: in.Epoch,
 			MemoryLimit: int64(in.Spec.Stream.MemoryLimit / 2), SpillDir: a.spill(&in.Spec),
 			HeartbeatInterval: in.Spec.Stream.HeartbeatInterval.Std(),
 			// Temporal gave this attempt the work: whoever still holds the slot is stopped or cut off.
 			TakeOver: true,
-		})
-		if err != nil {
-			return err
-		}
-		defer stream.Close()
+		}}
+		defer streams.close()
 		watch, stop := context.WithCancel(ctx)
 		var watching sync.WaitGroup
 		var end atomic.Uint64 // of the source's log, as its catalog has it
@@ -104,9 +103,8 @@ func (a *Activities) Capture(ctx context.Context, in contract.CaptureInput) (err
 		if of != nil {
 			to = shaped.NewCapture(counted, of)
 		}
-		err = capture.Run(ctx, stream, to, capture.Options{
-			Epoch: in.Epoch, CreatedAt: in.SlotAt, StatusInterval: in.Spec.Stream.StatusInterval.Std(),
-		}, capture.Observer{
+		var before, sum capture.Status // by streams that have ended, and with the one that runs
+		obs := capture.Observer{
 			Started: func(confirmed change.LSN, p capture.Progress, resumed bool) {
 				log.Info("capture begins", zap.Stringer("slot_at", confirmed), zap.Stringer("log_at", p.Through), zap.Bool("resumed", resumed))
 			},
@@ -115,6 +113,8 @@ func (a *Activities) Capture(ctx context.Context, in contract.CaptureInput) (err
 				log.Info("schema", zap.Stringer("table", s.Table), zap.Stringer("version", s.Version()), zap.Int("columns", len(s.Columns)))
 			},
 			Status: func(s capture.Status) {
+				s.Changes, s.Bytes = s.Changes+before.Changes, s.Bytes+before.Bytes
+				sum = s
 				// A stream that comes in slowly does not tell how much more there is.
 				s.ServerEnd = max(s.ServerEnd, change.LSN(end.Load()))
 				metrics.Lag(s.LagBytes())
@@ -131,14 +131,24 @@ func (a *Activities) Capture(ctx context.Context, in contract.CaptureInput) (err
 				last.Store(&contract.CaptureProgress{
 					Worker: a.Worker, Attempt: info.Attempt, Read: s.Through, Through: s.Acked, Confirmed: s.Acked,
 					Changes: int64(s.Changes), Bytes: int64(s.Bytes), Rate: rate.at(time.Now(), s.Changes), LagBytes: int64(s.LagBytes()),
-					SpillBytes: stream.Spilled(), At: time.Now(),
+					SpillBytes: streams.spilled(), At: time.Now(),
 				})
 			},
-		})
-		if err == nil { // it ends without an error only with its context, which must not look like a success
-			err = ctx.Err()
 		}
-		return err
+		for {
+			stream, move, err := streams.next(ctx)
+			if err != nil {
+				return err
+			}
+			err = capture.Run(ctx, stream, to, capture.Options{
+				Epoch: in.Epoch, CreatedAt: in.SlotAt, StatusInterval: in.Spec.Stream.StatusInterval.Std(), Move: move,
+			}, obs)
+			if !errors.Is(err, capture.ErrMoved) || ctx.Err() != nil {
+				return cmp.Or(err, ctx.Err()) // without an error only with its context, which must not look like a success
+			}
+			log.Info("capture moves to another login", zap.Stringer("through", sum.Acked))
+			before.Changes, before.Bytes = sum.Changes, sum.Bytes
+		}
 	})
 }
 

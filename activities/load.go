@@ -80,6 +80,8 @@ func (a *Activities) hold(ctx context.Context, srv *source.Server, in contract.H
 			return ctx.Err()
 		case <-until.C:
 			return nil
+		case <-ex.Moved(): // another one by the login in force; chunks that are being read go on
+			return nil
 		case <-look.C:
 			if err := ex.Alive(ctx); err != nil {
 				return err

@@ -19,7 +19,7 @@ import (
 	"syncline/dataplane/login"
 	"syncline/pipeline"
 	"syncline/secrets"
-	"syncline/secrets/target"
+	servers "syncline/secrets/target"
 )
 
 // Rotations are the activities of a rotation that any worker of the control role can do.
@@ -48,7 +48,7 @@ func (a *Activities) rotor(in *contract.RotationTask) *secrets.Rotor {
 func (a *Activities) OpenRotation(ctx context.Context, in contract.RotationTask) (out contract.RotationOpened, err error) {
 	began := time.Now()
 	defer func() { a.stepped(ctx, &in, "preflight", "", out.From.Generation, began, err) }()
-	err = a.step(ctx, func(ctx context.Context) error {
+	err = brief(ctx, func(ctx context.Context) error {
 		rotor := a.rotor(&in)
 		if in.Init != "" && !in.Plan {
 			if _, err := rotor.Init(ctx, in.Init); err != nil {
@@ -88,7 +88,7 @@ func (a *Activities) OpenRotation(ctx context.Context, in contract.RotationTask)
 		for i := range in.Rotation.Targets {
 			t := &in.Rotation.Targets[i]
 			out.Targets = append(out.Targets, t.Name)
-			if err := a.atTarget(ctx, &in, t.Name, func(ctx context.Context, tg target.Target) error {
+			if err := a.atTarget(ctx, &in, t.Name, func(ctx context.Context, tg servers.Target) error {
 				if err := tg.Check(ctx, now.User, idle.User); err != nil {
 					return err
 				}
@@ -110,13 +110,13 @@ func (a *Activities) rotationEnded(ctx context.Context, l secrets.LoginRef, run 
 	return err == nil && d.GetWorkflowExecutionInfo().GetStatus() != enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING
 }
 
-// step runs a short step of the data plane, with heartbeats.
-func (a *Activities) step(ctx context.Context, f func(context.Context) error) error {
+// brief runs a short step of the data plane, with heartbeats.
+func brief(ctx context.Context, f func(context.Context) error) error {
 	return long(ctx, func() any { return nil }, f)
 }
 
 // atTarget opens a target of a rotation. What fails there names it.
-func (a *Activities) atTarget(ctx context.Context, in *contract.RotationTask, name string, f func(context.Context, target.Target) error) error {
+func (a *Activities) atTarget(ctx context.Context, in *contract.RotationTask, name string, f func(context.Context, servers.Target) error) error {
 	i := slices.IndexFunc(in.Rotation.Targets, func(t pipeline.RotationTarget) bool { return t.Name == name })
 	if i < 0 {
 		return fault.Permanent("TargetMissing", nil, "name a target of the declaration", "the rotation has no target %q", name)
@@ -130,15 +130,15 @@ func (a *Activities) atTarget(ctx context.Context, in *contract.RotationTask, na
 	if err != nil {
 		return err
 	}
-	spec := target.Spec{Name: t.Name, Type: t.Type, Host: t.Host, Port: t.Port, Database: t.Database, SSLMode: t.SSLMode, SSLRootCert: t.SSLRootCert,
+	spec := servers.Spec{Name: t.Name, Type: t.Type, Host: t.Host, Port: t.Port, Database: t.Database, SSLMode: t.SSLMode, SSLRootCert: t.SSLRootCert,
 		Protocol: t.Protocol, Cluster: t.Cluster, Brokers: t.Brokers, Mechanism: t.Mechanism}
-	o := target.Options{Spec: spec, Admin: as}
+	o := servers.Options{Spec: spec, Admin: as}
 	if t.TLS != nil {
 		if o.TLS, err = a.tls(ctx, t.TLS); err != nil {
 			return err
 		}
 	}
-	tg, err := target.Open(o)
+	tg, err := servers.Open(o)
 	if err != nil {
 		return err
 	}
@@ -180,7 +180,7 @@ func (a *Activities) loginUses(ctx context.Context, l secrets.LoginRef) (uses []
 
 // FindConsumers lists the workers that are there: whoever polls the fleet's queue.
 func (a *Activities) FindConsumers(ctx context.Context, in contract.RotationTask) (out []contract.Consumer, err error) {
-	err = a.step(ctx, func(ctx context.Context) error {
+	err = brief(ctx, func(ctx context.Context) error {
 		queue := contract.FleetQueue(contract.QueuePrefix(activity.GetInfo(ctx).TaskQueue))
 		d, err := a.Client.DescribeTaskQueueEnhanced(ctx, client.DescribeTaskQueueEnhancedOptions{
 			TaskQueue: queue, ReportPollers: true, TaskQueueTypes: []client.TaskQueueType{client.TaskQueueTypeActivity},
@@ -210,9 +210,9 @@ func (a *Activities) FindConsumers(ctx context.Context, in contract.RotationTask
 func (a *Activities) StageLogin(ctx context.Context, in contract.RotationTask) (out contract.RotationPoint, err error) {
 	began := time.Now()
 	defer func() { a.stepped(ctx, &in, "stage", "", in.To.Generation, began, err) }()
-	err = a.step(ctx, func(ctx context.Context) error {
+	err = brief(ctx, func(ctx context.Context) error {
 		version, err := a.rotor(&in).Stage(ctx, in.To.Slot, in.To.Generation, in.Run, func() (login.Login, error) {
-			pw, err := target.NewPassword(in.Rotation.Length)
+			pw, err := servers.NewPassword(in.Rotation.Length)
 			return login.Login{User: in.To.User, Password: pw.Reveal()}, err
 		})
 		out = in.To
@@ -235,12 +235,12 @@ func (a *Activities) SetLogin(ctx context.Context, in contract.RotationStep) (er
 	defer func() {
 		a.stepped(ctx, &in.RotationTask, "set", "target/"+in.Target, in.Subject.Generation, began, err)
 	}()
-	return a.step(ctx, func(ctx context.Context) error {
+	return brief(ctx, func(ctx context.Context) error {
 		l, err := a.subject(ctx, &in)
 		if err != nil {
 			return err
 		}
-		return a.atTarget(ctx, &in.RotationTask, in.Target, func(ctx context.Context, tg target.Target) error {
+		return a.atTarget(ctx, &in.RotationTask, in.Target, func(ctx context.Context, tg servers.Target) error {
 			if err := tg.Set(ctx, l.User, secrets.NewSecret(l.Password)); err != nil {
 				return err
 			}
@@ -255,7 +255,7 @@ func (a *Activities) SetLogin(ctx context.Context, in contract.RotationStep) (er
 func (a *Activities) PromoteLogin(ctx context.Context, in contract.RotationTask) (out contract.RotationPoint, err error) {
 	began := time.Now()
 	defer func() { a.stepped(ctx, &in, "promote", "", in.To.Generation, began, err) }()
-	err = a.step(ctx, func(ctx context.Context) error {
+	err = brief(ctx, func(ctx context.Context) error {
 		to := in.To.Pointer
 		to.Rotation, to.Lock = in.Run, in.Run
 		moved, err := a.rotor(&in).Move(ctx, in.From.Written(in.From.At), to)
@@ -267,8 +267,8 @@ func (a *Activities) PromoteLogin(ctx context.Context, in contract.RotationTask)
 
 // LoginSessions says what a target shows of a user.
 func (a *Activities) LoginSessions(ctx context.Context, in contract.RotationStep) (out contract.LoginSessions, err error) {
-	err = a.step(ctx, func(ctx context.Context) error {
-		return a.atTarget(ctx, &in.RotationTask, in.Target, func(ctx context.Context, tg target.Target) error {
+	err = brief(ctx, func(ctx context.Context) error {
+		return a.atTarget(ctx, &in.RotationTask, in.Target, func(ctx context.Context, tg servers.Target) error {
 			s, err := tg.Sessions(ctx, in.Subject.User)
 			out = contract.LoginSessions{Target: in.Target, Known: s.Known, Count: s.Count}
 			for i, one := range s.List {
@@ -289,12 +289,12 @@ func (a *Activities) DisableLogin(ctx context.Context, in contract.RotationStep)
 	defer func() {
 		a.stepped(ctx, &in.RotationTask, "revoke", "target/"+in.Target, in.Subject.Generation, began, err)
 	}()
-	return a.step(ctx, func(ctx context.Context) error {
+	return brief(ctx, func(ctx context.Context) error {
 		l, err := a.subject(ctx, &in)
 		if err != nil {
 			return err
 		}
-		return a.atTarget(ctx, &in.RotationTask, in.Target, func(ctx context.Context, tg target.Target) error {
+		return a.atTarget(ctx, &in.RotationTask, in.Target, func(ctx context.Context, tg servers.Target) error {
 			if err := tg.Disable(ctx, l.User); err != nil {
 				return err
 			}
@@ -307,7 +307,7 @@ func (a *Activities) DisableLogin(ctx context.Context, in contract.RotationStep)
 			switch {
 			case err == nil:
 				return fault.Transient("LoginStillWorks", nil, "user %s can still log in at target %s, though it was disabled there", l.User, in.Target)
-			case fault.Is(err, target.CodeLoginRefused):
+			case fault.Is(err, servers.CodeLoginRefused):
 				return nil
 			}
 			return err
@@ -317,7 +317,7 @@ func (a *Activities) DisableLogin(ctx context.Context, in contract.RotationStep)
 
 // CloseRotation lets other rotations of the login begin.
 func (a *Activities) CloseRotation(ctx context.Context, in contract.RotationTask) error {
-	return a.step(ctx, func(ctx context.Context) error {
+	return brief(ctx, func(ctx context.Context) error {
 		err := a.rotor(&in).Unlock(ctx, in.Run)
 		if fault.Is(err, secrets.CodePointerInvalid) || fault.Is(err, secrets.CodeSecretMissing) { // there was never a lock
 			return nil
@@ -368,7 +368,7 @@ func (a *Activities) VerifyLogin(ctx context.Context, in contract.RotationStep) 
 	defer func() {
 		a.stepped(ctx, &in.RotationTask, "verify", a.Worker, in.Subject.Generation, began, err)
 	}()
-	err = a.step(ctx, func(ctx context.Context) error {
+	err = brief(ctx, func(ctx context.Context) error {
 		l, err := a.subject(ctx, &in)
 		if err != nil {
 			return err
@@ -391,7 +391,7 @@ func (a *Activities) VerifyLogin(ctx context.Context, in contract.RotationStep) 
 func (a *Activities) tryEverywhere(ctx context.Context, in *contract.RotationTask, l login.Login) (map[string]string, error) {
 	as := map[string]string{}
 	for _, t := range in.Rotation.Targets {
-		err := a.atTarget(ctx, in, t.Name, func(ctx context.Context, tg target.Target) error {
+		err := a.atTarget(ctx, in, t.Name, func(ctx context.Context, tg servers.Target) error {
 			who, err := tg.Try(ctx, l.User, secrets.NewSecret(l.Password))
 			as[t.Name] = who
 			return err
@@ -445,7 +445,7 @@ func (a *Activities) AdoptLogin(ctx context.Context, in contract.RotationStep) (
 	defer func() {
 		a.stepped(ctx, &in.RotationTask, "adopt", a.Worker, in.Subject.Generation, began, err)
 	}()
-	err = a.step(ctx, func(ctx context.Context) error {
+	err = brief(ctx, func(ctx context.Context) error {
 		bound, cancel := context.WithTimeout(ctx, adoptBound)
 		defer cancel()
 		st, err := a.Logins.Adopt(bound, in.Rotation.Login, in.Subject.Generation, func(secrets.LoginState) {})
@@ -461,7 +461,7 @@ func (a *Activities) AdoptLogin(ctx context.Context, in contract.RotationStep) (
 			return err
 		}
 		out.As, err = a.tryEverywhere(ctx, &in.RotationTask, l)
-		if fault.Is(err, target.CodeLoginRefused) {
+		if fault.Is(err, servers.CodeLoginRefused) {
 			return temporal.NewNonRetryableApplicationError(fmt.Sprintf("worker %s: %s", a.Worker, secrets.Redact(err.Error())), contract.ConsumerFailedError, nil)
 		}
 		return err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"syncline/dataplane/change"
@@ -14,6 +15,9 @@ import (
 // CodeEpochBehind: the log has progress of a higher epoch; this attempt is of
 // before a resync.
 const CodeEpochBehind fault.Code = "EpochBehind"
+
+// ErrMoved: Run ended because Options.Move was closed.
+var ErrMoved = errors.New("capture: another stream goes on")
 
 // Options of Run. The zero value of each but Epoch and CreatedAt has a default.
 type Options struct {
@@ -26,6 +30,11 @@ type Options struct {
 	// recorded and confirmed ahead of StatusInterval: readers that wait for a position,
 	// and idle tables, learn then that nothing more comes before it. Default 20 ms.
 	Quiet time.Duration
+	// Move, when it is closed, ends Run with ErrMoved at the end of a transaction, once all
+	// that was read is confirmed: so that another stream can go on from there. A transaction
+	// that goes on for longer than MoveTimeout (default 1 s) is read again by that one.
+	Move        <-chan struct{}
+	MoveTimeout time.Duration
 	// DrainTimeout bounds the wait for acknowledgements when Run ends. Default 5 s.
 	DrainTimeout time.Duration
 }
@@ -76,6 +85,9 @@ func Run(ctx context.Context, src Source, log Log, o Options, obs Observer) erro
 	if o.DrainTimeout <= 0 {
 		o.DrainTimeout = 5 * time.Second
 	}
+	if o.MoveTimeout <= 0 {
+		o.MoveTimeout = time.Second
+	}
 	r := &runner{src: src, log: log, o: o, obs: obs, schemas: map[change.Version]bool{}, marked: make(chan struct{}, 1)}
 	if err := r.start(ctx); err != nil {
 		return ended(ctx, err)
@@ -110,6 +122,8 @@ type runner struct {
 	obs Observer
 
 	schemas map[change.Version]bool // made known in this run; used by pump alone
+	within  atomic.Bool             // a transaction: something was read since the last mark
+	moving  atomic.Bool             // the pump ends at the next mark
 	marked  chan struct{}           // holds a token when changes and their commit were handed over
 	state   state
 	last    Progress // last written
@@ -176,6 +190,7 @@ func (r *runner) pump(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		r.within.Store(ev.Through == 0)
 		if ev.Schema != nil {
 			if err := r.schema(ctx, ev.Schema); err != nil {
 				return err
@@ -203,6 +218,9 @@ func (r *runner) pump(ctx context.Context) error {
 				case r.marked <- struct{}{}:
 				default:
 				}
+			}
+			if r.moving.Load() {
+				return ErrMoved
 			}
 		}
 	}
@@ -233,8 +251,17 @@ func (r *runner) tend(ctx context.Context, pumped <-chan error) error {
 	settled := time.NewTimer(time.Hour)
 	settled.Stop()
 	defer settled.Stop()
+	move, late := r.o.Move, (<-chan time.Time)(nil)
 	for {
 		select {
+		case <-move:
+			r.moving.Store(true)
+			if !r.within.Load() {
+				return ErrMoved
+			}
+			move, late = nil, time.After(r.o.MoveTimeout)
+		case <-late:
+			return ErrMoved
 		case err := <-pumped:
 			return err
 		case <-ctx.Done():

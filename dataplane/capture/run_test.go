@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -436,5 +437,59 @@ func TestQuietSourceIsConfirmedAtOnce(t *testing.T) {
 	defer src.mu.Unlock()
 	if len(src.wrong) > 0 || slot != 210 {
 		t.Errorf("slot at %s; %v", slot, src.wrong)
+	}
+}
+
+// slowSource waits before each event, so that a move comes anywhere in a transaction.
+type slowSource struct {
+	*fakeSource
+	at   int           // move before this event
+	move chan struct{} // closed then
+	n    int
+}
+
+func (s *slowSource) Next(ctx context.Context) (Event, error) {
+	if s.n++; s.n == s.at {
+		close(s.move)
+		time.Sleep(5 * time.Millisecond) // until the loop has seen it
+	}
+	return s.fakeSource.Next(ctx)
+}
+
+// A run that is asked to move ends between two transactions with everything confirmed: the
+// next one is sent nothing again.
+func TestMovesBetweenTransactions(t *testing.T) {
+	h := history{2, 1, 5, 3, 1, 4}
+	for at := 1; at <= 16; at++ {
+		slot := change.LSN(50)
+		log := &fakeLog{auto: true, want: positions(h)}
+		first := &slowSource{fakeSource: &fakeSource{h: h, slot: &slot, log: log}, at: at, move: make(chan struct{})}
+		o := fast
+		o.Move, o.DrainTimeout = first.move, 5*time.Second
+		if err := Run(t.Context(), first, log, o, Observer{}); !errors.Is(err, ErrMoved) {
+			t.Fatalf("moved before event %d: %v", at, err)
+		}
+		sent := len(log.records)
+		if sent > 0 {
+			if last := log.records[sent-1]; slot <= last.Commit {
+				t.Errorf("moved before event %d: the slot is at %s, and %s was captured", at, slot, last)
+			}
+		}
+		second := &fakeSource{h: h, slot: &slot, log: log, idle: make(chan struct{})}
+		ctx, cancel := context.WithCancel(t.Context())
+		log.seq, log.acked = 0, 0 // of this run
+		done := make(chan error, 1)
+		go func() { done <- Run(ctx, second, log, fast, Observer{}) }()
+		<-second.idle
+		cancel()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(log.records, positions(h)) {
+			t.Errorf("moved before event %d: captured %v, want each once: %v", at, log.records, positions(h))
+		}
+		for _, w := range slices.Concat(first.wrong, second.wrong, log.wrong) {
+			t.Error(w)
+		}
 	}
 }

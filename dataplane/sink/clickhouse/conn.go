@@ -23,16 +23,20 @@ import (
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 
 	"syncline/dataplane/fault"
+	"syncline/dataplane/login"
 	"syncline/dataplane/wire"
 )
 
-// conn is a pool of connections to one server, over HTTP or the native protocol.
+// conn is a pool of connections to one server, over HTTP or the native protocol: one for
+// each login that is in force.
 type conn struct {
-	pool     driver.Conn
+	pools    *login.Pools[driver.Conn]
 	http     bool
 	compress ch.CompressionMethod
 	timeout  time.Duration
-	options  *ch.Options // of the pool
+	options  *ch.Options // of the pools
+	login    login.Source
+	dial     wire.Dial
 	others   *others
 }
 
@@ -67,7 +71,7 @@ func settings(given ch.Settings) ch.Settings {
 // compressions by the names of Options.Compression.
 var compressions = map[string]ch.CompressionMethod{"none": ch.CompressionNone, "lz4": ch.CompressionLZ4, "zstd": ch.CompressionZSTD}
 
-func openConn(dsn string, secure *tls.Config, dial wire.Dial, o *Options) (*conn, error) {
+func openConn(dsn string, secure *tls.Config, dial wire.Dial, as login.Source, o *Options) (*conn, error) {
 	// The client library refuses https without this, as if the scheme did not say it.
 	if u, err := url.Parse(dsn); err == nil && u.Scheme == "https" && !u.Query().Has("secure") {
 		q := u.Query()
@@ -113,19 +117,57 @@ func openConn(dsn string, secure *tls.Config, dial wire.Dial, o *Options) (*conn
 	if dial == nil {
 		dial = wire.Plain
 	}
-	co.DialContext = func(ctx context.Context, addr string) (net.Conn, error) {
-		ctx, cancel := context.WithTimeout(ctx, co.DialTimeout)
-		defer cancel()
-		c, err := dial(ctx, "tcp", addr)
-		if err != nil || co.TLS == nil || co.Protocol == ch.HTTP { // HTTP brings its own TLS
-			return c, err
-		}
-		return secured(ctx, c, addr, co.TLS)
-	}
 	co.TransportFunc = func(t *http.Transport) (http.RoundTripper, error) { return &tap{t}, nil }
-	c.options = co
-	c.pool, err = ch.Open(co)
-	return c, err
+	c.options, c.login, c.dial = co, as, dial
+	c.pools = c.pooled(co)
+	// What the client library does not like about the options shows here.
+	_, _, done, err := c.pools.Take(context.Background())
+	if err != nil {
+		c.pools.Close()
+		return nil, err
+	}
+	done()
+	return c, nil
+}
+
+// pooled opens pools by options, with the login in force.
+func (c *conn) pooled(o *ch.Options) *login.Pools[driver.Conn] {
+	return login.NewPools(c.login, func(l login.Login) (driver.Conn, error) {
+		co, dial := *o, c.dial
+		if c.login != nil {
+			co.Auth.Username, co.Auth.Password = l.User, l.Password
+			dial = login.Dial(c.login, l, dial)
+		}
+		co.DialContext = func(ctx context.Context, addr string) (net.Conn, error) {
+			ctx, cancel := context.WithTimeout(ctx, co.DialTimeout)
+			defer cancel()
+			c, err := dial(ctx, "tcp", addr)
+			if err != nil || co.TLS == nil || co.Protocol == ch.HTTP { // HTTP brings its own TLS
+				return c, err
+			}
+			return secured(ctx, c, addr, co.TLS)
+		}
+		return ch.Open(&co)
+	}, func(pool driver.Conn) { _ = pool.Close() })
+}
+
+// with runs f with the pool of the login in force. If that is refused, which a server does
+// before it reads anything, and another is in force by then, it does so once more.
+func (c *conn) with(ctx context.Context, f func(driver.Conn) error) error {
+	for again := true; ; again = false {
+		pool, l, done, err := c.pools.Take(ctx)
+		if err != nil {
+			return err
+		}
+		err = f(pool)
+		done()
+		if c.login == nil || !refused(err) {
+			return err
+		}
+		if now, rerr := c.login.Refused(ctx, l); rerr != nil || now.Generation == l.Generation || !again {
+			return err
+		}
+	}
 }
 
 // compressing returns connections with a compression of compressions; "" is their own.
@@ -144,11 +186,8 @@ func (c *conn) compressing(name string) (*conn, error) {
 	}
 	co := *c.options
 	co.Compression = &ch.Compression{Method: m}
-	pool, err := ch.Open(&co)
-	if err != nil {
-		return nil, fault.Permanent(CodeConfig, err, "correct the DSN", "connections with compression %s cannot be made", name)
-	}
-	o := &conn{pool: pool, http: c.http, compress: m, timeout: c.timeout}
+	o := &conn{http: c.http, compress: m, timeout: c.timeout, login: c.login, dial: c.dial}
+	o.pools = o.pooled(&co)
 	c.others.by[m] = o
 	return o, nil
 }
@@ -239,7 +278,7 @@ func (c *conn) exec(ctx context.Context, what, query string) (written, error) {
 	var w report
 	in, cancel := c.context(ctx, &w)
 	defer cancel()
-	if err := c.pool.Exec(in, query); err != nil {
+	if err := c.with(in, func(pool driver.Conn) error { return pool.Exec(in, query) }); err != nil {
 		return written{}, wrap(ctx, err, what)
 	}
 	return w.written(), nil
@@ -249,19 +288,22 @@ func (c *conn) exec(ctx context.Context, what, query string) (written, error) {
 func (c *conn) query(ctx context.Context, what, query string, row func(scan func(...any) error) error) error {
 	in, cancel := c.context(ctx, nil)
 	defer cancel()
-	rows, err := c.pool.Query(in, query)
-	if err != nil {
-		return wrap(ctx, err, what)
-	}
-	defer func() { _ = rows.Close() }()
-	// Before Close, which would read the answer to its end.
-	defer cancel()
-	for rows.Next() {
-		if err := row(rows.Scan); err != nil {
-			return wrap(ctx, err, what)
+	err := c.with(in, func(pool driver.Conn) error {
+		rows, err := pool.Query(in, query)
+		if err != nil {
+			return err
 		}
-	}
-	return wrap(ctx, rows.Err(), what)
+		defer func() { _ = rows.Close() }()
+		// Before Close, which would read the answer to its end.
+		defer cancel()
+		for rows.Next() {
+			if err := row(rows.Scan); err != nil {
+				return err
+			}
+		}
+		return rows.Err()
+	})
+	return wrap(ctx, err, what)
 }
 
 // insert writes a block with one INSERT and checks that the server took every
@@ -331,7 +373,10 @@ func (c *conn) insertHTTP(ctx context.Context, w *report, t target, rows int, pa
 	}
 	ctx, cancel := c.context(ctx, w, ch.WithSettings(with))
 	defer cancel()
-	return int64(len(body)), buf, c.pool.InsertFormat(ctx, "Native", insertQuery(t, parts), bytes.NewReader(body))
+	err := c.with(ctx, func(pool driver.Conn) error {
+		return pool.InsertFormat(ctx, "Native", insertQuery(t, parts), bytes.NewReader(body))
+	})
+	return int64(len(body)), buf, err
 }
 
 // insertNative hands the encoded columns to the client library's, which read
@@ -339,7 +384,16 @@ func (c *conn) insertHTTP(ctx context.Context, w *report, t target, rows int, pa
 func (c *conn) insertNative(ctx context.Context, t target, rows int, parts []part, buf []byte) (int64, []byte, error) {
 	in := follow(ch.Context(ctx, ch.WithSettings(insertSettings(parts))), c.timeout)
 	defer in.release()
-	batch, err := c.pool.PrepareBatch(in, insertQuery(t, parts))
+	var sent int64
+	err := c.with(ctx, func(pool driver.Conn) (err error) {
+		sent, buf, err = sendNative(in, pool, t, rows, parts, buf)
+		return err
+	})
+	return sent, buf, err
+}
+
+func sendNative(in context.Context, pool driver.Conn, t target, rows int, parts []part, buf []byte) (int64, []byte, error) {
+	batch, err := pool.PrepareBatch(in, insertQuery(t, parts))
 	if err != nil {
 		return 0, buf, err
 	}
@@ -378,12 +432,12 @@ func sameType(a, b string) bool {
 }
 
 func (c *conn) close() error {
-	err := c.pool.Close()
+	c.pools.Close()
 	c.others.mu.Lock()
 	defer c.others.mu.Unlock()
 	for _, o := range c.others.by {
-		err = errors.Join(err, o.pool.Close())
+		o.pools.Close()
 	}
 	clear(c.others.by)
-	return err
+	return nil
 }

@@ -53,7 +53,7 @@ func wrap(ctx context.Context, err error, what string) error {
 	}
 	var he *ch.HTTPError
 	if errors.As(err, &he) {
-		if he.StatusCode == http.StatusUnauthorized || he.StatusCode == http.StatusForbidden {
+		if refused(err) {
 			return fault.Transient(sink.CodeAuth, nil, "%s: HTTP status %d", what, he.StatusCode)
 		}
 		return fault.Transient(sink.CodeUnreachable, nil, "%s: HTTP status %d", what, he.StatusCode)
@@ -62,6 +62,13 @@ func wrap(ctx context.Context, err error, what string) error {
 		return fault.Transient(sink.CodeUnreachable, context.DeadlineExceeded, "%s: no answer in time", what)
 	}
 	return fault.Transient(sink.CodeUnreachable, redact(err), "%s", what)
+}
+
+// refused reports whether the server refused user or password.
+func refused(err error) bool {
+	var ex *ch.Exception
+	var he *ch.HTTPError
+	return errors.As(err, &ex) && authCodes[ex.Code] || errors.As(err, &he) && (he.StatusCode == http.StatusUnauthorized || he.StatusCode == http.StatusForbidden)
 }
 
 // redact keeps the innermost cause, without the URL that net/http puts before it.

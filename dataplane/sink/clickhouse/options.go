@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"syncline/dataplane/fault"
+	"syncline/dataplane/login"
 	"syncline/dataplane/wire"
 )
 
@@ -35,7 +36,8 @@ type Config struct {
 	DSN      string
 	TLS      *tls.Config // of either protocol; nil: as the DSN says
 	Pipeline string
-	Dial     wire.Dial // opens connections; default wire.Plain
+	Dial     wire.Dial    // opens connections; default wire.Plain
+	Login    login.Source // in place of the DSN's user and password; nil: these
 	Options  Options
 }
 

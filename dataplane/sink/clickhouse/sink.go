@@ -29,7 +29,7 @@ func Open(c Config) (*Sink, error) {
 		return nil, fault.Permanent(CodeConfig, err, "correct the options", "ClickHouse sink of pipeline %s", c.Pipeline)
 	}
 	var err error
-	if s.conn, err = openConn(c.DSN, c.TLS, c.Dial, &s.opts); err != nil {
+	if s.conn, err = openConn(c.DSN, c.TLS, c.Dial, c.Login, &s.opts); err != nil {
 		return nil, fault.Permanent(CodeConfig, err, "correct the DSN", "the DSN of the ClickHouse sink of pipeline %s cannot be used", c.Pipeline)
 	}
 	return s, nil

@@ -11,6 +11,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"syncline/dataplane/fault"
+	"syncline/dataplane/login"
+	"syncline/dataplane/login/pglogin"
 	"syncline/dataplane/sink"
 	"syncline/dataplane/wire"
 )
@@ -22,7 +24,8 @@ const CodeConfig fault.Code = "SinkConfig"
 type Config struct {
 	DSN      string
 	Pipeline string
-	Dial     wire.Dial // opens connections; default wire.Plain
+	Dial     wire.Dial    // opens connections; default wire.Plain
+	Login    login.Source // in place of the DSN's user and password; nil: these
 	Options  Options
 }
 
@@ -55,7 +58,10 @@ type Sink struct {
 	pipeline string
 	opts     Options
 	lane     *pgx.ConnConfig // template of the connections that lanes apply on
+	login    login.Source
+	dial     wire.Dial
 	pool     *pgxpool.Pool
+	stop     func()      // following the login
 	replica  atomic.Bool // whether triggers and foreign keys are out of the way
 }
 
@@ -75,7 +81,7 @@ func Open(c Config) (*Sink, error) {
 		return nil, fault.Permanent(CodeConfig, nil, "use postgres://user:password@host:port/database",
 			"the DSN of the Postgres sink of pipeline %s cannot be parsed", c.Pipeline)
 	}
-	s := &Sink{pipeline: c.Pipeline, opts: c.Options}
+	s := &Sink{pipeline: c.Pipeline, opts: c.Options, login: c.Login, dial: c.Dial}
 	pc.MaxConns = int32(c.Options.Connections)
 	pc.MinConns = 0
 	pc.MaxConnIdleTime = time.Minute
@@ -86,9 +92,11 @@ func Open(c Config) (*Sink, error) {
 	pc.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error { return s.setReplicaRole(ctx, conn) }
 	s.lane = pc.ConnConfig.Copy()
 	laneDefaults(s.lane)
+	pglogin.Pool(pc, c.Login, c.Dial)
 	if s.pool, err = pgxpool.NewWithConfig(context.Background(), pc); err != nil {
 		return nil, fault.Permanent(CodeConfig, nil, "correct the DSN's pool settings", "Postgres sink of pipeline %s", c.Pipeline)
 	}
+	s.stop = pglogin.Follow(s.pool, c.Login)
 	return s, nil
 }
 
@@ -148,6 +156,7 @@ func (s *Sink) setReplicaRole(ctx context.Context, conn *pgx.Conn) error {
 
 // Close closes the sink's connections; those of its sessions are closed by them.
 func (s *Sink) Close() error {
+	s.stop()
 	s.pool.Close()
 	return nil
 }

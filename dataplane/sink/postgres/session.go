@@ -11,6 +11,8 @@ import (
 
 	"syncline/dataplane/change"
 	"syncline/dataplane/fault"
+	"syncline/dataplane/login"
+	"syncline/dataplane/login/pglogin"
 	"syncline/dataplane/sink"
 )
 
@@ -21,13 +23,16 @@ type session struct {
 	lane, lanes int
 	token       int64
 
-	mu       sync.Mutex
-	conn     *pgx.Conn
-	prepared map[string]string // statement text to name, on conn
-	serial   int               // of prepared statements
-	targets  map[*change.Schema]*target
-	epochs   map[change.TableID]uint32 // of each load that the session has been told of
-	params   []textArray               // scratch
+	stop func() // following the login; nil: there is none
+
+	mu         sync.Mutex
+	conn       *pgx.Conn
+	generation int64             // of the login that conn was opened with
+	prepared   map[string]string // statement text to name, on conn
+	serial     int               // of prepared statements
+	targets    map[*change.Schema]*target
+	epochs     map[change.TableID]uint32 // of each load that the session has been told of
+	params     []textArray               // scratch
 
 	seq   int64 // commits since the claim
 	doubt *doubt
@@ -65,6 +70,18 @@ func (s *Sink) Claim(ctx context.Context, lane, lanes int) (sink.Session, error)
 	if err != nil {
 		return nil, s.wrap(ctx, err, "claim lane %d of %d", lane, lanes)
 	}
+	if s.login != nil {
+		watch, cancel := context.WithCancel(context.Background())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			out.follow(watch)
+		}()
+		out.stop = func() {
+			cancel()
+			<-done
+		}
+	}
 	return out, nil
 }
 
@@ -83,9 +100,10 @@ func (s *Sink) endBlockers(ctx context.Context, pid uint32) (stop func()) {
 				return
 			case <-t.C:
 			}
+			// Not by name of the user: it may be that of before a rotation.
 			// An error here only leaves the claim waiting, and the next round tries again.
 			_, _ = s.pool.Exec(ctx, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-				WHERE pid = ANY (pg_blocking_pids($1)) AND usename = current_user AND application_name LIKE 'syncline%'`, int32(pid))
+				WHERE pid = ANY (pg_blocking_pids($1)) AND application_name LIKE 'syncline%'`, int32(pid))
 			t.Reset(time.Second)
 		}
 	}()
@@ -192,11 +210,18 @@ func (x *session) connect(ctx context.Context) error {
 	if x.conn != nil && x.conn.IsClosed() {
 		x.conn = nil
 	}
+	select {
+	case <-pglogin.Moved(x.s.login, x.generation):
+		x.leave(ctx)
+	default:
+	}
 	if x.conn == nil {
-		conn, err := pgx.ConnectConfig(ctx, x.s.lane)
+		c := x.s.lane.Copy()
+		conn, generation, err := pglogin.Connect(ctx, x.s.login, &c.Config, x.s.dial, func(ctx context.Context) (*pgx.Conn, error) { return pgx.ConnectConfig(ctx, c) })
 		if err != nil {
 			return x.s.wrap(ctx, err, "connect")
 		}
+		x.generation = generation
 		if err := x.s.setReplicaRole(ctx, conn); err != nil {
 			_ = conn.Close(ctx)
 			return x.s.wrap(ctx, err, "connect")
@@ -204,6 +229,30 @@ func (x *session) connect(ctx context.Context) error {
 		x.conn, x.prepared, x.targets = conn, map[string]string{}, map[*change.Schema]*target{}
 	}
 	return nil
+}
+
+// leave closes the connection, whose login is no longer in force. Nothing is in flight
+// between two calls; what is in doubt stays so, and is settled by the next connection.
+func (x *session) leave(ctx context.Context) {
+	if x.conn == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	_ = x.conn.Close(ctx) // a lost connection cannot be closed politely
+	x.conn = nil
+}
+
+// follow leaves the connection of a session that has nothing to do when its login is no
+// longer in force.
+func (x *session) follow(ctx context.Context) {
+	login.Follow(ctx, x.s.login, 0, func(l login.Login) {
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		if x.conn != nil && x.generation != l.Generation {
+			x.leave(ctx)
+		}
+	})
 }
 
 // settle asks the ledger whether the batch that is in doubt was committed.
@@ -249,6 +298,9 @@ func beyond(marks, others []sink.Watermark) bool {
 
 // Close closes the session's connection.
 func (x *session) Close() error {
+	if x.stop != nil {
+		x.stop()
+	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.conn == nil {

@@ -11,6 +11,7 @@ import (
 
 	"syncline/dataplane/change"
 	"syncline/dataplane/fault"
+	"syncline/dataplane/login/pglogin"
 )
 
 // Exported is a snapshot that other connections, also of other workers, can
@@ -20,19 +21,24 @@ type Exported struct {
 	Snapshot change.Snapshot // what it sees
 	LSN      change.LSN      // at or after every commit that it sees
 
+	moved <-chan struct{}
+
 	mu   sync.Mutex
 	conn *pgx.Conn
 	tx   pgx.Tx
 }
 
+// Moved is closed when another login is in force than that which holds the snapshot.
+func (e *Exported) Moved() <-chan struct{} { return e.moved }
+
 // Export takes a snapshot and holds it until Close. The tables' publication and
 // the slot must be there before, or changes in between would be in neither.
 func (s *Server) Export(ctx context.Context) (*Exported, error) {
-	conn, err := s.connect(ctx, "snapshot", nil)
+	conn, generation, err := s.connect(ctx, "snapshot", nil)
 	if err != nil {
 		return nil, err
 	}
-	e := &Exported{conn: conn}
+	e := &Exported{conn: conn, moved: pglogin.Moved(s.o.Login, generation)}
 	if err := e.export(ctx); err != nil {
 		_ = e.Close()
 		return nil, classify(ctx, err, "export a snapshot")

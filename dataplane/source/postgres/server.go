@@ -15,6 +15,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"syncline/dataplane/change"
+	"syncline/dataplane/login"
+	"syncline/dataplane/login/pglogin"
 	"syncline/dataplane/wire"
 )
 
@@ -25,6 +27,7 @@ type ServerOptions struct {
 	MaxConns       int32         // ordinary connections besides slot and snapshot; default 6
 	ConnectTimeout time.Duration // default 10 s
 	Dial           wire.Dial     // opens connections; default wire.Plain
+	Login          login.Source  // in place of the DSN's user and password; nil: these
 }
 
 // Server is one source database. It connects when it is used. Safe for
@@ -33,6 +36,7 @@ type Server struct {
 	o      ServerOptions
 	config *pgxpool.Config
 	pool   *pgxpool.Pool
+	stop   func() // following the login
 
 	carriedLimit time.Duration // instead of the constant, in tests
 }
@@ -58,15 +62,19 @@ func NewServer(o ServerOptions) (*Server, error) {
 	c.MaxConns, c.MinConns = o.MaxConns, 0
 	c.MaxConnIdleTime = time.Minute
 	s := &Server{o: o, config: c}
-	s.pool, err = pgxpool.NewWithConfig(context.Background(), c)
+	pooled := c.Copy()
+	pglogin.Pool(pooled, o.Login, o.Dial)
+	s.pool, err = pgxpool.NewWithConfig(context.Background(), pooled)
 	if err != nil {
 		return nil, fmt.Errorf("source: %w", err)
 	}
+	s.stop = pglogin.Follow(s.pool, o.Login)
 	return s, nil
 }
 
 // Close ends the ordinary connections.
 func (s *Server) Close() error {
+	s.stop()
 	s.pool.Close()
 	return nil
 }
@@ -115,19 +123,19 @@ func prepareConfig(c *pgconn.Config, o ServerOptions, role string) {
 	}
 }
 
-// connect opens a connection of its own, outside the pool.
-func (s *Server) connect(ctx context.Context, role string, params map[string]string) (*pgx.Conn, error) {
+// connect opens a connection of its own, outside the pool, and gives the generation of its login.
+func (s *Server) connect(ctx context.Context, role string, params map[string]string) (*pgx.Conn, int64, error) {
 	c := s.config.ConnConfig.Copy()
 	c.RuntimeParams["application_name"] = appName(s.o.Pipeline, role)
 	for k, v := range params {
 		c.RuntimeParams[k] = v
 	}
-	conn, err := pgx.ConnectConfig(ctx, c)
-	return conn, classify(ctx, err, "connect to the source")
+	conn, generation, err := pglogin.Connect(ctx, s.o.Login, &c.Config, s.o.Dial, func(ctx context.Context) (*pgx.Conn, error) { return pgx.ConnectConfig(ctx, c) })
+	return conn, generation, classify(ctx, err, "connect to the source")
 }
 
-// connectReplication opens a walsender connection.
-func (s *Server) connectReplication(ctx context.Context) (*pgconn.PgConn, error) {
+// connectReplication opens a walsender connection, and gives the generation of its login.
+func (s *Server) connectReplication(ctx context.Context) (*pgconn.PgConn, int64, error) {
 	c := s.config.ConnConfig.Config.Copy()
 	c.RuntimeParams["application_name"] = appName(s.o.Pipeline, captureRole)
 	c.RuntimeParams["replication"] = "database"
@@ -135,8 +143,8 @@ func (s *Server) connectReplication(ctx context.Context) (*pgconn.PgConn, error)
 	c.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
 		return pgproto3.NewFrontend(bufio.NewReaderSize(r, 256<<10), w)
 	}
-	conn, err := pgconn.ConnectConfig(ctx, c)
-	return conn, classify(ctx, err, "open a replication connection to the source")
+	conn, generation, err := pglogin.Connect(ctx, s.o.Login, c, s.o.Dial, func(ctx context.Context) (*pgconn.PgConn, error) { return pgconn.ConnectConfig(ctx, c) })
+	return conn, generation, classify(ctx, err, "open a replication connection to the source")
 }
 
 // inTx runs f in a read-only, repeatable-read transaction, in the snapshot if

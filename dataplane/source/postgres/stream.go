@@ -18,6 +18,7 @@ import (
 	"syncline/dataplane/capture"
 	"syncline/dataplane/change"
 	"syncline/dataplane/fault"
+	"syncline/dataplane/login/pglogin"
 	"syncline/dataplane/source/postgres/pgoutput"
 )
 
@@ -62,8 +63,9 @@ type Stream struct {
 	s *Server
 	o StreamOptions
 
-	conn *pgconn.PgConn
-	asm  *assembler
+	conn  *pgconn.PgConn
+	login int64 // generation of the login that conn was opened with
+	asm   *assembler
 
 	system    pglogrepl.IdentifySystemResult
 	through   change.LSN // last returned
@@ -123,10 +125,7 @@ func (t *Stream) start(ctx context.Context) (change.LSN, error) {
 		return 0, err
 	}
 	t.asm = newAssembler(t.o.Epoch, &lookup{s: t.s, catalog: newCatalog(t.s.pool), publication: t.o.Publication}, sp)
-	if t.conn, err = t.s.connectReplication(ctx); err != nil {
-		return 0, err
-	}
-	if t.system, err = pglogrepl.IdentifySystem(ctx, t.conn); err != nil {
+	if err := t.open(ctx); err != nil {
 		return 0, err
 	}
 	if err := CompareSystem(t.o.SystemID, t.o.Timeline, t.system.SystemID, t.system.Timeline); err != nil {
@@ -155,6 +154,27 @@ func (t *Stream) start(ctx context.Context) (change.LSN, error) {
 	go t.tend(tendCtx)
 	return slot.Confirmed, nil
 }
+
+// Open connects and logs in, which Start does otherwise. While another stream reads the
+// slot it shows that this one could.
+func (t *Stream) Open(ctx context.Context) error {
+	return classify(ctx, t.open(ctx), "open a stream of replication slot %q", t.o.Slot)
+}
+
+func (t *Stream) open(ctx context.Context) (err error) {
+	if t.conn != nil {
+		return nil
+	}
+	if t.conn, t.login, err = t.s.connectReplication(ctx); err != nil {
+		t.conn = nil
+		return err
+	}
+	t.system, err = pglogrepl.IdentifySystem(ctx, t.conn)
+	return err
+}
+
+// Moved is closed when another login is in force than that which the stream logged in with.
+func (t *Stream) Moved() <-chan struct{} { return pglogin.Moved(t.s.o.Login, t.login) }
 
 // prepare checks what START_REPLICATION would refuse, with better names, and
 // returns the quoted names of the publications.

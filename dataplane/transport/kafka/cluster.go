@@ -26,7 +26,7 @@ func (p partition) String() string { return fmt.Sprintf("topic %s partition %d",
 type cluster struct {
 	opts      Options
 	addr      net.Addr
-	transport *kgo.Transport
+	transport *transports
 	client    *kgo.Client
 	cancel    context.CancelFunc
 
@@ -38,12 +38,8 @@ func connect(o Options) (*cluster, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
-	t, err := o.transport()
-	if err != nil {
-		return nil, err
-	}
 	ctx, cancel := context.WithCancel(context.Background())
-	t.Context = ctx
+	t := newTransports(ctx, &o)
 	addr := kgo.TCP(o.Brokers...)
 	return &cluster{
 		opts: o, addr: addr, transport: t, cancel: cancel,
@@ -53,7 +49,7 @@ func connect(o Options) (*cluster, error) {
 
 func (c *cluster) close() {
 	c.cancel()
-	c.transport.CloseIdleConnections()
+	c.transport.close()
 }
 
 // roundTrip sends one request and waits at most wait longer than the

@@ -12,6 +12,7 @@ import (
 	"github.com/segmentio/kafka-go/sasl/plain"
 	"github.com/segmentio/kafka-go/sasl/scram"
 
+	"syncline/dataplane/login"
 	"syncline/dataplane/transport/debezium"
 	"syncline/dataplane/wire"
 )
@@ -35,6 +36,8 @@ type Options struct {
 	RetryFor       time.Duration // how long to repeat what may pass, default 5s; negative: not at all
 
 	Dial wire.Dial // opens connections; default wire.Plain
+	// Login, if set, gives SASL's user and password, which may change meanwhile.
+	Login login.Source
 }
 
 // SASL credentials; none if Mechanism is empty.
@@ -92,6 +95,9 @@ func (o *Options) validate() error {
 		}
 		o.Debezium = &d
 	}
+	if o.Login != nil && o.SASL.Mechanism == "" {
+		errs = append(errs, errors.New("kafka: a login without a SASL mechanism"))
+	}
 	if _, err := o.SASL.mechanism(); err != nil {
 		errs = append(errs, fmt.Errorf("kafka: %w", err))
 	}
@@ -113,13 +119,19 @@ func setDefault[T int | int64 | time.Duration](v *T, d T) {
 	}
 }
 
-func (o *Options) transport() (*kgo.Transport, error) {
-	m, err := o.SASL.mechanism()
+// transport opens connections by a login, or by SASL's if there is no Login.
+func (o *Options) transport(l login.Login) (*kgo.Transport, error) {
+	as, dial := o.SASL, o.Dial
+	if o.Login != nil {
+		as.User, as.Password = l.User, l.Password
+		dial = login.Dial(o.Login, l, dial)
+	}
+	m, err := as.mechanism()
 	if err != nil {
 		return nil, err
 	}
 	return &kgo.Transport{
-		Dial:        o.Dial,
+		Dial:        dial,
 		DialTimeout: o.DialTimeout,
 		IdleTimeout: time.Minute,
 		MetadataTTL: 10 * time.Second,
