@@ -8,12 +8,13 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	vaultapi "github.com/hashicorp/vault/api"
-	"go.temporal.io/api/enums/v1"
+	enums "go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/client"
 
 	"syncline/activities/contract"
@@ -307,6 +308,7 @@ func (r *rig) attempts(p *pipe) string {
 	for _, a := range d.PendingActivities {
 		all = append(all, fmt.Sprintf("%s:%d", a.ActivityId, a.Attempt))
 	}
+	slices.Sort(all)
 	return strings.Join(all, " ")
 }
 

@@ -20,12 +20,19 @@ func (s *Sink) Rights(ctx context.Context) error {
 	}
 	undo := errors.New("roll back")
 	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		// Rights are looked at before rows are, of which there is none.
 		for _, of := range []string{"lanes", "tables", "chunks", "watermarks", "dead_letters", "findings", "repairs"} {
-			for _, sql := range []string{"INSERT INTO syncline." + of + " SELECT * FROM syncline." + of + " WHERE false", "DELETE FROM syncline." + of + " WHERE false"} {
-				if _, err := tx.Exec(ctx, sql); err != nil {
-					return err
-				}
+			// Rights are looked at before rows are, of which there is none.
+			if _, err := tx.Exec(ctx, "DELETE FROM syncline."+of+" WHERE false"); err != nil {
+				return err
+			}
+			var lacks *string
+			err := tx.QueryRow(ctx, `SELECT string_agg(p, ', ') FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE']) p
+				WHERE NOT has_table_privilege('syncline.' || $1, p)`, of).Scan(&lacks)
+			if err == nil && lacks != nil {
+				err = fault.Permanent(sink.CodePrivilege, nil, "GRANT "+*lacks+" ON syncline."+of+" TO it", "the sink's role lacks %s on syncline.%s", *lacks, of)
+			}
+			if err != nil {
+				return err
 			}
 		}
 		if _, err := tx.Exec(ctx, "SELECT nextval('syncline.tokens') WHERE false"); err != nil {
