@@ -189,7 +189,8 @@ func (a *Activities) FindConsumers(ctx context.Context, in contract.RotationTask
 			return fault.Transient("TemporalUnreachable", err, "see which workers poll %s", queue)
 		}
 		last := map[string]time.Time{}
-		for _, v := range d.VersionsInfo { //nolint:staticcheck // nothing else tells the pollers of all partitions
+		//lint:ignore SA1019 nothing else tells the pollers of all partitions
+		for _, v := range d.VersionsInfo {
 			for _, p := range v.TypesInfo[client.TaskQueueTypeActivity].Pollers {
 				if at := p.LastAccessTime; at.After(last[p.Identity]) {
 					last[p.Identity] = at

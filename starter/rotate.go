@@ -269,7 +269,7 @@ func (t *tool) cancelRotation(ctx context.Context, c client.Client, l secrets.Lo
 
 func (t *tool) scheduleRotation(ctx context.Context, c client.Client, in *rotating) error {
 	id := contract.RotationID(in.login)
-	in.Who = "schedule " + id
+	in.Who, in.Scheduled = "schedule "+id, true
 	spec := client.ScheduleSpec{Intervals: []client.ScheduleIntervalSpec{{Every: in.Rotation.Every.Std()}}}
 	action := &client.ScheduleWorkflowAction{ID: id + "/scheduled", Workflow: contract.RotateWorkflow, Args: []any{in.RotateInput}, TaskQueue: t.controlQueue(), StaticSummary: "scheduled rotation of " + in.login.String()}
 	_, err := c.ScheduleClient().Create(ctx, client.ScheduleOptions{ID: id, Spec: spec, Action: action, Overlap: enumspb.SCHEDULE_OVERLAP_POLICY_SKIP, CatchupWindow: time.Hour})

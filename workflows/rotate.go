@@ -3,7 +3,6 @@ package workflows
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -29,9 +28,8 @@ import (
 // the new login, a cancellation and the update rollback put the old one in force again.
 // Once the old user is disabled anywhere there is no way back, and none is needed.
 func RotateSecret(ctx workflow.Context, in contract.RotateInput) (contract.Rotated, error) {
-	id := contract.RotationID(in.Rotation.Login)
-	if workflow.GetInfo(ctx).WorkflowExecution.ID != id {
-		return rotateAs(ctx, id, in)
+	if in.Scheduled {
+		return rotateOne(ctx, in)
 	}
 	in.Who = cmp.Or(in.Who, "unknown")
 	run := workflow.GetInfo(ctx).WorkflowExecution.RunID
@@ -60,8 +58,11 @@ func RotateSecret(ctx workflow.Context, in contract.RotateInput) (contract.Rotat
 	return r.res, err
 }
 
-// rotateAs lets one rotation at a time go on, under the id that names the login.
-func rotateAs(ctx workflow.Context, id string, in contract.RotateInput) (out contract.Rotated, err error) {
+// rotateOne lets a rotation go on under the id that names the login, of which there is one
+// at a time.
+func rotateOne(ctx workflow.Context, in contract.RotateInput) (out contract.Rotated, err error) {
+	id := contract.RotationID(in.Rotation.Login)
+	in.Scheduled = false
 	ctx = workflow.WithChildOptions(ctx, workflow.ChildWorkflowOptions{
 		WorkflowID: id, WaitForCancellation: true, ParentClosePolicy: enumspb.PARENT_CLOSE_POLICY_ABANDON,
 		StaticSummary: "rotation of " + in.Rotation.Login.String(),
@@ -130,7 +131,7 @@ func (r *rotation) handlers(ctx workflow.Context) error {
 }
 
 func (r *rotation) names() (all []string) {
-	all = slices.Sorted(maps.Keys(r.workers))
+	all = workflow.DeterministicKeys(r.workers)
 	for _, t := range r.res.Targets {
 		all = append(all, "target/"+t)
 	}
@@ -140,7 +141,7 @@ func (r *rotation) names() (all []string) {
 func (r *rotation) status() contract.Rotated {
 	out := r.res
 	out.Consumers = []contract.ConsumerState{}
-	for _, name := range slices.Sorted(maps.Keys(r.workers)) {
+	for _, name := range workflow.DeterministicKeys(r.workers) {
 		out.Consumers = append(out.Consumers, *r.workers[name])
 	}
 	return out
@@ -371,7 +372,7 @@ func (r *rotation) ask(ctx workflow.Context, worker string, bound time.Duration,
 
 // each asks all workers side by side. It gives the first error, by name.
 func (r *rotation) each(ctx workflow.Context, what string, f func(workflow.Context, string) error) error {
-	names := slices.Sorted(maps.Keys(r.workers))
+	names := workflow.DeterministicKeys(r.workers)
 	if len(names) == 0 {
 		return consumerFailed("no worker is there to %s: this one should be; is its fleet queue polled?", what)
 	}
@@ -417,7 +418,7 @@ func (r *rotation) adopt(ctx workflow.Context, to contract.RotationPoint, may bo
 			r.hold(ctx, "it cannot be seen which workers there are: "+reason(err))
 		}
 		var refused error
-		names := slices.DeleteFunc(slices.Sorted(maps.Keys(r.workers)), func(w string) bool { return done[w] || r.isGone(ctx, w) })
+		names := slices.DeleteFunc(workflow.DeterministicKeys(r.workers), func(w string) bool { return done[w] || r.isGone(ctx, w) })
 		err := sideBySide(ctx, names, func(ctx workflow.Context, worker string) error {
 			st, err := r.ask(ctx, worker, time.Minute, contract.AdoptLoginActivity, r.step("", to))
 			switch {
@@ -441,7 +442,7 @@ func (r *rotation) adopt(ctx workflow.Context, to contract.RotationPoint, may bo
 		case ctx.Err() != nil && may:
 			return ctx.Err()
 		}
-		waiting := slices.DeleteFunc(slices.Sorted(maps.Keys(r.workers)), func(w string) bool { return done[w] || r.isGone(ctx, w) })
+		waiting := slices.DeleteFunc(workflow.DeterministicKeys(r.workers), func(w string) bool { return done[w] || r.isGone(ctx, w) })
 		if len(waiting) == 0 {
 			return nil
 		}
@@ -519,7 +520,7 @@ func (r *rotation) revoke(ctx workflow.Context, who contract.RotationPoint, may 
 			}
 			return err
 		})
-		for t := range r.gone {
+		for _, t := range workflow.DeterministicKeys(r.gone) {
 			if name, is := strings.CutPrefix(t, "target/"); is && waiting[name] {
 				r.left("user " + who.User + " may still log in at target " + name + ", which was declared gone")
 				delete(waiting, name)
@@ -568,7 +569,8 @@ func (r *rotation) rollBack(ctx workflow.Context, why error) error {
 	now.User = r.task.From.User
 	undone := r.task.To
 	r.res.From, r.res.To = undone, now
-	for _, w := range r.workers {
+	for _, name := range workflow.DeterministicKeys(r.workers) {
+		w := r.workers[name]
 		w.Held = ""
 	}
 	_ = r.adopt(sure, now, false)

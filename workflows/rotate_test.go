@@ -10,14 +10,17 @@ import (
 	"time"
 
 	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/testsuite"
+	"go.temporal.io/sdk/worker"
 	"go.temporal.io/sdk/workflow"
 	"pgregory.net/rapid"
 
 	"syncline/activities/contract"
 	"syncline/pipeline"
 	"syncline/secrets"
+	"syncline/testsuite/stack"
 )
 
 const rotationYAML = `
@@ -56,11 +59,12 @@ type estate struct {
 	refuse  string   // worker that cannot use any new login
 	lost    int      // promotions whose answer is lost
 	now     func() time.Time
+	prefix  string // of the task queues
 }
 
 func newEstate() *estate {
 	e := &estate{slots: map[secrets.Slot]int{secrets.SlotA: 1, secrets.SlotB: 1}, valid: map[string]map[string]int{}, fleet: map[string]int64{"w1": 1, "w2": 1},
-		away: map[string]int{}, cut: map[string]int{}, fail: func(string) error { return nil }, now: time.Now}
+		away: map[string]int{}, cut: map[string]int{}, fail: func(string) error { return nil }, now: time.Now, prefix: "syncline"}
 	e.pointer = contract.RotationPoint{Pointer: secrets.Pointer{Slot: secrets.SlotA, Generation: 1, Version: 1, Rotation: "init"}, At: 1, User: "orders_a"}
 	for _, t := range []string{"primary", "copy"} {
 		e.valid[t] = map[string]int{"orders_a": 1}
@@ -253,7 +257,7 @@ func (e *estate) note(_ context.Context, in contract.RotationNote) error {
 
 // worker is who an activity on an own queue is for, and whether it answers.
 func (e *estate) worker(ctx context.Context) (name string, end func(), err error) {
-	name = strings.TrimPrefix(activity.GetInfo(ctx).TaskQueue, contract.OwnQueue("syncline", ""))
+	name = strings.TrimPrefix(activity.GetInfo(ctx).TaskQueue, contract.OwnQueue(e.prefix, ""))
 	end, err = e.begin(ctx, name)
 	if err != nil {
 		return name, end, err
@@ -308,17 +312,21 @@ func (e *estate) environment() *testsuite.TestWorkflowEnvironment {
 	env := s.NewTestWorkflowEnvironment()
 	env.SetTestTimeout(10 * time.Second)
 	env.RegisterWorkflowWithOptions(RotateSecret, workflow.RegisterOptions{Name: contract.RotateWorkflow})
-	for name, fn := range map[string]any{
-		contract.OpenRotationActivity: e.open, contract.FindConsumersActivity: e.find, contract.StageLoginActivity: e.stage, contract.SetLoginActivity: e.set,
-		contract.PromoteLoginActivity: e.promote, contract.LoginSessionsActivity: e.sessions, contract.DisableLoginActivity: e.disable,
-		contract.CloseRotationActivity: e.unlock, contract.NoteRotationActivity: e.note,
-		contract.LoginStateActivity: e.state, contract.VerifyLoginActivity: e.verify, contract.AdoptLoginActivity: e.adopt,
-	} {
+	for name, fn := range e.activities() {
 		env.RegisterActivityWithOptions(fn, activity.RegisterOptions{Name: name})
 	}
 	env.SetStartWorkflowOptions(startOptions("rotate/secret/orders/source"))
 	e.now = env.Now
 	return env
+}
+
+func (e *estate) activities() map[string]any {
+	return map[string]any{
+		contract.OpenRotationActivity: e.open, contract.FindConsumersActivity: e.find, contract.StageLoginActivity: e.stage, contract.SetLoginActivity: e.set,
+		contract.PromoteLoginActivity: e.promote, contract.LoginSessionsActivity: e.sessions, contract.DisableLoginActivity: e.disable,
+		contract.CloseRotationActivity: e.unlock, contract.NoteRotationActivity: e.note,
+		contract.LoginStateActivity: e.state, contract.VerifyLoginActivity: e.verify, contract.AdoptLoginActivity: e.adopt,
+	}
 }
 
 // settled checks what has to hold when a rotation is over, however it ended.
@@ -546,15 +554,81 @@ func TestRotationsWhateverHappens(t *testing.T) {
 	})
 }
 
-// Started under another id, as a Schedule does, one of the login's id does it.
-func TestRotationUnderAnotherID(t *testing.T) {
+// A Schedule's runs have ids of their own; one of the login's id does it for them.
+func TestScheduledRotation(t *testing.T) {
 	e := newEstate()
 	env := e.environment()
 	env.SetStartWorkflowOptions(startOptions("rotate/secret/orders/source/scheduled-2026"))
-	env.ExecuteWorkflow(RotateSecret, rotationInput(t))
+	in := rotationInput(t)
+	in.Scheduled = true
+	env.ExecuteWorkflow(RotateSecret, in)
 	var r contract.Rotated
 	if err := env.GetWorkflowResult(&r); err != nil || r.Outcome != contract.RotatedOutcome {
 		t.Fatalf("%+v, %v", r, err)
 	}
 	e.settled(t, &r)
+}
+
+// On a real Temporal, whose histories are recorded: one that gets through while somebody
+// has a session of the old login, one that is rolled back, one of a Schedule.
+func TestOnServerRotations(t *testing.T) {
+	s := &server{t: t, prefix: stack.Name(t)}
+	c, err := client.Dial(client.Options{HostPort: stack.Temporal(t), Logger: quietLog()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	s.c = c
+	e := newEstate()
+	e.prefix = s.prefix
+	for _, q := range []string{contract.Queue(s.prefix, contract.Control), contract.OwnQueue(s.prefix, "w1"), contract.OwnQueue(s.prefix, "w2")} {
+		w := worker.New(c, q, worker.Options{WorkerStopTimeout: 5 * time.Second})
+		if q == contract.Queue(s.prefix, contract.Control) {
+			w.RegisterWorkflowWithOptions(RotateSecret, workflow.RegisterOptions{Name: contract.RotateWorkflow})
+		}
+		for name, fn := range e.activities() {
+			w.RegisterActivityWithOptions(fn, activity.RegisterOptions{Name: name})
+		}
+		s.must(w.Start())
+		t.Cleanup(w.Stop)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	in := rotationInput(t)
+	in.Rotation.Login, err = secrets.ParseLoginRef("vault:secret/" + s.prefix)
+	s.must(err)
+	id := contract.RotationID(in.Rotation.Login)
+	e.others, e.lost = 2, 1
+	s.must(s.start(ctx, id, contract.RotateWorkflow, in).Get(ctx, nil))
+	s.check(ctx, id, "", "rotation")
+	e.mu.Lock()
+	e.refuse = "w2"
+	e.pointer.Slot, e.pointer.User = secrets.SlotA, "orders_a" // as the fake's rule has it
+	for _, users := range e.valid {
+		users["orders_a"] = e.pointer.Version
+		delete(users, "orders_b")
+	}
+	e.mu.Unlock()
+	if err := s.start(ctx, id, contract.RotateWorkflow, in).Get(ctx, nil); errorType(err) != contract.RotationRolledBackError {
+		t.Fatal(err)
+	}
+	s.check(ctx, id, "", "rotation-rolled-back")
+	e.mu.Lock()
+	e.refuse = ""
+	e.fail = func(a string) error {
+		if a == contract.VerifyLoginActivity {
+			return temporal.NewNonRetryableApplicationError("denied", "SinkPrivilege", nil)
+		}
+		return nil
+	}
+	e.mu.Unlock()
+	in.Scheduled = true
+	if err := s.start(ctx, id+"/scheduled-1", contract.RotateWorkflow, in).Get(ctx, nil); err == nil || !strings.Contains(err.Error(), "SinkPrivilege") {
+		t.Fatal(err)
+	}
+	s.check(ctx, id, "", "rotation-compensated")
+	s.check(ctx, id+"/scheduled-1", "", "rotation-scheduled")
+	for _, b := range e.broken {
+		t.Error(b)
+	}
 }

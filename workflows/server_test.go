@@ -50,6 +50,7 @@ func replayer() worker.WorkflowReplayer {
 	r.RegisterWorkflow(Price)
 	r.RegisterWorkflow(Prices)
 	r.RegisterWorkflow(Cost)
+	r.RegisterWorkflow(RotateSecret)
 	return r
 }
 

@@ -8,8 +8,7 @@ import (
 )
 
 // RotateWorkflow gives a login another user and password, at every server and in every
-// worker. Its id is that of RotationID, so that there is one at a time; started under
-// another id, as a Schedule does, it lets one of that id do it.
+// worker. Its id is that of RotationID, so that there is one at a time.
 const RotateWorkflow = "RotateSecret" // RotateInput → Rotated
 
 // Updates of a RotateSecret.
@@ -66,6 +65,9 @@ type RotateInput struct {
 	// Leaked: the old password is known to others. Sessions of it are ended, not waited for,
 	// once all workers have left it.
 	Leaked bool `json:"leaked,omitempty"`
+	// Scheduled: a Schedule gives each run an id of its own; one of RotationID, of which
+	// there is one at a time, rotates for it.
+	Scheduled bool `json:"scheduled,omitempty"`
 	// BreakLock is a rotation that was left off and whose lock is to be taken.
 	BreakLock string `json:"break_lock,omitempty"`
 }
