@@ -52,10 +52,20 @@ func (u *Users) Try(ctx context.Context) error {
 	return nil
 }
 
+// hello finds the brokers: only this says that the login is refused, where a request to one
+// of them says that there is none.
+func (u *Users) hello(ctx context.Context) error {
+	_, err := u.c.client.Metadata(ctx, &kgo.MetadataRequest{Topics: []string{}})
+	return err
+}
+
 // Check makes sure that the login may look at users.
 func (u *Users) Check(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, u.c.opts.RequestTimeout)
 	defer cancel()
+	if err := u.hello(ctx); err != nil {
+		return u.failed(ctx, err, "look at the users")
+	}
 	res, err := u.c.client.DescribeUserScramCredentials(ctx, &kgo.DescribeUserScramCredentialsRequest{})
 	if err == nil && res.Error != nil {
 		err = res.Error
@@ -94,6 +104,9 @@ const resourceNotFound = kgo.Error(91)
 func (u *Users) alter(ctx context.Context, req *kgo.AlterUserScramCredentialsRequest, what string) error {
 	ctx, cancel := context.WithTimeout(ctx, u.c.opts.RequestTimeout)
 	defer cancel()
+	if err := u.hello(ctx); err != nil {
+		return u.failed(ctx, err, what)
+	}
 	res, err := u.c.client.AlterUserScramCredentials(ctx, req)
 	if err != nil {
 		return u.failed(ctx, err, what)
