@@ -357,8 +357,9 @@ func (a *Activities) consumer(st secrets.LoginState) contract.ConsumerState {
 	return contract.ConsumerState{Worker: a.Worker, Region: a.Region, LoginState: st}
 }
 
-// LoginState says how this worker stands with a login.
+// LoginState says how this worker stands with a login, after a look at Vault.
 func (a *Activities) LoginState(ctx context.Context, in contract.RotationTask) (contract.ConsumerState, error) {
+	a.Logins.Look(ctx, in.Rotation.Login)
 	return a.consumer(a.Logins.State(ctx, in.Rotation.Login)), nil
 }
 

@@ -317,6 +317,20 @@ type LoginState struct {
 	Failed     string        `json:"failed,omitempty"`
 }
 
+// Look reads a login again, if this process uses it; what fails is in its State.
+func (s *Logins) Look(ctx context.Context, ref LoginRef) {
+	if a := s.find(ref); a != nil && !a.leased() {
+		_ = a.look(ctx)
+	}
+}
+
+// leased reports whether each look makes another user.
+func (a *Account) leased() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.lease.id != ""
+}
+
 // State says how this process stands with a login.
 func (s *Logins) State(ctx context.Context, ref LoginRef) LoginState {
 	a := s.find(ref)

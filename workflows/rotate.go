@@ -283,19 +283,16 @@ func (r *rotation) preflight(ctx workflow.Context) error {
 		return err
 	}
 	return r.each(ctx, "see that it is on the generation in force", func(ctx workflow.Context, worker string) error {
-		st, err := r.ask(ctx, worker, silence, contract.LoginStateActivity, r.task)
+		st, err := r.answer(ctx, worker, silence, contract.LoginStateActivity, r.task)
 		switch {
-		case err == nil && st.Used && st.Generation != r.task.From.Generation:
+		case err != nil:
+			return err
+		case st.Used && st.Generation != r.task.From.Generation:
 			return consumerFailed("worker %s is on generation %d of %s, and %d is in force: see its log", worker, st.Generation, r.res.Login, r.task.From.Generation)
-		case err == nil && st.Failed != "":
+		case st.Failed != "":
 			return consumerFailed("worker %s cannot read %s: %s", worker, r.res.Login, st.Failed)
-		case err == nil:
-			return nil
-		case workflow.Now(ctx).Sub(r.seen[worker]) > polled: // it was killed, and Temporal has yet to forget it
-			r.workers[worker].Gone = "silent before the rotation"
-			return nil
 		}
-		return err
+		return nil
 	})
 }
 
@@ -324,10 +321,7 @@ func (r *rotation) prepare(ctx workflow.Context) error {
 		return err
 	}
 	if err := r.each(ctx, "log in with the new login", func(ctx workflow.Context, worker string) error {
-		if r.workers[worker].Gone != "" {
-			return nil
-		}
-		st, err := r.ask(ctx, worker, patience, contract.VerifyLoginActivity, r.step("", r.task.To))
+		st, err := r.answer(ctx, worker, patience, contract.VerifyLoginActivity, r.step("", r.task.To))
 		if err == nil {
 			r.workers[worker].As = st.As
 		}
@@ -367,6 +361,30 @@ func (r *rotation) ask(ctx workflow.Context, worker string, bound time.Duration,
 	st.As, st.Gone = known.As, known.Gone
 	*known = st
 	known.Worker = worker
+	return st, nil
+}
+
+// answer asks a worker until it answers. One that is silent and has asked Temporal for no
+// work for longer than a poll lasts was killed, or has ended: Temporal forgets it later.
+func (r *rotation) answer(ctx workflow.Context, worker string, bound time.Duration, activity string, in any) (st contract.ConsumerState, err error) {
+	for began := workflow.Now(ctx); r.workers[worker].Gone == ""; {
+		if st, err = r.ask(ctx, worker, bound, activity, in); err == nil || !temporal.IsTimeoutError(err) && errorType(err) != contract.WorkerStoppedError || ctx.Err() != nil {
+			return st, err
+		}
+		if workflow.Now(ctx).Sub(began) >= r.task.Rotation.Patience.Std() {
+			return st, err
+		}
+		if ferr := r.find(ctx); ferr != nil {
+			return st, ferr
+		}
+		if workflow.Now(ctx).Sub(r.seen[worker]) > polled {
+			r.workers[worker].Gone = "silent before the promotion"
+			return st, nil
+		}
+		if serr := workflow.Sleep(ctx, again); serr != nil {
+			return st, serr
+		}
+	}
 	return st, nil
 }
 

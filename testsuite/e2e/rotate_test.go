@@ -14,6 +14,7 @@ import (
 	"time"
 
 	vaultapi "github.com/hashicorp/vault/api"
+	"github.com/jackc/pgx/v5"
 	enums "go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/client"
 
@@ -373,4 +374,212 @@ func (r *rig) nowhere(values []string, workflows ...string) {
 	if err != nil {
 		r.t.Error(err)
 	}
+}
+
+// stall lets a rotation of the source's login get as far as the setting of a password, and
+// no farther until the returned function is called: the user's row is being changed.
+func (v *vaulted) stall(user string, l secrets.LoginRef, begin func() client.WorkflowRun) (run client.WorkflowRun, release func()) {
+	v.r.t.Helper()
+	ctx := v.r.t.Context()
+	c, err := pgx.Connect(ctx, v.r.source)
+	if err != nil {
+		v.r.t.Fatal(err)
+	}
+	tx, err := c.Begin(ctx)
+	if err == nil {
+		_, err = tx.Exec(ctx, "ALTER ROLE "+user+" CONNECTION LIMIT 90")
+	}
+	if err != nil {
+		v.r.t.Fatal(err)
+	}
+	run = begin()
+	until(v.r.t, bound, "the rotation sets the password", func(context.Context) error {
+		if st := v.status(l); st.Phase != contract.RotationSetting {
+			if st.Run == run.GetRunID() && st.Phase == contract.RotationDone {
+				v.r.t.Fatalf("it is over: %+v, %v", st, st.Failure)
+			}
+			return fmt.Errorf("it is %s: %+v", st.Phase, st.Failure)
+		}
+		return nil
+	})
+	return run, func() {
+		v.r.t.Helper()
+		if err := tx.Rollback(ctx); err != nil {
+			v.r.t.Fatal(err)
+		}
+		_ = c.Close(ctx)
+	}
+}
+
+// Whatever goes wrong with a rotation, the pipeline streams on as if there were none, one
+// login works, and the next rotation gets through.
+func TestRotationsGoWrong(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	v := r.vault()
+	prefix := strings.ReplaceAll(r.queue, "-", "_") + "_s"
+	v.users(r.source, "source", prefix)
+	v.users(r.sinkDSN, "sink", strings.ReplaceAll(r.queue, "-", "_")+"_k")
+	r.seedShop(0.05)
+	r.own("shop", prefix)
+	r.start(contract.Control, contract.Capture, contract.Deliver, contract.Snapshot)
+	p := v.pipe(fewTables)
+	p.mustApply()
+	p.awaitPhase(bound, contract.Streaming)
+	before := r.attempts(p)
+	stop := r.load(100)
+	rot := v.rotates("source", r.source)
+	l := rot.Login
+	in := contract.RotateInput{Rotation: rot, Who: "test"}
+	begin := func() client.WorkflowRun { return v.begin(in) }
+	first := in
+	first.Init = prefix + "_b"
+	if res := v.rotate(first); res.To.User != prefix+"_b" {
+		t.Fatalf("%+v", res)
+	}
+	// asBefore checks that a user is in force, and nobody else can log in.
+	force := func(what, user string, generation int64) {
+		t.Helper()
+		pointer := v.get("source")
+		slot := v.get("source/" + pointer["slot"].(string))
+		if slot["username"] != user || fmt.Sprint(pointer["generation"]) != fmt.Sprint(generation) || pointer["lock"] != nil {
+			t.Errorf("%s: in force is %v, by %v", what, slot["username"], pointer)
+		}
+		for _, s := range []string{"a", "b"} {
+			at := v.get("source/" + s)
+			name, pw := at["username"].(string), at["password"].(string)
+			if can := v.works(r.source, name, pw); can != (name == user) {
+				t.Errorf("%s: %s can log in: %v", what, name, can)
+			}
+		}
+	}
+	ended := func(run client.WorkflowRun, what string) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), bound)
+		defer cancel()
+		err := run.Get(ctx, nil)
+		if err == nil || !strings.Contains(err.Error(), what) {
+			t.Errorf("ended with %v, want %q", err, what)
+		}
+	}
+	force("rotated", prefix+"_b", 2)
+
+	// Another rotation is started, and this one is cancelled.
+	run, release := v.stall(prefix+"_a", l, begin)
+	if _, err := r.tc.ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{ID: run.GetID(), TaskQueue: contract.Queue(r.queue, contract.Control), WorkflowExecutionErrorWhenAlreadyStarted: true},
+		contract.RotateWorkflow, in); err == nil {
+		t.Error("a second rotation began")
+	}
+	if err := r.tc.CancelWorkflow(t.Context(), run.GetID(), ""); err != nil {
+		t.Fatal(err)
+	}
+	release()
+	ended(run, "canceled")
+	force("cancelled", prefix+"_b", 2)
+
+	// Somebody else moves the pointer meanwhile: the same login, as another generation.
+	run, release = v.stall(prefix+"_a", l, begin)
+	pointer := v.get("source")
+	pointer["generation"], pointer["rotation"] = 3, "somebody"
+	v.put("source", pointer)
+	release()
+	ended(run, "PointerMoved")
+	delete(pointer, "lock")
+	v.put("source", pointer) // its lock is that of a rotation that has ended
+	force("moved by somebody else", prefix+"_b", 3)
+
+	// The new user lacks a right that the pipeline needs.
+	r.exec(fmt.Sprintf("REVOKE %s_own FROM %s_a", prefix, prefix), fmt.Sprintf("ALTER ROLE %s_a RESET role", prefix))
+	ended(begin(), "ConsumerFailed")
+	force("a right is lacking", prefix+"_b", 3)
+	r.exec(fmt.Sprintf("GRANT %s_own TO %s_a", prefix, prefix), fmt.Sprintf("ALTER ROLE %s_a SET role TO %s_own", prefix, prefix))
+
+	// Its workflow is terminated, and its lock left behind: the next one takes it. A worker
+	// is killed while that one runs; it is waited for until it is known to be gone.
+	run, release = v.stall(prefix+"_a", l, begin)
+	if err := r.tc.TerminateWorkflow(t.Context(), run.GetID(), run.GetRunID(), "test"); err != nil {
+		t.Fatal(err)
+	}
+	release()
+
+	// Somebody else has a session of the old login: both work until it is over. Meanwhile
+	// Vault and a worker that rotates are killed, and it is rolled back.
+	held := v.hold(r.source, "source")
+	run = begin()
+	waits := func() {
+		t.Helper()
+		until(t, bound, "the rotation waits for the session", func(context.Context) error {
+			if st := v.status(l); st.Phase != contract.RotationRevoking {
+				if st.Run == run.GetRunID() && st.Phase == contract.RotationDone {
+					t.Fatalf("it is over: %+v, %v", st, st.Failure)
+				}
+				return fmt.Errorf("it is %s: %+v", st.Phase, st.Failure)
+			}
+			return nil
+		})
+	}
+	waits()
+	if st := v.status(l); st.Held == "" && len(st.Consumers) != 1 {
+		t.Errorf("%+v", st)
+	}
+	if err := v.update(l, contract.RollbackUpdate); err != nil {
+		t.Error(err)
+	}
+	ended(run, "rolled back")
+	force("rolled back", prefix+"_b", 5)
+	held()
+
+	// After a leak nobody is waited for.
+	held = v.hold(r.source, "source")
+	leaked := in
+	leaked.Leaked, leaked.Reason = true, "the password was in a ticket"
+	old := v.get("source/" + v.get("source")["slot"].(string))
+	if res := v.rotate(leaked); res.Outcome != contract.RotatedOutcome {
+		t.Errorf("%+v", res)
+	}
+	if left := r.one(r.source, "SELECT count(*)::text FROM pg_stat_activity WHERE usename = $1", old["username"]); left != "0" {
+		t.Errorf("after a leak %s sessions of %s are left", left, old["username"])
+	}
+	force("after a leak", prefix+"_a", 6)
+	held()
+
+	stop()
+	p.equal(fewTablesIs)
+	if after := r.attempts(p); after != before {
+		t.Errorf("attempts of the stream before: %s, after: %s", before, after)
+	}
+	for _, w := range r.workers {
+		text, err := os.ReadFile(w.log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, code := range []string{"SourceAuthFailed", "SinkAuthFailed"} {
+			if bytes.Contains(text, []byte(code)) {
+				t.Errorf("%s was refused: %s", w.name, code)
+			}
+		}
+	}
+	r.nowhere(v.values("source/a", "source/b"), contract.RotationID(l))
+}
+
+// hold opens a session of the login in force, as another program would.
+func (v *vaulted) hold(dsn, path string) (end func()) {
+	v.r.t.Helper()
+	at := v.get(path + "/" + v.get(path)["slot"].(string))
+	u := mustURL(v.r.t, dsn)
+	u.User = url.UserPassword(at["username"].(string), at["password"].(string))
+	u.RawQuery = "application_name=reports"
+	c, err := pgx.Connect(v.r.t.Context(), u.String())
+	if err != nil {
+		v.r.t.Fatal(err)
+	}
+	return func() { _ = c.Close(context.Background()) }
+}
+
+func (v *vaulted) update(l secrets.LoginRef, name string, args ...any) error {
+	h, err := v.r.tc.UpdateWorkflow(v.r.t.Context(), client.UpdateWorkflowOptions{WorkflowID: contract.RotationID(l), UpdateName: name, Args: args, WaitForStage: client.WorkflowUpdateStageCompleted})
+	if err != nil {
+		return err
+	}
+	return h.Get(v.r.t.Context(), nil)
 }
