@@ -27,7 +27,7 @@ export E2E_KILLS ?= 1
 export E2E_WORKER      := $(CURDIR)/$(BUILD)/worker-race
 export E2E_WORKER_FAST := $(CURDIR)/$(BUILD)/worker
 
-.PHONY: demo demo-once incident drills test test-postgres postgres-16 postgres-17 soak lint unit bench build workers devstack stack down clean
+.PHONY: demo demo-once incident drills rotations test test-postgres postgres-16 postgres-17 soak lint unit bench build workers devstack stack down clean
 
 ## demo: a pipeline from one Postgres into another and into ClickHouse, until Ctrl-C
 demo: build
@@ -41,6 +41,11 @@ incident: build
 ## E2E_DRILLS_ROWS=1000000 plays those that grow with the table with one of so many rows
 drills: build workers
 	@E2E_DRILLS=each testsuite/with-stack go test -count=1 -timeout 3h -v ./testsuite/e2e -run 'TestDrills$$' | grep -E 'DRILL|^(---|FAIL|ok)|drills_test.go.*(found|after)'
+
+## rotations: both logins of a pipeline are rotated fifty times under 2,000 changes a second;
+## takes about eight minutes
+rotations: build workers
+	@E2E_ROTATIONS=50 testsuite/with-stack go test -count=1 -timeout 1h -v ./testsuite/e2e -run 'TestRotation$$' | grep -E 'ROTATIONS|rotation [0-9]+ of|^(---|FAIL|ok)|rotate_test.go.*(want|left|password|attempts)'
 
 ## demo-once: the same, ending by itself; exit code 0 only if both sinks equal the source
 demo-once: build

@@ -371,7 +371,8 @@ func (r *rotation) answer(ctx workflow.Context, worker string, bound time.Durati
 		if st, err = r.ask(ctx, worker, bound, activity, in); err == nil || !temporal.IsTimeoutError(err) && errorType(err) != contract.WorkerStoppedError || ctx.Err() != nil {
 			return st, err
 		}
-		if workflow.Now(ctx).Sub(began) >= r.task.Rotation.Patience.Std() {
+		// Whatever the patience, a worker that was killed a moment ago fails no rotation.
+		if workflow.Now(ctx).Sub(began) >= max(r.task.Rotation.Patience.Std(), polled+silence) {
 			return st, err
 		}
 		if ferr := r.find(ctx); ferr != nil {
