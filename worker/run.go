@@ -60,7 +60,7 @@ func run(ctx context.Context, c config.Config, identity string, log *zap.Logger)
 	}
 	defer resolver.Close()
 
-	options, err := c.Temporal.Options(ctx, resolver.Resolve)
+	options, err := c.Temporal.Options(ctx, resolver, keysAway(log))
 	if err != nil {
 		return err
 	}
@@ -127,6 +127,13 @@ func run(ctx context.Context, c config.Config, identity string, log *zap.Logger)
 	log.Info("worker stops: activities flush and hand over", zap.Duration("within", c.ShutdownTimeout))
 	stopAll(running)
 	return nil
+}
+
+// keysAway tells that the keys for payloads cannot be read again.
+func keysAway(log *zap.Logger) func(error) {
+	return func(err error) {
+		log.Warn("the keys for payloads cannot be read again; those that were read last are used", zap.Error(err))
+	}
 }
 
 // startAnalytics starts the writer of analytics, if they are wanted. It does not

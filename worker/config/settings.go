@@ -36,6 +36,8 @@ var settings = []Setting{
 		func(c *Config, v string) error { c.temporal.Namespace = v; return nil }},
 	{"SYNCLINE_TEMPORAL_API_KEY", "", "Where Temporal's API key is kept, `env:NAME`, `file:path` or `vault:path#field`, read again as it is used; otherwise the key in `TEMPORAL_API_KEY`.",
 		func(c *Config, v string) (err error) { c.temporal.APIKey, err = reference(v); return err }},
+	{"SYNCLINE_PAYLOAD_KEYS", "", "Where the keys are kept that encrypt what is handed to Temporal, one keyring as `starter payload-keys` makes it: `vault:path#field`, `file:path` or `env:NAME`, read again at least every minute; all workers, the command-line tool and the codec server have the same. Unset: nothing is encrypted.",
+		func(c *Config, v string) (err error) { c.temporal.PayloadKeys, err = reference(v); return err }},
 	{"SYNCLINE_TASK_QUEUE_PREFIX", "syncline", "Task queues are named `<prefix>-<role>`; the command-line tool must use the same prefix.",
 		func(c *Config, v string) error { c.TaskQueuePrefix = v; return name(v) }},
 	{"SYNCLINE_ROLES", "control,capture,snapshot,deliver", "What this worker does, a comma-separated part of the default.",

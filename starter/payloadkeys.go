@@ -1,0 +1,157 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"syncline/activities/codec"
+)
+
+// payloadKeysCommand makes and alters keyrings. It connects to nothing: where a keyring
+// is kept is the business of whoever may write there.
+func (t *tool) payloadKeysCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "payload-keys", Short: "make and rotate the keys that encrypt what Temporal keeps",
+		Long: `payload-keys makes and alters the keyring that SYNCLINE_PAYLOAD_KEYS names. It reads
+the keyring of before from standard input and writes the new one to standard output,
+which it will not do to a terminal without --show. It connects to nothing.`,
+		Args: func(c *cobra.Command, a []string) error { return unknownCommand(c, a) },
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	cmd.AddCommand(t.newKeysCommand(), t.addKeyCommand(), t.useKeyCommand(), t.retireKeyCommand(), t.listKeysCommand())
+	return cmd
+}
+
+func showFlag(cmd *cobra.Command, show *bool) *cobra.Command {
+	cmd.Flags().BoolVar(show, "show", false, "write the keys even if standard output is a terminal")
+	return cmd
+}
+
+// writeRing puts a keyring out; it is JSON with and without --json.
+func (t *tool) writeRing(ring codec.Keyring, err error, show bool) error {
+	if err != nil {
+		return invalid("%w", err)
+	}
+	if t.terminal && !show {
+		return invalid("the keyring would show on the terminal (fix: send the output to where it is kept, or give --show)")
+	}
+	_, err = fmt.Fprintln(t.out, ring.Reveal())
+	return err
+}
+
+func (t *tool) readRing() (codec.Keyring, error) {
+	b, err := io.ReadAll(io.LimitReader(t.in, 1<<20))
+	if err != nil {
+		return codec.Keyring{}, invalid("the keyring cannot be read: %w (fix: give it on standard input)", err)
+	}
+	if len(b) == 0 {
+		return codec.Keyring{}, invalid("there is no keyring on standard input (fix: give it there; starter payload-keys new makes the first)")
+	}
+	ring, err := codec.ParseKeyring(string(b))
+	if err != nil {
+		return codec.Keyring{}, invalid("%w", err)
+	}
+	return ring, nil
+}
+
+func (t *tool) newKeysCommand() *cobra.Command {
+	var id string
+	var show bool
+	cmd := &cobra.Command{
+		Use: "new", Short: "make a keyring with one key",
+		Args: args(0, 0, "no argument"),
+		RunE: func(*cobra.Command, []string) error {
+			ring, err := codec.NewKeyring(orNewID(id))
+			return t.writeRing(ring, err, show)
+		},
+	}
+	cmd.Flags().StringVar(&id, "id", "", "`ID` of the key, which shows in Temporal (else the day and a random number)")
+	return showFlag(cmd, &show)
+}
+
+func orNewID(id string) string {
+	if id == "" {
+		return codec.NewKeyID(time.Now())
+	}
+	return id
+}
+
+func (t *tool) addKeyCommand() *cobra.Command {
+	var id string
+	var later, show bool
+	cmd := &cobra.Command{
+		Use: "add", Short: "add a key that encrypts from now on",
+		Long: `add puts a new key into a keyring, which encrypts from now on; the others are kept for
+reading. With --later the key only reads until payload-keys use names it: for keyrings
+in files, which reach one machine after the other.`,
+		Args: args(0, 0, "no argument"),
+		RunE: func(*cobra.Command, []string) error {
+			ring, err := t.readRing()
+			if err != nil {
+				return err
+			}
+			ring, err = ring.Add(orNewID(id), !later)
+			return t.writeRing(ring, err, show)
+		},
+	}
+	cmd.Flags().StringVar(&id, "id", "", "`ID` of the key, which shows in Temporal (else the day and a random number)")
+	cmd.Flags().BoolVar(&later, "later", false, "go on encrypting with the key of before")
+	return showFlag(cmd, &show)
+}
+
+func (t *tool) useKeyCommand() *cobra.Command {
+	var show bool
+	return showFlag(&cobra.Command{
+		Use: "use ID", Short: "encrypt with another key of the keyring",
+		Args: args(1, 1, "the id of one key"),
+		RunE: func(_ *cobra.Command, a []string) error {
+			ring, err := t.readRing()
+			if err != nil {
+				return err
+			}
+			ring, err = ring.Use(a[0])
+			return t.writeRing(ring, err, show)
+		},
+	}, &show)
+}
+
+func (t *tool) retireKeyCommand() *cobra.Command {
+	var show bool
+	return showFlag(&cobra.Command{
+		Use: "retire ID", Short: "remove a key: what it encrypted cannot be read any more",
+		Args: args(1, 1, "the id of one key"),
+		RunE: func(_ *cobra.Command, a []string) error {
+			ring, err := t.readRing()
+			if err != nil {
+				return err
+			}
+			ring, err = ring.Retire(a[0])
+			return t.writeRing(ring, err, show)
+		},
+	}, &show)
+}
+
+func (t *tool) listKeysCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Short: "list the ids of a keyring, without its keys",
+		Args: args(0, 0, "no argument"),
+		RunE: func(*cobra.Command, []string) error {
+			ring, err := t.readRing()
+			if err != nil {
+				return err
+			}
+			return t.print(map[string]any{"current": ring.Current(), "keys": ring.IDs()}, func() {
+				for _, id := range ring.IDs() {
+					mark := ""
+					if id == ring.Current() {
+						mark = "  current"
+					}
+					fmt.Fprintln(t.out, id+mark)
+				}
+			})
+		},
+	}
+}
