@@ -220,18 +220,20 @@ func TestKeyrings(t *testing.T) {
 		t.Errorf("%v, %v", left, err)
 	}
 	for name, f := range map[string]func() (Keyring, error){
-		"an id again":          func() (Keyring, error) { return r.Add("a", true) },
-		"a bad id":             func() (Keyring, error) { return r.Add("a b", true) },
-		"use of none":          func() (Keyring, error) { return r.Use("x") },
-		"retire none":          func() (Keyring, error) { return r.Retire("x") },
-		"retire the one used":  func() (Keyring, error) { return r.Retire("b") },
-		"nothing":              func() (Keyring, error) { return ParseKeyring("") },
-		"no keys":              func() (Keyring, error) { return ParseKeyring(`{"current":"a"}`) },
-		"two texts":            func() (Keyring, error) { return ParseKeyring(r.Reveal() + r.Reveal()) },
-		"an unknown field":     func() (Keyring, error) { return ParseKeyring(`{"sekrit":1}`) },
-		"a short key":          func() (Keyring, error) { return ParseKeyring(`{"current":"a","keys":{"a":"c2Vrcml0"}}`) },
-		"no base64":            func() (Keyring, error) { return ParseKeyring(`{"current":"a","keys":{"a":"sekrit!"}}`) },
-		"one key by two names": func() (Keyring, error) { return ParseKeyring(strings.Replace(fmt.Sprintf(`{"current":"a","keys":{"a":%q,"b":%[1]q}}`, strings.Repeat("A", 43)+"="), "sekrit", "", 1)) },
+		"an id again":         func() (Keyring, error) { return r.Add("a", true) },
+		"a bad id":            func() (Keyring, error) { return r.Add("a b", true) },
+		"use of none":         func() (Keyring, error) { return r.Use("x") },
+		"retire none":         func() (Keyring, error) { return r.Retire("x") },
+		"retire the one used": func() (Keyring, error) { return r.Retire("b") },
+		"nothing":             func() (Keyring, error) { return ParseKeyring("") },
+		"no keys":             func() (Keyring, error) { return ParseKeyring(`{"current":"a"}`) },
+		"two texts":           func() (Keyring, error) { return ParseKeyring(r.Reveal() + r.Reveal()) },
+		"an unknown field":    func() (Keyring, error) { return ParseKeyring(`{"sekrit":1}`) },
+		"a short key":         func() (Keyring, error) { return ParseKeyring(`{"current":"a","keys":{"a":"c2Vrcml0"}}`) },
+		"no base64":           func() (Keyring, error) { return ParseKeyring(`{"current":"a","keys":{"a":"sekrit!"}}`) },
+		"one key by two names": func() (Keyring, error) {
+			return ParseKeyring(strings.Replace(fmt.Sprintf(`{"current":"a","keys":{"a":%q,"b":%[1]q}}`, strings.Repeat("A", 43)+"="), "sekrit", "", 1))
+		},
 	} {
 		if k, err := f(); err == nil || strings.Contains(err.Error(), "sekrit") || strings.Contains(err.Error(), "c2Vrcml0") {
 			t.Errorf("%s: %v, %v", name, k, err)

@@ -69,7 +69,7 @@ func (h *Held[T]) Sooner(ctx context.Context) (T, error) {
 }
 
 func (h *Held[T]) renew(ctx context.Context) (T, error) {
-	v, err, _ := h.flight.Do("", func() (any, error) {
+	got, err, _ := h.flight.Do("", func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readBound)
 		defer cancel()
 		v, err := h.read(ctx)
@@ -82,5 +82,6 @@ func (h *Held[T]) renew(ctx context.Context) (T, error) {
 		h.value = v
 		return v, nil
 	})
-	return v.(T), err
+	v, _ := got.(T) // nil, if T is an interface and was never read
+	return v, err
 }
