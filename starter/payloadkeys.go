@@ -18,7 +18,12 @@ func (t *tool) payloadKeysCommand() *cobra.Command {
 		Long: `payload-keys makes and alters the keyring that SYNCLINE_PAYLOAD_KEYS names. It reads
 the keyring of before from standard input and writes the new one to standard output,
 which it will not do to a terminal without --show. It connects to nothing.`,
-		Args: func(c *cobra.Command, a []string) error { return unknownCommand(c, a) },
+		Args: func(_ *cobra.Command, a []string) error {
+			if len(a) == 0 {
+				return invalid("payload-keys takes a command: new, add, use, retire or list (fix: starter payload-keys new)")
+			}
+			return invalid("%q is not a command of payload-keys (fix: new, add, use, retire or list)", a[0])
+		},
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	cmd.AddCommand(t.newKeysCommand(), t.addKeyCommand(), t.useKeyCommand(), t.retireKeyCommand(), t.listKeysCommand())

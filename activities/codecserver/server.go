@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -158,14 +159,26 @@ func (s *Server) Close(ctx context.Context) error {
 	return err
 }
 
+// routes finds the operation at the end of the path: what is before it is free, for
+// whatever stands before this server. http.ServeMux would redirect the doubled slashes
+// that the command-line tool sends.
 func (s *Server) routes() http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
-	for _, op := range []string{encode, decode} {
-		mux.HandleFunc("OPTIONS /"+op, s.preflight)
-		mux.HandleFunc("POST /"+op, func(w http.ResponseWriter, r *http.Request) { s.serve(w, r, op) })
-	}
-	return mux
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		op := path.Base(r.URL.Path)
+		switch {
+		case r.URL.Path == "/healthz" && r.Method == http.MethodGet:
+			_, _ = w.Write([]byte("ok\n"))
+		case op != encode && op != decode:
+			http.NotFound(w, r)
+		case r.Method == http.MethodOptions:
+			s.preflight(w, r)
+		case r.Method == http.MethodPost:
+			s.serve(w, r, op)
+		default:
+			w.Header().Set("Allow", "POST, OPTIONS")
+			http.Error(w, "only POST", http.StatusMethodNotAllowed)
+		}
+	})
 }
 
 // foreign reports whether a page that is not listed sends the request, and lets one
@@ -209,7 +222,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, operation string)
 	} else {
 		who = c
 		switch {
-		case namespace != s.o.Namespace:
+		case namespace != "" && namespace != s.o.Namespace: // the command-line tool names none unless it is given one
 			status, reason = http.StatusForbidden, "this server is for another namespace"
 		case !who.role.may(operation):
 			status, reason = http.StatusForbidden, "the role does not allow it"
