@@ -10,23 +10,23 @@ import (
 	"syncline/activities/codec"
 )
 
-// payloadKeysCommand makes and alters keyrings. It connects to nothing: where a keyring
+// payloadKeysCommand makes and alters keyrings. It writes them nowhere: where a keyring
 // is kept is the business of whoever may write there.
 func (t *tool) payloadKeysCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "payload-keys", Short: "make and rotate the keys that encrypt what Temporal keeps",
 		Long: `payload-keys makes and alters the keyring that SYNCLINE_PAYLOAD_KEYS names. It reads
 the keyring of before from standard input and writes the new one to standard output,
-which it will not do to a terminal without --show. It connects to nothing.`,
+which it will not do to a terminal without --show. Only used connects to anything.`,
 		Args: func(_ *cobra.Command, a []string) error {
 			if len(a) == 0 {
-				return invalid("payload-keys takes a command: new, add, use, retire or list (fix: starter payload-keys new)")
+				return invalid("payload-keys takes a command: new, add, use, stop, retire, list or used (fix: starter payload-keys new)")
 			}
-			return invalid("%q is not a command of payload-keys (fix: new, add, use, retire or list)", a[0])
+			return invalid("%q is not a command of payload-keys (fix: new, add, use, stop, retire, list or used)", a[0])
 		},
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	cmd.AddCommand(t.newKeysCommand(), t.addKeyCommand(), t.useKeyCommand(), t.retireKeyCommand(), t.listKeysCommand())
+	cmd.AddCommand(t.newKeysCommand(), t.addKeyCommand(), t.useKeyCommand(), t.stopKeysCommand(), t.retireKeyCommand(), t.listKeysCommand(), t.usedKeysCommand())
 	return cmd
 }
 
@@ -64,17 +64,35 @@ func (t *tool) readRing() (codec.Keyring, error) {
 
 func (t *tool) newKeysCommand() *cobra.Command {
 	var id string
-	var show bool
+	var later, show bool
 	cmd := &cobra.Command{
 		Use: "new", Short: "make a keyring with one key",
+		Long: `new makes a keyring with one key, which encrypts. With --later it only reads until
+payload-keys use names it: so every worker has the key before the first one encrypts.`,
 		Args: args(0, 0, "no argument"),
 		RunE: func(*cobra.Command, []string) error {
-			ring, err := codec.NewKeyring(orNewID(id))
+			ring, err := codec.Keyring{}.Add(orNewID(id), !later)
 			return t.writeRing(ring, err, show)
 		},
 	}
 	cmd.Flags().StringVar(&id, "id", "", "`ID` of the key, which shows in Temporal (else the day and a random number)")
+	cmd.Flags().BoolVar(&later, "later", false, "encrypt nothing yet")
 	return showFlag(cmd, &show)
+}
+
+func (t *tool) stopKeysCommand() *cobra.Command {
+	var show bool
+	return showFlag(&cobra.Command{
+		Use: "stop", Short: "encrypt nothing more; the keys are kept for reading",
+		Args: args(0, 0, "no argument"),
+		RunE: func(*cobra.Command, []string) error {
+			ring, err := t.readRing()
+			if err != nil {
+				return err
+			}
+			return t.writeRing(ring.Stop(), nil, show)
+		},
+	}, &show)
 }
 
 func orNewID(id string) string {

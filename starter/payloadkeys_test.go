@@ -1,10 +1,16 @@
 package main
 
 import (
+	"context"
+	"regexp"
 	"strings"
 	"testing"
+	"time"
+
+	"go.temporal.io/sdk/client"
 
 	"syncline/activities/codec"
+	"syncline/testsuite/stack"
 )
 
 // A keyring is made and rotated through pipes; keys show only where they are asked for.
@@ -27,6 +33,16 @@ func TestPayloadKeys(t *testing.T) {
 		t.Errorf("%v", k)
 	}
 	if k := ring(do("", "new", "--json")); len(k.Current()) != len("2006-01-02-01234567") {
+		t.Errorf("%v", k)
+	}
+	waits := do("", "new", "--id", "k1", "--later")
+	if k := ring(waits); k.Current() != "" {
+		t.Errorf("%v", k)
+	}
+	if k := ring(do(waits.out, "use", "k1")); k.Current() != "k1" {
+		t.Errorf("%v", k)
+	}
+	if k := ring(do(first.out, "stop")); k.Current() != "" || len(k.IDs()) != 1 {
 		t.Errorf("%v", k)
 	}
 	added := do(first.out, "add", "--id", "k2")
@@ -68,4 +84,81 @@ func TestPayloadKeys(t *testing.T) {
 	ring(call{args: []string{"payload-keys", "new", "--show"}, terminal: true}.run(t))
 	call{args: []string{"status", "x"}, env: map[string]string{"SYNCLINE_PAYLOAD_KEYS": "sekrit"}}.run(t).exits(exitInvalid).says("SYNCLINE_PAYLOAD_KEYS is not a reference")
 	call{args: []string{"status", "x"}, env: map[string]string{"SYNCLINE_PAYLOAD_KEYS": "file:/nowhere"}}.run(t).exits(exitInvalid).says("SYNCLINE_PAYLOAD_KEYS", "/nowhere")
+}
+
+// Which keys are still needed is told of workflows that run and that have ended, and of
+// Schedules; of a key that nothing needs, nothing is told.
+func TestPayloadKeysUsed(t *testing.T) {
+	t.Parallel()
+	address := stack.Temporal(t)
+	name := strings.ReplaceAll(stack.Name(t), "_", "-")
+	open := func(id string) client.Client {
+		t.Helper()
+		ring, err := codec.NewKeyring(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys, err := codec.HoldKeys(t.Context(), func(context.Context) (string, error) { return ring.Reveal(), nil }, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := client.Options{HostPort: address, Logger: quiet{}}
+		codec.New(keys).Apply(&o)
+		c, err := client.Dial(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(c.Close)
+		return c
+	}
+	first, second, third := open(name+"-1"), open(name+"-2"), open(name+"-3")
+	start := func(c client.Client, id string) {
+		t.Helper()
+		if _, err := c.ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{ID: name + id, TaskQueue: name}, "nothing", "x"); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.TerminateWorkflow(context.Background(), name+id, "", "end of test") })
+	}
+	start(first, "/a")
+	start(first, "/b")
+	if err := second.SignalWorkflow(t.Context(), name+"/a", "", "s", "x"); err != nil {
+		t.Fatal(err)
+	}
+	if err := first.TerminateWorkflow(t.Context(), name+"/b", "", "ended"); err != nil {
+		t.Fatal(err)
+	}
+	s, err := third.ScheduleClient().Create(t.Context(), client.ScheduleOptions{ID: name, Paused: true, Action: &client.ScheduleWorkflowAction{ID: name, Workflow: "nothing", TaskQueue: name, Args: []any{"x"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Delete(context.Background()) })
+	env := map[string]string{"SYNCLINE_TEMPORAL_ADDRESS": address}
+	type uses struct{ Keys []keyUse }
+	var got map[string]keyUse
+	for end := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) { // lists come after what they list
+		var all uses
+		call{args: []string{"payload-keys", "used", "--json"}, env: env}.run(t).exits(exitOK).object(&all)
+		got = map[string]keyUse{}
+		for _, k := range all.Keys {
+			if strings.HasPrefix(k.Key, name) {
+				got[strings.TrimPrefix(k.Key, name)] = k
+			}
+		}
+		if len(got) == 3 && got["-1"].Ended == 1 && len(got["-1"].Running) == 1 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%+v", got)
+		}
+	}
+	if k := got["-2"]; len(k.Running) != 1 || k.Running[0] != name+"/a" || k.Ended != 0 || len(k.Schedules) != 0 {
+		t.Errorf("%+v", k)
+	}
+	if k := got["-3"]; len(k.Running) != 0 || k.Ended != 0 || len(k.Schedules) != 1 || k.Schedules[0] != name {
+		t.Errorf("%+v", k)
+	}
+	r := call{args: []string{"payload-keys", "used"}, env: env}.run(t).exits(exitOK).says("key", "running", "schedules")
+	if !regexp.MustCompile(`(?m)^` + name + `-1 +1 +1 +0$`).MatchString(r.out) {
+		t.Error(r.out)
+	}
 }

@@ -395,6 +395,43 @@ func TestPayloadsAreEncrypted(t *testing.T) {
 	}
 }
 
+// anew waits for a signal and begins again.
+func anew(ctx workflow.Context, runs int, text string) error {
+	var signal string // reading it, the worker meets the new key
+	workflow.GetSignalChannel(ctx, "go").Receive(ctx, &signal)
+	return workflow.NewContinueAsNewError(ctx, "anew", runs+1, text)
+}
+
+// A workflow that goes on for years needs only keys of its present run.
+func TestContinuedAsNewNeedsNoOldKey(t *testing.T) {
+	t.Parallel()
+	s := newSafe(t)
+	tc, queue := s.dial(), stack.Name(t)
+	w := worker.New(tc.Client, queue, worker.Options{})
+	w.RegisterWorkflowWithOptions(anew, workflow.RegisterOptions{Name: "anew"})
+	if err := w.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer w.Stop()
+	run, err := tc.ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{ID: queue, TaskQueue: queue, StaticSummary: secretText}, "anew", 0, secretText)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = tc.TerminateWorkflow(context.Background(), run.GetID(), "", "end of test") })
+	s.alter(func(k codec.Keyring) (codec.Keyring, error) { return k.Add("b", true) })
+	newer := s.dial()
+	if err := newer.SignalWorkflow(t.Context(), run.GetID(), "", "go", "x"); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the second run", func() bool {
+		d, err := tc.DescribeWorkflowExecution(t.Context(), run.GetID(), "")
+		return err == nil && d.WorkflowExecutionInfo.Execution.RunId != run.GetRunID()
+	})
+	if ids := secret(t, "the second run", plainHistory(t, newer, run.GetID())); ids["a"] != 0 || ids["b"] < 2 {
+		t.Errorf("keys %v", ids)
+	}
+}
+
 func held(t *testing.T, ring codec.Keyring) *codec.Keys {
 	t.Helper()
 	k, err := codec.HoldKeys(t.Context(), func(context.Context) (string, error) { return ring.Reveal(), nil }, nil)

@@ -59,12 +59,17 @@ var _ converter.PayloadCodec = (*Codec)(nil)
 // New makes a codec; keys may be nil.
 func New(keys *Keys) *Codec { return &Codec{keys} }
 
-// Encode encrypts each payload with the current key.
+func (c *Codec) encrypts() bool { return c.keys != nil && c.keys.Get().current != "" }
+
+// Encode encrypts each payload with the current key, if there is one.
 func (c *Codec) Encode(ps []*commonpb.Payload) ([]*commonpb.Payload, error) {
 	if c.keys == nil {
 		return ps, nil
 	}
 	ring := c.keys.Get()
+	if ring.current == "" {
+		return ps, nil
+	}
 	out := make([]*commonpb.Payload, len(ps))
 	for i, p := range ps {
 		plain, err := proto.Marshal(p)

@@ -215,6 +215,13 @@ func TestKeyrings(t *testing.T) {
 	if err != nil || used.Current() != "c" {
 		t.Errorf("%v, %v", used, err)
 	}
+	only, err := Keyring{}.Add("r", false)
+	if parsed, perr := ParseKeyring(only.Reveal()); err != nil || perr != nil || parsed.Current() != "" {
+		t.Errorf("a keyring that only reads: %v, %v, %v", parsed, err, perr)
+	}
+	if s := used.Stop(); s.Current() != "" || len(s.IDs()) != 3 {
+		t.Errorf("%v", s)
+	}
 	left, err := used.Retire("a")
 	if err != nil || fmt.Sprint(left.IDs()) != "[b c]" {
 		t.Errorf("%v, %v", left, err)
@@ -253,6 +260,10 @@ func TestKeyrings(t *testing.T) {
 func TestWithoutKeys(t *testing.T) {
 	plain := &commonpb.Payload{Metadata: map[string][]byte{"encoding": []byte("json/plain")}, Data: []byte(`"x"`)}
 	off := New(nil)
+	stopped, _ := codecOf(t, ring(t, "a").Stop())
+	if one(t, stopped, plain) != plain {
+		t.Error("encrypts, and was told to stop")
+	}
 	on, _ := codecOf(t, ring(t, "a"))
 	for _, c := range []*Codec{off, on} {
 		if out, err := c.Decode([]*commonpb.Payload{plain}); err != nil || out[0] != plain {
@@ -292,6 +303,14 @@ func TestKeysAreReadAgain(t *testing.T) {
 		}
 		if n := p.reads.Load(); n != 1 {
 			t.Errorf("%d reads at first", n)
+		}
+		// Encryption was stopped, and begins again with another key.
+		p.put(second.Stop())
+		time.Sleep(renewEvery)
+		id()
+		synctest.Wait()
+		if got := id(); got != "" {
+			t.Errorf("encrypts with %s", got)
 		}
 		p.put(second)
 		time.Sleep(renewEvery)
@@ -354,6 +373,24 @@ func TestKeysAreReadAgain(t *testing.T) {
 	})
 	if _, err := HoldKeys(t.Context(), (&place{err: errors.New("away")}).read, nil); err == nil {
 		t.Error("starts without keys")
+	}
+}
+
+// The texts of failures go the way of payloads, and are clear text where these are.
+func TestFailures(t *testing.T) {
+	on, _ := codecOf(t, ring(t, "a"))
+	stopped, _ := codecOf(t, ring(t, "a").Stop())
+	var o client.Options
+	for c, hidden := range map[*Codec]bool{on: true, stopped: false, New(nil): false} {
+		c.Apply(&o)
+		f := o.FailureConverter.ErrorToFailure(fmt.Errorf("outer: %w", errors.New("canary")))
+		b, err := proto.Marshal(f)
+		if err != nil || bytes.Contains(b, []byte("canary")) == hidden || hidden != (f.Message == "Encoded failure") {
+			t.Errorf("%v, %v", f, err)
+		}
+		if back := o.FailureConverter.FailureToError(f); back == nil || !strings.Contains(back.Error(), "outer: canary") {
+			t.Errorf("came back as %v", back)
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	commonpb "go.temporal.io/api/common/v1"
+	failurepb "go.temporal.io/api/failure/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/temporal"
@@ -17,9 +18,25 @@ func (c *Codec) Apply(o *client.Options) {
 	// Reading the keyring again may take longer than a workflow may compute.
 	dc := workflow.DataConverterWithoutDeadlockDetection(dataConverter{converter.NewCodecDataConverter(converter.GetDefaultDataConverter(), c)})
 	o.DataConverter = dc
-	o.FailureConverter = temporal.NewDefaultFailureConverter(temporal.DefaultFailureConverterOptions{
-		DataConverter: dc, EncodeCommonAttributes: c.keys != nil,
-	})
+	failures := func(sealed bool) converter.FailureConverter {
+		return temporal.NewDefaultFailureConverter(temporal.DefaultFailureConverterOptions{DataConverter: dc, EncodeCommonAttributes: sealed})
+	}
+	o.FailureConverter = failureConverter{FailureConverter: failures(false), sealed: failures(true), codec: c}
+}
+
+// failureConverter puts texts of failures into payloads while payloads are encrypted.
+// Reading, it takes both.
+type failureConverter struct {
+	converter.FailureConverter
+	sealed converter.FailureConverter
+	codec  *Codec
+}
+
+func (f failureConverter) ErrorToFailure(err error) *failurepb.Failure {
+	if f.codec.encrypts() {
+		return f.sealed.ErrorToFailure(err)
+	}
+	return f.FailureConverter.ErrorToFailure(err)
 }
 
 // dataConverter tells workflows apart from the rest.

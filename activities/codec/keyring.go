@@ -24,7 +24,8 @@ const CodeKeyringInvalid fault.Code = "PayloadKeyringInvalid"
 const keySize = 32
 
 // Keyring is the keys for payloads by their ids, and which of them encrypts. The others
-// are kept for reading.
+// are kept for reading. None encrypts while a keyring reaches its readers, before
+// encryption begins, and after it was given up.
 type Keyring struct {
 	current string
 	keys    map[string][]byte
@@ -71,7 +72,10 @@ func ParseKeyring(s string) (Keyring, error) {
 			}
 		}
 	}
-	if in.Keys[in.Current] == nil {
+	if len(ids) == 0 {
+		return bad("it has no key")
+	}
+	if in.Current != "" && in.Keys[in.Current] == nil {
 		return bad("its current key is not among its %d", len(ids))
 	}
 	return Keyring{in.Current, in.Keys}, nil
@@ -86,7 +90,7 @@ func (k Keyring) Reveal() string {
 	return string(b)
 }
 
-// Current is the id of the key that encrypts.
+// Current is the id of the key that encrypts, "" if none does.
 func (k Keyring) Current() string { return k.current }
 
 // IDs lists the ids in order.
@@ -99,7 +103,7 @@ func NewKeyID(now time.Time) string {
 	return now.UTC().Format("2006-01-02") + "-" + hex.EncodeToString(b[:])
 }
 
-// NewKeyring makes a keyring of one new key.
+// NewKeyring makes a keyring of one new key, which encrypts.
 func NewKeyring(id string) (Keyring, error) {
 	return Keyring{}.Add(id, true)
 }
@@ -119,7 +123,7 @@ func (k Keyring) Add(id string, use bool) (Keyring, error) {
 		out.keys = map[string][]byte{}
 	}
 	out.keys[id] = key
-	if use || out.current == "" {
+	if use {
 		out.current = id
 	}
 	return out, nil
@@ -132,6 +136,9 @@ func (k Keyring) Use(id string) (Keyring, error) {
 	}
 	return Keyring{id, maps.Clone(k.keys)}, nil
 }
+
+// Stop gives a keyring that encrypts nothing more, and reads what it did.
+func (k Keyring) Stop() Keyring { return Keyring{"", maps.Clone(k.keys)} }
 
 // Retire gives a keyring without a key. What it has encrypted cannot be read any more.
 func (k Keyring) Retire(id string) (Keyring, error) {
