@@ -196,7 +196,7 @@ func FuzzKeyring(f *testing.F) {
 			return
 		}
 		again, err := ParseKeyring(r.Reveal())
-		if err != nil || again.Reveal() != r.Reveal() || len(r.keys[r.current]) != keySize {
+		if err != nil || again.Reveal() != r.Reveal() || r.current != "" && len(r.keys[r.current]) != keySize {
 			t.Fatalf("%v, %v", again, err)
 		}
 	})
@@ -344,11 +344,8 @@ func TestKeysAreReadAgain(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 50 {
 			wg.Go(func() {
-				for {
-					if _, err := c.Decode([]*commonpb.Payload{foreign}); err == nil {
-						return
-					}
-					time.Sleep(100 * time.Millisecond)
+				if _, err := c.Decode([]*commonpb.Payload{foreign}); err != nil {
+					t.Error(err)
 				}
 			})
 		}

@@ -47,7 +47,7 @@ var _ workflow.ContextAware = dataConverter{}
 func (d dataConverter) WithContext(context.Context) converter.DataConverter { return d }
 
 func (d dataConverter) WithWorkflowContext(workflow.Context) converter.DataConverter {
-	return inWorkflow{d.DataConverter}
+	return inWorkflow(d)
 }
 
 // inWorkflow holds the workflow's task up where an error would end the workflow.

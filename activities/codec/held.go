@@ -57,19 +57,24 @@ func (h *Held[T]) Get() T {
 	return h.value
 }
 
-// Sooner reads now, for whoever misses something in the value. If that was done just
-// before, or fails, it gives what there is, with the reason in the second case.
+// Sooner reads now, for whoever misses something in the value; who comes while that is
+// done waits with the first. If it was done just before, or fails, it gives what there
+// is, with the reason in the second case.
 func (h *Held[T]) Sooner(ctx context.Context) (T, error) {
-	if !h.sooner.Allow() {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		return h.value, nil
-	}
-	return h.renew(ctx)
+	got, err, _ := h.flight.Do("sooner", func() (any, error) {
+		if !h.sooner.Allow() {
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			return h.value, nil
+		}
+		return h.renew(ctx)
+	})
+	v, _ := got.(T)
+	return v, err
 }
 
 func (h *Held[T]) renew(ctx context.Context) (T, error) {
-	got, err, _ := h.flight.Do("", func() (any, error) {
+	got, err, _ := h.flight.Do("renew", func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readBound)
 		defer cancel()
 		v, err := h.read(ctx)

@@ -33,12 +33,12 @@ type Keyring struct {
 
 // Format keeps keys out of everything that prints a Keyring.
 func (k Keyring) Format(f fmt.State, _ rune) {
-	_, _ = fmt.Fprintf(f, "keyring of %d, current %s", len(k.keys), k.current)
+	_, _ = fmt.Fprintf(f, "keyring of %d, current %q", len(k.keys), k.current)
 }
 
 // text is a Keyring's form in a secret.
 type text struct {
-	Current string            `json:"current"`
+	Current *string           `json:"current"` // not left out by mistake: without it nothing is encrypted
 	Keys    map[string][]byte `json:"keys"`
 }
 
@@ -52,7 +52,7 @@ func ParseKeyring(s string) (Keyring, error) {
 	d := json.NewDecoder(bytes.NewReader([]byte(s)))
 	d.DisallowUnknownFields()
 	var in text
-	if err := d.Decode(&in); err != nil {
+	if err := d.Decode(&in); err != nil || in.Current == nil {
 		return bad(`want {"current": ID, "keys": {ID: 32 bytes in base64}}`) // the cause may quote a key
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
@@ -75,15 +75,15 @@ func ParseKeyring(s string) (Keyring, error) {
 	if len(ids) == 0 {
 		return bad("it has no key")
 	}
-	if in.Current != "" && in.Keys[in.Current] == nil {
+	if current := *in.Current; current != "" && in.Keys[current] == nil {
 		return bad("its current key is not among its %d", len(ids))
 	}
-	return Keyring{in.Current, in.Keys}, nil
+	return Keyring{*in.Current, in.Keys}, nil
 }
 
 // Reveal gives the text that ParseKeyring reads, keys included.
 func (k Keyring) Reveal() string {
-	b, err := json.Marshal(text{k.current, k.keys})
+	b, err := json.Marshal(text{&k.current, k.keys})
 	if err != nil {
 		panic(err) // text and bytes
 	}

@@ -153,6 +153,17 @@ func CheckJWKS(v string) error {
 
 const maxJWKS = 1 << 20
 
+// jwksClient is not led to where anybody on the way could alter what it reads.
+var jwksClient = &http.Client{CheckRedirect: func(r *http.Request, via []*http.Request) error {
+	if len(via) >= 5 {
+		return errors.New("redirects without end")
+	}
+	if err := CheckJWKS(r.URL.String()); err != nil {
+		return fmt.Errorf("the redirect to %s %w", r.URL.Redacted(), err)
+	}
+	return nil
+}}
+
 func readJWKS(ctx context.Context, from string) ([]byte, error) {
 	if !strings.Contains(from, "://") {
 		return os.ReadFile(from)
@@ -161,7 +172,7 @@ func readJWKS(ctx context.Context, from string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	res, err := http.DefaultClient.Do(req)
+	res, err := jwksClient.Do(req)
 	if err != nil {
 		return nil, err
 	}

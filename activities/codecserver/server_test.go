@@ -411,6 +411,11 @@ func TestJWKSByURL(t *testing.T) {
 	if _, err := Start(t.Context(), Options{Address: "127.0.0.1:0", JWKS: web.URL, Issuer: issuer, Audience: audience, Log: zap.NewNop()}); err == nil || !strings.Contains(err.Error(), "502") {
 		t.Errorf("starts without public keys: %v", err)
 	}
+	lured := httptest.NewServer(http.RedirectHandler("http://192.0.2.1/jwks", http.StatusFound))
+	defer lured.Close()
+	if _, err := readJWKS(t.Context(), lured.URL); err == nil || !strings.Contains(err.Error(), "redirect to http://192.0.2.1") {
+		t.Errorf("is led to plain HTTP: %v", err)
+	}
 	for v, ok := range map[string]bool{"/etc/jwks.json": true, "https://login.example/jwks": true, web.URL: true, "http://login.example/jwks": false, "https://u:p@login.example/jwks": false, "ftp://x/y": false} {
 		if err := CheckJWKS(v); (err == nil) != ok {
 			t.Errorf("%s: %v", v, err)
