@@ -8,8 +8,10 @@ import (
 	"time"
 
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/temporal"
 
 	"syncline/activities/codec"
+	"syncline/activities/contract"
 	"syncline/testsuite/stack"
 )
 
@@ -160,5 +162,56 @@ func TestPayloadKeysUsed(t *testing.T) {
 	r := call{args: []string{"payload-keys", "used"}, env: env}.run(t).exits(exitOK).says("key", "running", "schedules")
 	if !regexp.MustCompile(`(?m)^` + name + `-1 +1 +1 +0$`).MatchString(r.out) {
 		t.Error(r.out)
+	}
+}
+
+// The tool shows an encrypted pipeline, heartbeats and failures of attempts included, if it
+// has the keys, and otherwise says that it has none.
+func TestEncryptedPipeline(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	ring, err := codec.NewKeyring("k")
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, err := codec.HoldKeys(t.Context(), func(context.Context) (string, error) { return ring.Reveal(), nil }, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := client.Options{HostPort: s.env["SYNCLINE_TEMPORAL_ADDRESS"], Logger: quiet{}}
+	codec.New(keys).Apply(&o)
+	plain := s.c
+	if s.c, err = client.Dial(o); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.c.Close)
+	s.fakes.set(contract.CaptureActivity, temporal.NewApplicationError("SlotInUse: another reads it", "SlotInUse"))
+	s.workers()
+	without := s.env
+	s.env = with(s.env, map[string]string{"SYNCLINE_PAYLOAD_KEYS": "file:" + write(t, "keys", ring.Reveal())})
+
+	s.starter("apply", s.file).exits(exitOK).says("pipeline " + s.name + " started")
+	s.until("why capture is tried again", func(r result) bool { return strings.Contains(r.out, "SlotInUse: another reads it") }, "status", s.name)
+	s.fakes.set(contract.CaptureActivity, nil)
+	s.streams()
+	s.until("what heartbeats say", func(r result) bool { return strings.Contains(r.out, "2.0 KiB WAL") }, "status", s.name)
+	s.starter("pause", s.name).exits(exitOK)
+	s.starter("resume", s.name).exits(exitOK)
+	r := s.starter("resync-table", s.name, "shop.nope").exits(exitFailed).says("shop.nope")
+	if strings.Contains(r.err, "Encoded failure") {
+		t.Error(r.err)
+	}
+
+	var f failure
+	call{args: []string{"status", s.name, "--json"}, env: without}.run(t).exits(exitFailed).object(&f)
+	if f.Code != string(codec.CodeKeysUnset) || !strings.Contains(f.Error, "SYNCLINE_PAYLOAD_KEYS") {
+		t.Errorf("%+v", f)
+	}
+	d, err := plain.DescribeWorkflowExecution(t.Context(), contract.StreamID(s.name), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text := d.String(); strings.Contains(text, "another reads it") {
+		t.Errorf("in clear text: %s", text)
 	}
 }
