@@ -46,7 +46,7 @@ func runCodec(ctx context.Context, c config.Config, log *zap.Logger) (err error)
 		return err
 	}
 	defer resolver.Close()
-	payloads, err := c.Temporal.Codec(ctx, resolver, keysAway(log))
+	payloads, err := c.Temporal.Codec(ctx, resolver, keysAway(log, metrics))
 	if err != nil {
 		return err
 	}

@@ -60,7 +60,7 @@ func run(ctx context.Context, c config.Config, identity string, log *zap.Logger)
 	}
 	defer resolver.Close()
 
-	options, err := c.Temporal.Options(ctx, resolver, keysAway(log))
+	options, err := c.Temporal.Options(ctx, resolver, keysAway(log, metrics))
 	if err != nil {
 		return err
 	}
@@ -129,9 +129,11 @@ func run(ctx context.Context, c config.Config, identity string, log *zap.Logger)
 	return nil
 }
 
-// keysAway tells that the keys for payloads cannot be read again.
-func keysAway(log *zap.Logger) func(error) {
+// keysAway tells that the keys for payloads cannot be read again: nothing waits for them
+// yet, and something will.
+func keysAway(log *zap.Logger, m *observe.Metrics) func(error) {
 	return func(err error) {
+		m.SecurityFailed(analytics.SecuritySecret)
 		log.Warn("the keys for payloads cannot be read again; those that were read last are used", zap.Error(err))
 	}
 }

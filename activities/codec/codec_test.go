@@ -424,3 +424,22 @@ func TestWorkflowsAreHeldUp(t *testing.T) {
 		t.Error("a text is a number")
 	}
 }
+
+func BenchmarkThereAndBack(b *testing.B) {
+	c, _ := codecOf(b, ring(b, "a"))
+	for _, size := range []int{200, 20_000} {
+		b.Run(fmt.Sprint(size), func(b *testing.B) {
+			p := []*commonpb.Payload{{Metadata: map[string][]byte{"encoding": []byte("json/plain")}, Data: make([]byte, size)}}
+			b.ReportAllocs()
+			for b.Loop() {
+				sealed, err := c.Encode(p)
+				if err == nil {
+					_, err = c.Decode(sealed)
+				}
+				if err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
