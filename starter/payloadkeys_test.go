@@ -7,8 +7,10 @@ import (
 	"testing"
 	"time"
 
+	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/temporal"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"syncline/activities/codec"
 	"syncline/activities/contract"
@@ -94,6 +96,15 @@ func TestPayloadKeysUsed(t *testing.T) {
 	t.Parallel()
 	address := stack.Temporal(t)
 	name := strings.ReplaceAll(stack.Name(t), "_", "-")
+	// A namespace of its own: every history of it is read.
+	admin, err := client.NewNamespaceClient(client.Options{HostPort: address, Logger: quiet{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(admin.Close)
+	if err := admin.Register(t.Context(), &workflowservice.RegisterNamespaceRequest{Namespace: name, WorkflowExecutionRetentionPeriod: durationpb.New(24 * time.Hour)}); err != nil {
+		t.Fatal(err)
+	}
 	open := func(id string) client.Client {
 		t.Helper()
 		ring, err := codec.NewKeyring(id)
@@ -104,7 +115,7 @@ func TestPayloadKeysUsed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		o := client.Options{HostPort: address, Logger: quiet{}}
+		o := client.Options{HostPort: address, Namespace: name, Logger: quiet{}}
 		codec.New(keys).Apply(&o)
 		c, err := client.Dial(o)
 		if err != nil {
@@ -121,6 +132,15 @@ func TestPayloadKeysUsed(t *testing.T) {
 		}
 		t.Cleanup(func() { _ = c.TerminateWorkflow(context.Background(), name+id, "", "end of test") })
 	}
+	for end := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) { // the server takes up a namespace after a while
+		_, err := first.ListWorkflow(t.Context(), &workflowservice.ListWorkflowExecutionsRequest{Namespace: name})
+		if err == nil {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal(err)
+		}
+	}
 	start(first, "/a")
 	start(first, "/b")
 	if err := second.SignalWorkflow(t.Context(), name+"/a", "", "s", "x"); err != nil {
@@ -134,7 +154,7 @@ func TestPayloadKeysUsed(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.Delete(context.Background()) })
-	env := map[string]string{"SYNCLINE_TEMPORAL_ADDRESS": address}
+	env := map[string]string{"SYNCLINE_TEMPORAL_ADDRESS": address, "SYNCLINE_TEMPORAL_NAMESPACE": name}
 	type uses struct{ Keys []keyUse }
 	var got map[string]keyUse
 	for end := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) { // lists come after what they list
