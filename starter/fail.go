@@ -13,6 +13,7 @@ import (
 	"go.temporal.io/sdk/temporal"
 
 	"syncline/activities/contract"
+	"syncline/dataplane/fault"
 	"syncline/pipeline"
 	"syncline/starter/view"
 )
@@ -103,6 +104,8 @@ func (t *tool) reportJSON(w io.Writer, err error) {
 	var app *temporal.ApplicationError
 	if errors.As(err, &app) {
 		out.Code = app.Type()
+	} else {
+		out.Code = string(fault.CodeOf(err))
 	}
 	errors.As(err, &out.Problems)
 	_ = json.NewEncoder(w).Encode(out)

@@ -47,6 +47,11 @@ func TestInvalidInput(t *testing.T) {
 		{"audit-trail", []string{"audit-trail takes a command (fix: starter audit-trail verify NAME)"}},
 		{"audit-trail show shop", []string{`"show" is not a command of audit-trail (fix: starter audit-trail verify NAME)`}},
 		{"audit-trail verify", []string{"verify takes one pipeline name, not 0 arguments (fix: starter audit-trail verify NAME)"}},
+		{"payload-keys", []string{"payload-keys takes a command", "fix:"}},
+		{"payload-keys show", []string{`"show" is not a command of payload-keys`}},
+		{"payload-keys add", []string{"no keyring on standard input"}},
+		{"payload-keys new --id a/b", []string{`"a/b" is not an id`}},
+		{"payload-keys use", []string{"use takes the id of one key"}},
 		{"snapshot DECLARATION --sink warehose", []string{`declares no sink "warehose" (fix:`}},
 	} {
 		t.Run(c.args, func(t *testing.T) {

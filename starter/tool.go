@@ -18,6 +18,7 @@ import (
 	"go.temporal.io/sdk/client"
 	"golang.org/x/term"
 
+	"syncline/activities/codec"
 	"syncline/activities/contract"
 	"syncline/activities/frontend"
 	"syncline/pipeline"
@@ -127,7 +128,7 @@ verify and replay also 4 different, 5 inconclusive; repair and audit-trail verif
 		t.tablesCommand("add-table", "load tables and deliver them", contract.AddTableUpdate),
 		t.tablesCommand("remove-table", "stop delivering tables; their rows stay", contract.RemoveTableUpdate),
 		t.tablesCommand("resync-table", "empty tables at the sinks and load them again", contract.ResyncTableUpdate),
-		t.snapshotCommand(), t.replayCommand(), t.eraseCommand(), t.rotateCommand(), t.syncCommand(), t.tiersCommand(), t.destroyCommand(),
+		t.snapshotCommand(), t.replayCommand(), t.eraseCommand(), t.rotateCommand(), t.syncCommand(), t.tiersCommand(), t.destroyCommand(), t.payloadKeysCommand(),
 	)
 	return root
 }
@@ -229,8 +230,8 @@ func (t *tool) dial(ctx context.Context) (client.Client, error) {
 		}
 		return nil, unreachable("Temporal at %s does not answer: %s (fix: start it, or say where it is with --address or SYNCLINE_TEMPORAL_ADDRESS)", t.address, short(err.Error()))
 	}
-	t.client = c
-	return c, nil
+	t.client = codec.Client{Client: c, Converter: options.DataConverter}
+	return t.client, nil
 }
 
 // options finds out how to reach Temporal: flags, Syncline's variables, Temporal's.
@@ -240,6 +241,12 @@ func (t *tool) options(ctx context.Context) (client.Options, error) {
 		var err error
 		if given.APIKey, err = secrets.ParseRef(v); err != nil { // not repeated: it may be the key itself
 			return client.Options{}, invalid("SYNCLINE_TEMPORAL_API_KEY is not a reference (fix: env:NAME, file:/path or vault:path#field; a key itself goes into TEMPORAL_API_KEY)")
+		}
+	}
+	if v := t.getenv("SYNCLINE_PAYLOAD_KEYS"); v != "" {
+		var err error
+		if given.PayloadKeys, err = secrets.ParseRef(v); err != nil { // not repeated: it may be the keys themselves
+			return client.Options{}, invalid("SYNCLINE_PAYLOAD_KEYS is not a reference (fix: env:NAME, file:/path or vault:path#field, as for the workers)")
 		}
 	}
 	at, err := frontend.Load(t.environ(), given)
@@ -252,7 +259,7 @@ func (t *tool) options(ctx context.Context) (client.Options, error) {
 		return client.Options{}, invalid("%w", err)
 	}
 	t.secrets = resolver
-	options, err := at.Options(ctx, resolver.Resolve)
+	options, err := at.Options(ctx, resolver, nil)
 	if err != nil {
 		return client.Options{}, invalid("%w", err)
 	}

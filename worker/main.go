@@ -2,9 +2,10 @@
 // environment alone (see README), takes on any of four roles, and can be killed
 // at any moment: another worker goes on from what sinks, Kafka and slots hold.
 //
-//	worker          run
-//	worker probe    ask the running worker's /healthz; exit code 0 if it is green
-//	worker version  print the version
+//	worker               run
+//	worker codec-server  decrypt payloads for Temporal's Web UI and command-line tool
+//	worker probe         ask the running worker's /healthz; exit code 0 if it is green
+//	worker version       print the version
 //
 // Exit codes: 0 stopped, 1 failed, 2 mistakes in the environment, 3 Temporal refuses
 // the connection. That Temporal is not there yet is waited for.
@@ -47,11 +48,13 @@ func command(name string) int {
 			return 1
 		}
 		return 0
+	case "codec-server":
+		return serveCodec()
 	case "version":
 		fmt.Println("syncline worker", version())
 		return 0
 	}
-	fmt.Fprintf(os.Stderr, "worker: unknown command %q; want none, probe or version\n", name)
+	fmt.Fprintf(os.Stderr, "worker: unknown command %q; want none, codec-server, probe or version\n", name)
 	return 2
 }
 

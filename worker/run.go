@@ -70,7 +70,7 @@ func run(ctx context.Context, c config.Config, identity string, log *zap.Logger)
 	})
 	defer logins.Close()
 
-	options, err := c.Temporal.Options(ctx, resolver.Resolve)
+	options, err := c.Temporal.Options(ctx, resolver, keysAway(log, metrics))
 	if err != nil {
 		return err
 	}
@@ -136,6 +136,15 @@ func run(ctx context.Context, c config.Config, identity string, log *zap.Logger)
 	log.Info("worker stops: activities flush and hand over", zap.Duration("within", c.ShutdownTimeout))
 	stopAll(running)
 	return nil
+}
+
+// keysAway tells that the keys for payloads cannot be read again: nothing waits for them
+// yet, and something will.
+func keysAway(log *zap.Logger, m *observe.Metrics) func(error) {
+	return func(err error) {
+		m.SecurityFailed(analytics.SecuritySecret)
+		log.Warn("the keys for payloads cannot be read again; those that were read last are used", zap.Error(err))
+	}
 }
 
 // startAnalytics starts the writer of analytics, if they are wanted. It does not

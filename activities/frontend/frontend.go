@@ -5,7 +5,7 @@
 // TEMPORAL_ variables and a profile of its configuration file. What a program knows
 // by a flag or a variable of Syncline's goes before them. An API key may stay
 // elsewhere, named by a reference; it is then read again as it is used, so that a
-// new key needs no restart.
+// new key needs no restart. So may the keys that payloads are encrypted with.
 package frontend
 
 import (
@@ -27,6 +27,7 @@ import (
 	"go.temporal.io/sdk/contrib/envconfig"
 	"google.golang.org/grpc/codes"
 
+	"syncline/activities/codec"
 	"syncline/secrets"
 )
 
@@ -38,9 +39,10 @@ const (
 
 // Given is what goes before Temporal's own settings; zero values leave it to them.
 type Given struct {
-	Address   string
-	Namespace string
-	APIKey    secrets.Ref
+	Address     string
+	Namespace   string
+	APIKey      secrets.Ref
+	PayloadKeys secrets.Ref
 }
 
 // Config is how to reach Temporal. It may hold an API key and shows none.
@@ -48,8 +50,9 @@ type Config struct {
 	Address   string
 	Namespace string
 
-	profile envconfig.ClientConfigProfile
-	key     secrets.Ref
+	profile  envconfig.ClientConfigProfile
+	key      secrets.Ref
+	payloads secrets.Ref
 }
 
 // Format keeps keys and metadata out of everything that prints a Config.
@@ -86,7 +89,7 @@ func Load(environ []string, given Given) (Config, error) {
 	if err != nil {
 		return Config{}, errors.Join(append(errs, fmt.Errorf("temporal's settings (TEMPORAL_CONFIG_FILE, TEMPORAL_PROFILE): %w", err))...)
 	}
-	c := Config{profile: profile, key: given.APIKey, Address: given.Address, Namespace: given.Namespace}
+	c := Config{profile: profile, key: given.APIKey, payloads: given.PayloadKeys, Address: given.Address, Namespace: given.Namespace}
 	if c.Address == "" {
 		c.Address = profile.Address
 		if c.Address != "" {
@@ -138,19 +141,31 @@ func HostPort(v string) error {
 	return nil
 }
 
+// Resolver is what Options need of secrets.
+type Resolver interface {
+	Resolve(context.Context, secrets.Ref) (secrets.Secret, error)
+	Refetch(context.Context, secrets.Ref) (secrets.Secret, error)
+}
+
 // Options are what the SDK connects with. A referenced API key is read once, to
-// find mistakes now, and then whenever it is sent.
-func (c Config) Options(ctx context.Context, resolve func(context.Context, secrets.Ref) (secrets.Secret, error)) (client.Options, error) {
+// find mistakes now, and then whenever it is sent; keys for payloads are read again
+// as they age. What fails of that later is told to warn, which may be nil.
+func (c Config) Options(ctx context.Context, from Resolver, warn func(error)) (client.Options, error) {
 	o, err := c.profile.ToClientOptions(envconfig.ToClientOptionsRequest{})
 	if err != nil {
 		return client.Options{}, fmt.Errorf("temporal's settings (TEMPORAL_TLS_…): %w", err)
 	}
 	o.HostPort, o.Namespace = c.Address, c.Namespace
+	payloads, err := c.Codec(ctx, from, warn)
+	if err != nil {
+		return client.Options{}, err
+	}
+	payloads.Apply(&o)
 	if c.key.IsZero() {
 		return o, nil
 	}
 	read := func(ctx context.Context) (string, error) {
-		s, err := resolve(ctx, c.key)
+		s, err := from.Resolve(ctx, c.key)
 		if err != nil {
 			return "", fmt.Errorf("API key for Temporal: %w", err)
 		}
@@ -165,6 +180,24 @@ func (c Config) Options(ctx context.Context, resolve func(context.Context, secre
 	}
 	return o, nil
 }
+
+// Codec is what encrypts payloads; without keys, nothing does.
+func (c Config) Codec(ctx context.Context, from Resolver, warn func(error)) (*codec.Codec, error) {
+	if c.payloads.IsZero() {
+		return codec.New(nil), nil
+	}
+	keys, err := codec.HoldKeys(ctx, func(ctx context.Context) (string, error) {
+		s, err := from.Refetch(ctx, c.payloads)
+		return s.Reveal(), err
+	}, warn)
+	if err != nil {
+		return nil, fmt.Errorf("SYNCLINE_PAYLOAD_KEYS: %w", err)
+	}
+	return codec.New(keys), nil
+}
+
+// Encrypts reports whether there are keys for payloads.
+func (c Config) Encrypts() bool { return !c.payloads.IsZero() }
 
 // TLS reports whether the connection is encrypted.
 func (c Config) TLS() bool {

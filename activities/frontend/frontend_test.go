@@ -15,15 +15,19 @@ import (
 	"syncline/testsuite/stack"
 )
 
+// from resolves every reference by a function.
+type from func() (secrets.Secret, error)
+
+func (f from) Resolve(context.Context, secrets.Ref) (secrets.Secret, error) { return f() }
+func (f from) Refetch(context.Context, secrets.Ref) (secrets.Secret, error) { return f() }
+
 func options(t *testing.T, environ []string, g Given) (Config, client.Options) {
 	t.Helper()
 	c, err := Load(environ, g)
 	if err != nil {
 		t.Fatal(err)
 	}
-	o, err := c.Options(t.Context(), func(context.Context, secrets.Ref) (secrets.Secret, error) {
-		return secrets.NewSecret("from elsewhere"), nil
-	})
+	o, err := c.Options(t.Context(), from(func() (secrets.Secret, error) { return secrets.NewSecret("from elsewhere"), nil }), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,7 +103,7 @@ func TestMistakes(t *testing.T) {
 		t.Fatal(err)
 	}
 	gone := errors.New("gone")
-	if _, err := c.Options(t.Context(), func(context.Context, secrets.Ref) (secrets.Secret, error) { return secrets.Secret{}, gone }); !errors.Is(err, gone) {
+	if _, err := c.Options(t.Context(), from(func() (secrets.Secret, error) { return secrets.Secret{}, gone }), nil); !errors.Is(err, gone) {
 		t.Errorf("a key that cannot be read: %v", err)
 	}
 }

@@ -28,7 +28,7 @@ func Verifying(ctx context.Context, c client.Client, workflow string) (out []con
 		if a.ActivityType.GetName() != contract.VerifyTableActivity {
 			continue
 		}
-		if p := details[contract.VerifyProgress](a.HeartbeatDetails); p != nil && p.Sink != "" {
+		if p := details[contract.VerifyProgress](c, a.HeartbeatDetails); p != nil && p.Sink != "" {
 			out = append(out, *p)
 		}
 	}

@@ -20,6 +20,7 @@ import (
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/converter"
 
+	"syncline/activities/codec"
 	"syncline/activities/contract"
 )
 
@@ -129,7 +130,7 @@ func Gather(ctx context.Context, c client.Client, name string) (*View, error) {
 	}
 	for _, a := range desc.PendingActivities {
 		if a.ActivityType.GetName() == contract.CreateSlotActivity {
-			if p := details[contract.SlotProgress](a.HeartbeatDetails); p != nil {
+			if p := details[contract.SlotProgress](c, a.HeartbeatDetails); p != nil {
 				v.WaitingFor = p.WaitingFor
 			}
 		}
@@ -165,7 +166,7 @@ func Chunks(ctx context.Context, c client.Client, workflow string) (out []contra
 		if a.ActivityType.GetName() != contract.CopyChunkActivity {
 			continue
 		}
-		if p := details[contract.ChunkProgress](a.HeartbeatDetails); p != nil && p.Sink != "" {
+		if p := details[contract.ChunkProgress](c, a.HeartbeatDetails); p != nil && p.Sink != "" {
 			out = append(out, *p)
 		}
 	}
@@ -196,8 +197,8 @@ func (v *View) stream(ctx context.Context, c client.Client, name string) {
 	}
 	for _, a := range desc.PendingActivities {
 		if a.ActivityId == contract.CaptureComponent {
-			v.Capture = component(a)
-			v.Flow = details[contract.CaptureProgress](a.HeartbeatDetails)
+			v.Capture = component(c, a)
+			v.Flow = details[contract.CaptureProgress](c, a.HeartbeatDetails)
 			continue
 		}
 		sinkName, lane, ok := contract.ParseLaneComponent(a.ActivityId)
@@ -205,8 +206,8 @@ func (v *View) stream(ctx context.Context, c client.Client, name string) {
 		if !ok || i < 0 || lane >= len(v.Sinks[i].Lanes) {
 			continue
 		}
-		v.Sinks[i].Lanes[lane] = component(a)
-		if p := details[contract.DeliverProgress](a.HeartbeatDetails); p != nil {
+		v.Sinks[i].Lanes[lane] = component(c, a)
+		if p := details[contract.DeliverProgress](c, a.HeartbeatDetails); p != nil {
 			s := &v.Sinks[i]
 			s.Rate += p.Rate
 			s.LagP50, s.LagP99 = max(s.LagP50, p.LagP50), max(s.LagP99, p.LagP99)
@@ -239,7 +240,7 @@ func (v *View) stream(ctx context.Context, c client.Client, name string) {
 	}
 }
 
-func component(a *workflowpb.PendingActivityInfo) Component {
+func component(tc client.Client, a *workflowpb.PendingActivityInfo) Component {
 	c := Component{Name: a.ActivityId, Worker: a.LastWorkerIdentity, Attempt: a.Attempt, State: StateRunning}
 	if a.State == enumspb.PENDING_ACTIVITY_STATE_SCHEDULED {
 		c.State = StateWaiting
@@ -248,6 +249,7 @@ func component(a *workflowpb.PendingActivityInfo) Component {
 		}
 	}
 	if f := a.LastFailure; f != nil {
+		converter.DecodeCommonFailureAttributes(codec.ConverterOf(tc), f)
 		c.Failure = &contract.Failure{Code: f.GetApplicationFailureInfo().GetType(), Message: f.Message}
 		if f.GetTimeoutFailureInfo() != nil {
 			c.Failure.Code = "HeartbeatTimeout"
@@ -256,9 +258,9 @@ func component(a *workflowpb.PendingActivityInfo) Component {
 	return c
 }
 
-func details[T any](p *commonpb.Payloads) *T {
+func details[T any](c client.Client, p *commonpb.Payloads) *T {
 	var v T
-	if p == nil || converter.GetDefaultDataConverter().FromPayloads(p, &v) != nil {
+	if p == nil || codec.ConverterOf(c).FromPayloads(p, &v) != nil {
 		return nil
 	}
 	return &v

@@ -12,9 +12,9 @@ import (
 
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/client"
-	"go.temporal.io/sdk/converter"
 	"google.golang.org/protobuf/proto"
 
+	"syncline/activities/codec"
 	"syncline/activities/contract"
 	"syncline/dataplane/change"
 	"syncline/dataplane/sink"
@@ -202,7 +202,7 @@ func (p *pipe) under(run client.WorkflowRun, table, sink string) *contract.Verif
 	}
 	for _, a := range d.PendingActivities {
 		var v contract.VerifyProgress
-		if a.ActivityType.GetName() == contract.VerifyTableActivity && converter.GetDefaultDataConverter().FromPayloads(a.HeartbeatDetails, &v) == nil && v.Table.String() == table && v.Sink == sink {
+		if a.ActivityType.GetName() == contract.VerifyTableActivity && codec.ConverterOf(p.r.tc).FromPayloads(a.HeartbeatDetails, &v) == nil && v.Table.String() == table && v.Sink == sink {
 			return &v
 		}
 	}

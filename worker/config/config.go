@@ -48,7 +48,19 @@ type Config struct {
 
 	Vault secrets.VaultOptions
 
+	Codec Codec
+
 	temporal frontend.Given
+}
+
+// Codec is what the codec server alone reads.
+type Codec struct {
+	Addr                   string
+	TLSCert, TLSKey        string // files; "": plain HTTP
+	Origins                []string
+	Tokens                 secrets.Ref
+	JWKS, Issuer, Audience string
+	WithoutAuth            bool
 }
 
 // Has reports whether the worker takes on a role.
@@ -95,6 +107,12 @@ func Load(environ []string) (Config, error) {
 	}
 	if c.Deployment != "" && c.BuildID == "" {
 		errs = append(errs, errors.New("SYNCLINE_DEPLOYMENT is set without SYNCLINE_BUILD_ID; Worker Versioning needs both"))
+	}
+	if (c.Codec.TLSCert == "") != (c.Codec.TLSKey == "") {
+		errs = append(errs, errors.New("of SYNCLINE_CODEC_TLS_CERT and SYNCLINE_CODEC_TLS_KEY one is set; the codec server needs both, or neither"))
+	}
+	if jwt := c.Codec.JWKS != ""; jwt != (c.Codec.Issuer != "") || jwt != (c.Codec.Audience != "") {
+		errs = append(errs, errors.New("of SYNCLINE_CODEC_JWKS, SYNCLINE_CODEC_JWT_ISSUER and SYNCLINE_CODEC_JWT_AUDIENCE some are set; the codec server needs all three, or none"))
 	}
 	if c.SpillDir == "" {
 		c.SpillDir = filepath.Join(os.TempDir(), "syncline")

@@ -19,7 +19,7 @@ func TestDefaults(t *testing.T) {
 	}
 	if c.Temporal.Address != "127.0.0.1:7233" || c.Temporal.Namespace != "default" || c.Temporal.TLS() || c.HTTPAddr != ":9464" ||
 		!slices.Equal(c.Roles, Roles) || c.LogLevel != zapcore.InfoLevel || c.Pprof || !c.Usage || c.MaxConcurrentChunks != 4 ||
-		!c.Analytics.IsZero() || c.AnalyticsDatabase != "syncline_analytics" || c.AnalyticsSpill != 1<<30 ||
+		c.Temporal.Encrypts() || c.Codec.Addr != "127.0.0.1:8088" || c.Codec.WithoutAuth || !c.Analytics.IsZero() || c.AnalyticsDatabase != "syncline_analytics" || c.AnalyticsSpill != 1<<30 ||
 		c.ShutdownTimeout != 30*time.Second || c.SpillDir == "" || c.Vault.Address != "" || !c.Vault.Token.IsZero() {
 		t.Errorf("%+v", c)
 	}
@@ -32,6 +32,9 @@ func TestEverySettingIsRead(t *testing.T) {
 		"SYNCLINE_SPILL_DIR=/spill", "SYNCLINE_ANALYTICS=env:CH", "SYNCLINE_ANALYTICS_DATABASE=a", "SYNCLINE_ANALYTICS_SPILL=2MiB", "SYNCLINE_USAGE=false", "SYNCLINE_MAX_CONCURRENT_CHUNKS=9", "SYNCLINE_SHUTDOWN_TIMEOUT=1m",
 		"SYNCLINE_BUILD_ID=v1.2.3+abc", "SYNCLINE_DEPLOYMENT=d", "SYNCLINE_VAULT_ADDR=https://vault:8200",
 		"SYNCLINE_VAULT_ROLE_ID=r", "SYNCLINE_VAULT_SECRET_ID_FILE=/sid", "SYNCLINE_VAULT_NAMESPACE=team", "SYNCLINE_VAULT_CACERT=/ca",
+		"SYNCLINE_PAYLOAD_KEYS=vault:secret/syncline/payload-keys#keyring", "SYNCLINE_CODEC_ADDR=:8443", "SYNCLINE_CODEC_TLS_CERT=/c", "SYNCLINE_CODEC_TLS_KEY=/k",
+		"SYNCLINE_CODEC_ORIGINS=https://a.example, http://127.0.0.1:8233", "SYNCLINE_CODEC_TOKENS=file:/t", "SYNCLINE_CODEC_JWKS=https://login.example/jwks",
+		"SYNCLINE_CODEC_JWT_ISSUER=i", "SYNCLINE_CODEC_JWT_AUDIENCE=temporal", "SYNCLINE_CODEC_WITHOUT_AUTH=true",
 		"VAULT_ADDR=http://ignored:1", "VAULT_TOKEN=t",
 		"SYNCLINE_SOURCE_DSN=of the devstack", "SYNCLINE_STACK=required",
 	})
@@ -49,6 +52,10 @@ func TestEverySettingIsRead(t *testing.T) {
 	}
 	if !slices.Equal(c.Roles, want.Roles) || !c.Has(contract.Deliver) || c.Has(contract.Control) {
 		t.Errorf("roles %v", c.Roles)
+	}
+	if d := c.Codec; !c.Temporal.Encrypts() || d.Addr != ":8443" || d.TLSCert != "/c" || d.TLSKey != "/k" || !slices.Equal(d.Origins, []string{"https://a.example", "http://127.0.0.1:8233"}) ||
+		d.Tokens.String() != "file:/t" || d.JWKS != "https://login.example/jwks" || d.Issuer != "i" || d.Audience != "temporal" || !d.WithoutAuth {
+		t.Errorf("codec %+v", d)
 	}
 	if c.Usage {
 		t.Error("usage is counted all the same")

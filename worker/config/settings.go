@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"net/url"
 	"regexp"
 	"slices"
 	"strconv"
@@ -11,6 +12,7 @@ import (
 
 	"go.uber.org/zap/zapcore"
 
+	"syncline/activities/codecserver"
 	"syncline/activities/contract"
 	"syncline/activities/frontend"
 	"syncline/analytics"
@@ -36,6 +38,8 @@ var settings = []Setting{
 		func(c *Config, v string) error { c.temporal.Namespace = v; return nil }},
 	{"SYNCLINE_TEMPORAL_API_KEY", "", "Where Temporal's API key is kept, `env:NAME`, `file:path` or `vault:path#field`, read again as it is used; otherwise the key in `TEMPORAL_API_KEY`.",
 		func(c *Config, v string) (err error) { c.temporal.APIKey, err = reference(v); return err }},
+	{"SYNCLINE_PAYLOAD_KEYS", "", "Where the keys are kept that encrypt what is handed to Temporal, one keyring as `starter payload-keys` makes it: `vault:path#field`, `file:path` or `env:NAME`, read again at least every minute; all workers, the command-line tool and the codec server have the same. Unset: nothing is encrypted.",
+		func(c *Config, v string) (err error) { c.temporal.PayloadKeys, err = reference(v); return err }},
 	{"SYNCLINE_TASK_QUEUE_PREFIX", "syncline", "Task queues are named `<prefix>-<role>`; the command-line tool must use the same prefix.",
 		func(c *Config, v string) error { c.TaskQueuePrefix = v; return name(v) }},
 	{"SYNCLINE_ROLES", "control,capture,snapshot,deliver", "What this worker does, a comma-separated part of the default.",
@@ -78,6 +82,24 @@ var settings = []Setting{
 		func(c *Config, v string) error { c.BuildID = v; return name(v) }},
 	{"SYNCLINE_DEPLOYMENT", "", "Worker Deployment for Temporal's Worker Versioning; unset turns versioning off.",
 		func(c *Config, v string) error { c.Deployment = v; return name(v) }},
+	{"SYNCLINE_CODEC_ADDR", "127.0.0.1:8088", "`worker codec-server`: where it listens, as `[host]:port`.",
+		func(c *Config, v string) error { c.Codec.Addr = v; return hostPort(v) }},
+	{"SYNCLINE_CODEC_TLS_CERT", "", "`worker codec-server`: PEM file of its certificate, read again as it changes; without it, it speaks plain HTTP.",
+		func(c *Config, v string) error { c.Codec.TLSCert = v; return nil }},
+	{"SYNCLINE_CODEC_TLS_KEY", "", "`worker codec-server`: PEM file of the certificate's private key.",
+		func(c *Config, v string) error { c.Codec.TLSKey = v; return nil }},
+	{"SYNCLINE_CODEC_ORIGINS", "", "`worker codec-server`: origins of the Web UI, a comma-separated list such as `https://temporal.example`; pages of others are refused.",
+		func(c *Config, v string) (err error) { c.Codec.Origins, err = origins(v); return err }},
+	{"SYNCLINE_CODEC_TOKENS", "", "`worker codec-server`: where its tokens are kept, `vault:path#field`, `file:path` or `env:NAME`, read again at least every minute: `{\"tokens\": [{\"name\": …, \"role\": \"reader\" or \"writer\", \"token\": …}]}`.",
+		func(c *Config, v string) (err error) { c.Codec.Tokens, err = reference(v); return err }},
+	{"SYNCLINE_CODEC_JWKS", "", "`worker codec-server`: public keys of the Web UI's login, a file or an `https://` URL, read again at least every minute; takes issuer and audience too.",
+		func(c *Config, v string) error { c.Codec.JWKS = v; return codecserver.CheckJWKS(v) }},
+	{"SYNCLINE_CODEC_JWT_ISSUER", "", "`worker codec-server`: `iss` that a JWT must have.",
+		func(c *Config, v string) error { c.Codec.Issuer = v; return nil }},
+	{"SYNCLINE_CODEC_JWT_AUDIENCE", "", "`worker codec-server`: `aud` that a JWT must have.",
+		func(c *Config, v string) error { c.Codec.Audience = v; return nil }},
+	{"SYNCLINE_CODEC_WITHOUT_AUTH", "false", "`worker codec-server`: `true` decrypts for everybody who can connect; on a loopback address only, for trying out.",
+		func(c *Config, v string) (err error) { c.Codec.WithoutAuth, err = boolean(v); return err }},
 	{"SYNCLINE_VAULT_ADDR", "", "Vault's address, `https://host:8200`; otherwise `VAULT_ADDR`. Only used by `vault:` references.",
 		func(c *Config, v string) error { c.Vault.Address = v; return nil }},
 	{"SYNCLINE_VAULT_TOKEN_FILE", "", "File with a Vault token, read again when it changes; otherwise the token in `VAULT_TOKEN`.",
@@ -106,6 +128,20 @@ func Reference() string {
 		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", s.Name, def, strings.ReplaceAll(s.Meaning, "|", `\|`))
 	}
 	return b.String()
+}
+
+// origins are as a browser writes them: scheme, host and port, no path.
+func origins(v string) ([]string, error) {
+	var out []string
+	for part := range strings.SplitSeq(v, ",") {
+		part = strings.TrimSpace(part)
+		u, err := url.Parse(part)
+		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || part != u.Scheme+"://"+strings.ToLower(u.Host) {
+			return nil, fmt.Errorf("has %q, not an origin such as https://temporal.example", part)
+		}
+		out = append(out, part)
+	}
+	return out, nil
 }
 
 func hostPort(v string) error { return frontend.HostPort(v) }
