@@ -2,9 +2,6 @@ package activities
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -17,6 +14,7 @@ import (
 	"syncline/activities/contract"
 	"syncline/activities/observe"
 	"syncline/analytics"
+	"syncline/dataplane/certs"
 	"syncline/dataplane/change"
 	"syncline/dataplane/fault"
 	"syncline/dataplane/sink"
@@ -221,34 +219,12 @@ func (a *Activities) kafkaOptions(ctx context.Context, spec *pipeline.Spec) (kaf
 	return o, nil
 }
 
-func (a *Activities) tls(ctx context.Context, t *pipeline.TLS) (*tls.Config, error) {
-	cfg := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.ServerName}
-	if t.CAFile != "" {
-		pem, err := os.ReadFile(t.CAFile)
-		if err != nil {
-			return nil, fault.Permanent(codeTLSFile, err, "mount the file in every worker", "certificate authority")
-		}
-		cfg.RootCAs = x509.NewCertPool()
-		if !cfg.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fault.Permanent(codeTLSFile, nil, "give a PEM file", "%s holds no certificate", t.CAFile)
-		}
-	}
-	if t.CertFile != "" {
-		cert, err := os.ReadFile(t.CertFile)
-		if err != nil {
-			return nil, fault.Permanent(codeTLSFile, err, "mount the file in every worker", "client certificate")
-		}
+// tls follows the files: certificates may be exchanged while connections are opened.
+func (a *Activities) tls(ctx context.Context, t *pipeline.TLS) (*certs.Certs, error) {
+	return certs.New(ctx, certs.Options{CAFile: t.CAFile, CertFile: t.CertFile, ServerName: t.ServerName, Key: func(ctx context.Context) (string, error) {
 		key, err := a.Secrets.Resolve(ctx, t.Key)
-		if err != nil {
-			return nil, err
-		}
-		pair, err := tls.X509KeyPair(cert, []byte(key.Reveal()))
-		if err != nil {
-			return nil, fault.Permanent(codeTLSFile, nil, "give the key of that certificate", "client certificate %s and its key do not fit", t.CertFile)
-		}
-		cfg.Certificates = []tls.Certificate{pair}
-	}
-	return cfg, nil
+		return key.Reveal(), err
+	}})
 }
 
 // spill is where one pipeline's large transactions go.

@@ -51,27 +51,26 @@ func (a *Activities) dsn(ctx context.Context, p dsnParts) (string, error) {
 	return u.String(), nil
 }
 
-func postgresQuery(sslmode, rootCert string) url.Values {
+func postgresQuery(sslmode, rootCert, cert, key string) url.Values {
 	q := url.Values{}
-	if sslmode != "" {
-		q.Set("sslmode", sslmode)
-	}
-	if rootCert != "" {
-		q.Set("sslrootcert", rootCert)
+	for k, v := range map[string]string{"sslmode": sslmode, "sslrootcert": rootCert, "sslcert": cert, "sslkey": key} {
+		if v != "" {
+			q.Set(k, v)
+		}
 	}
 	return q
 }
 
 func (a *Activities) sourceDSN(ctx context.Context, s pipeline.Source) (string, error) {
 	return a.dsn(ctx, dsnParts{ref: s.DSN, scheme: "postgres", host: s.Host, port: cmp.Or(s.Port, 5432), user: s.User,
-		password: s.Password, database: s.Database, query: postgresQuery(s.SSLMode, s.SSLRootCert)})
+		password: s.Password, database: s.Database, query: postgresQuery(s.SSLMode, s.SSLRootCert, s.SSLCert, s.SSLKey)})
 }
 
 func (a *Activities) sinkDSN(ctx context.Context, s pipeline.Sink) (string, error) {
 	p := dsnParts{ref: s.DSN, host: s.Host, user: s.User, password: s.Password, database: s.Database}
 	switch {
 	case s.Type == pipeline.SinkPostgres:
-		p.scheme, p.port, p.query = "postgres", cmp.Or(s.Port, 5432), postgresQuery(s.SSLMode, s.SSLRootCert)
+		p.scheme, p.port, p.query = "postgres", cmp.Or(s.Port, 5432), postgresQuery(s.SSLMode, s.SSLRootCert, s.SSLCert, s.SSLKey)
 	case s.Protocol == "native" && s.TLS != nil: // the session's own configuration turns it on
 		p.scheme, p.port = "clickhouse", cmp.Or(s.Port, 9440)
 	case s.Protocol == "native":

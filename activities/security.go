@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"syncline/analytics"
+	"syncline/dataplane/certs"
 	"syncline/dataplane/fault"
 	"syncline/dataplane/sink"
 	source "syncline/dataplane/source/postgres"
@@ -24,11 +25,8 @@ var securityKinds = map[fault.Code]string{
 	secrets.CodeSecretFieldMissing: analytics.SecuritySecret, secrets.CodeSecretVersionDeleted: analytics.SecuritySecret,
 	secrets.CodeEnvNotSet: analytics.SecuritySecret, secrets.CodeFileUnreadable: analytics.SecuritySecret,
 
-	kafka.CodeTLS: analytics.SecurityTLS, codeTLSFile: analytics.SecurityTLS,
+	kafka.CodeTLS: analytics.SecurityTLS, certs.CodeTLSFile: analytics.SecurityTLS,
 }
-
-// codeTLSFile: a file of a certificate or its key is not what it should be.
-const codeTLSFile fault.Code = "TLSFile"
 
 // refused counts a failure if it is one of those, and records it.
 func (a *Activities) refused(pipeline, component string, code fault.Code, message string) {

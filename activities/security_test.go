@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"syncline/activities/observe"
+	"syncline/dataplane/certs"
 	"syncline/dataplane/fault"
 	"syncline/dataplane/sink"
 	"syncline/secrets"
@@ -20,7 +21,7 @@ func TestSecurityFailuresAreCounted(t *testing.T) {
 	run := func(err error) { a.refused("p", "capture", fault.CodeOf(err), "message") }
 	run(fault.Transient(sink.CodeAuth, nil, "refused"))
 	run(fault.Permanent(sink.CodePrivilege, nil, "grant it", "refused"))
-	run(fault.Permanent(codeTLSFile, nil, "mend it", "no certificate"))
+	run(fault.Permanent(certs.CodeTLSFile, nil, "mend it", "no certificate"))
 	run(fault.Transient(secrets.CodeVaultSealed, nil, "sealed"))
 	run(fault.Transient(secrets.CodeVaultUnreachable, nil, "away"))
 	run(fault.Transient(sink.CodeUnreachable, nil, "away"))

@@ -40,7 +40,7 @@ var root = (&field{
 }).compile()
 
 func connection(extra ...string) []alternative {
-	at := append([]string{"host", "port", "database", "sslmode", "sslrootcert"}, extra...)
+	at := append([]string{"host", "port", "database", "sslmode", "sslrootcert", "sslcert", "sslkey"}, extra...)
 	return []alternative{
 		{[]string{"dsn"}, []string{"dsn"}},
 		{[]string{"host", "database", "user"}, append([]string{"user", "password"}, at...)},
@@ -71,7 +71,9 @@ var sourceField = &field{
 		{name: "password", kind: kindRef, also: []string{"pass", "secret"}, effect: RestartStream, doc: "Where the password is kept."},
 		loginField,
 		{name: "sslmode", kind: kindText, enum: sslModes, def: "prefer", effect: RestartStream, doc: "As in libpq."},
-		{name: "sslrootcert", kind: kindText, also: []string{"ca_file"}, effect: RestartStream, doc: "File of the authorities' certificates, on the worker."},
+		{name: "sslrootcert", kind: kindText, also: []string{"ca_file"}, effect: RestartStream, doc: "File of the authorities' certificates, on the worker; read again for each connection."},
+		{name: "sslcert", kind: kindText, also: []string{"cert_file"}, effect: RestartStream, doc: "File of the client certificate, on the worker; read again for each connection."},
+		{name: "sslkey", kind: kindText, also: []string{"key_file"}, effect: RestartStream, doc: "File of its private key, on the worker."},
 		{name: "region", kind: kindText, pattern: regionPattern, want: regionWant, also: []string{"location"}, effect: RestartStream, doc: "Region where it is, in the words of your provider; what goes from region to region has a price, and may be restricted."},
 		{name: "slot", kind: kindText, derived: "`syncline_<name>`", pattern: `^[a-z0-9_]{1,63}$`, want: "at most 63 lower-case letters, digits and underscores",
 			also: []string{"slot_name"}, effect: Refused, doc: "Name of the replication slot, which Syncline creates and drops."},
@@ -139,7 +141,9 @@ var sinksField = &field{
 			{name: "password", kind: kindRef, also: []string{"pass", "secret"}, effect: RestartStream, doc: "Where the password is kept."},
 			loginField,
 			{name: "sslmode", kind: kindText, when: SinkPostgres, enum: sslModes, def: "prefer", effect: RestartStream, doc: "As in libpq."},
-			{name: "sslrootcert", kind: kindText, when: SinkPostgres, also: []string{"ca_file"}, effect: RestartStream, doc: "File of the authorities' certificates, on the worker."},
+			{name: "sslrootcert", kind: kindText, when: SinkPostgres, also: []string{"ca_file"}, effect: RestartStream, doc: "File of the authorities' certificates, on the worker; read again for each connection."},
+			{name: "sslcert", kind: kindText, when: SinkPostgres, also: []string{"cert_file"}, effect: RestartStream, doc: "File of the client certificate, on the worker; read again for each connection."},
+			{name: "sslkey", kind: kindText, when: SinkPostgres, also: []string{"key_file"}, effect: RestartStream, doc: "File of its private key, on the worker."},
 			{name: "protocol", kind: kindText, when: SinkClickHouse, enum: []string{"http", "native"}, def: "http", effect: RestartStream, doc: "ClickHouse interface, HTTP or the native TCP protocol."},
 			{name: "compression", kind: kindText, when: SinkClickHouse, enum: []string{"none", "lz4", "zstd"}, derived: "as the DSN's `compress` says, else `none`", effect: RestartStream,
 				doc: "Compression of what is sent. `lz4` costs little; between regions, where bytes are paid for, `zstd` sends least."},

@@ -175,19 +175,28 @@ func (d *decoder) sinks(s *Spec) {
 			k.Port = defaultPort(k)
 		}
 		d.clientCertificate(k.TLS, p+".tls")
+		d.both(p, "sslcert", "sslkey")
 	}
+	d.both("source", "sslcert", "sslkey")
 	d.clientCertificate(s.Kafka.TLS, "kafka.tls")
 }
 
-func (d *decoder) clientCertificate(t *TLS, path string) {
-	if t == nil || d.given(path+".cert_file") == d.given(path+".key") {
+// both reports one of two fields that is given without the other.
+func (d *decoder) both(path, one, other string) {
+	if d.given(path+"."+one) == d.given(path+"."+other) {
 		return
 	}
-	have, lack := "cert_file", "key"
-	if d.given(path + ".key") {
+	have, lack := one, other
+	if d.given(path + "." + other) {
 		have, lack = lack, have
 	}
 	d.problem(d.at[path+"."+have], path+"."+have, "is given without "+lack, "both or none", "")
+}
+
+func (d *decoder) clientCertificate(t *TLS, path string) {
+	if t != nil {
+		d.both(path, "cert_file", "key")
+	}
 }
 
 func defaultPort(k *Sink) int {

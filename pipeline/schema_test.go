@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"sort"
 	"strings"
 	"testing"
@@ -216,7 +217,7 @@ func (g *generator) object(f *field, path string) any {
 	}
 	for _, c := range f.fields {
 		p := join(path, c.name)
-		if _, set := out[c.name]; set || strings.HasPrefix(c.name, "max_batch") || c.name == "order" || c.name == "lanes" || c.name == "cert_file" || c.name == "key" || c.name == "order_by" || c.name == "tiers" || c.name == "classify" || c.name == "residency" || c.name == "thin" {
+		if _, set := out[c.name]; set || strings.HasPrefix(c.name, "max_batch") || c.name == "order" || c.name == "lanes" || slices.Contains([]string{"cert_file", "key", "sslcert", "sslkey"}, c.name) || c.name == "order_by" || c.name == "tiers" || c.name == "classify" || c.name == "residency" || c.name == "thin" {
 			continue // rules between fields, which a schema cannot say
 		}
 		kind, _ := out[f.selects()].(string)

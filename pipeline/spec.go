@@ -39,6 +39,8 @@ type Source struct {
 	Login       secrets.LoginRef `json:"login,omitzero"`
 	SSLMode     string           `json:"sslmode,omitempty"`
 	SSLRootCert string           `json:"sslrootcert,omitempty"`
+	SSLCert     string           `json:"sslcert,omitempty"`
+	SSLKey      string           `json:"sslkey,omitempty"`
 	Region      string           `json:"region,omitempty"`
 	Slot        string           `json:"slot,omitempty"`
 	Publication string           `json:"publication,omitempty"`
@@ -102,6 +104,8 @@ type Sink struct {
 	Login         secrets.LoginRef `json:"login,omitzero"`
 	SSLMode       string           `json:"sslmode,omitempty"`     // Postgres
 	SSLRootCert   string           `json:"sslrootcert,omitempty"` // Postgres
+	SSLCert       string           `json:"sslcert,omitempty"`     // Postgres
+	SSLKey        string           `json:"sslkey,omitempty"`      // Postgres
 	Protocol      string           `json:"protocol,omitempty"`    // ClickHouse: http or native
 	Compression   string           `json:"compression,omitempty"` // ClickHouse: none, lz4 or zstd; "": as the DSN says
 	TLS           *TLS             `json:"tls,omitempty"`         // ClickHouse

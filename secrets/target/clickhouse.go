@@ -4,10 +4,12 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"strconv"
 	"strings"
 	"time"
@@ -27,13 +29,22 @@ func openClickHouse(o Options) (Target, error) { return &clickhouse{o}, nil }
 func (c *clickhouse) as(ctx context.Context, user string, password secrets.Secret, f func(driver.Conn) error) error {
 	s := c.o.Spec
 	o := &ch.Options{
-		Addr: []string{net.JoinHostPort(s.Host, strconv.Itoa(s.Port))}, TLS: c.o.TLS, Protocol: ch.HTTP, DialTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second,
-		Auth:        ch.Auth{Database: s.Database, Username: user, Password: password.Reveal()},
-		DialContext: func(ctx context.Context, addr string) (net.Conn, error) { return c.o.Dial(ctx, "tcp", addr) }, MaxOpenConns: 1, MaxIdleConns: 1,
+		Addr: []string{net.JoinHostPort(s.Host, strconv.Itoa(s.Port))}, Protocol: ch.HTTP, DialTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second,
+		Auth: ch.Auth{Database: s.Database, Username: user, Password: password.Reveal()},
+		DialContext: func(ctx context.Context, addr string) (net.Conn, error) {
+			return c.o.TLS.Dial(c.o.Dial)(ctx, "tcp", addr)
+		},
+		MaxOpenConns: 1, MaxIdleConns: 1,
 	}
 	if s.Protocol == "native" {
 		o.Protocol = ch.Native
-		o.DialContext = nil // with TLS it would have to be begun here; nothing counts these bytes
+	}
+	if c.o.TLS != nil {
+		o.TLS = &tls.Config{MinVersion: tls.VersionTLS12} // says that there is some
+		o.TransportFunc = func(t *http.Transport) (http.RoundTripper, error) {
+			t.DialTLSContext = c.o.TLS.Dial(c.o.Dial)
+			return t, nil
+		}
 	}
 	conn, err := ch.Open(o)
 	if err != nil {

@@ -24,12 +24,12 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/sha512"
-	"crypto/tls"
 	"fmt"
 	"hash"
 	"math/big"
 	"time"
 
+	"syncline/dataplane/certs"
 	"syncline/dataplane/fault"
 	"syncline/dataplane/login"
 	"syncline/dataplane/wire"
@@ -71,8 +71,8 @@ type Spec struct {
 type Options struct {
 	Spec  Spec
 	Admin login.Login
-	TLS   *tls.Config // clickhouse, kafka; nil: none
-	Dial  wire.Dial   // default wire.Plain
+	TLS   *certs.Certs // clickhouse, kafka; nil: none
+	Dial  wire.Dial    // default wire.Plain
 }
 
 // Session is one that a server shows.

@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"pgregory.net/rapid"
 
+	"syncline/dataplane/certs"
 	"syncline/dataplane/fault"
 	"syncline/dataplane/login"
 	"syncline/secrets"
@@ -295,7 +296,7 @@ func TestKafka(t *testing.T) {
 	for _, mechanism := range []string{"scram-sha-256", "scram-sha-512"} {
 		t.Run(mechanism, func(t *testing.T) {
 			open := func(admin login.Login) Target {
-				tg, err := Open(Options{Spec: Spec{Name: "log", Type: Kafka, Brokers: s.Brokers, Mechanism: mechanism}, Admin: admin, TLS: &tls.Config{RootCAs: pool}})
+				tg, err := Open(Options{Spec: Spec{Name: "log", Type: Kafka, Brokers: s.Brokers, Mechanism: mechanism}, Admin: admin, TLS: certs.Fixed(&tls.Config{RootCAs: pool})})
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -22,6 +22,7 @@ import (
 	"go.temporal.io/sdk/client"
 
 	"syncline/activities/contract"
+	"syncline/dataplane/certs"
 	"syncline/dataplane/login"
 	"syncline/pipeline"
 	"syncline/secrets"
@@ -623,7 +624,7 @@ func TestKafkaLoginRotates(t *testing.T) {
 	}
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(pem)
-	admin, err := servers.Open(servers.Options{Spec: spec, Admin: login.Login{User: k.User, Password: k.Password}, TLS: &tls.Config{RootCAs: pool}})
+	admin, err := servers.Open(servers.Options{Spec: spec, Admin: login.Login{User: k.User, Password: k.Password}, TLS: certs.Fixed(&tls.Config{RootCAs: pool})})
 	if err != nil {
 		t.Fatal(err)
 	}

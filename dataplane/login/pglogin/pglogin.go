@@ -8,6 +8,10 @@
 //
 // # Failure
 //
+// Certificates are read from their files for each connection, so that they may be exchanged
+// meanwhile: first the file of authorities has the old and the new one, then the client's
+// certificate and key are exchanged, then the old authority is removed.
+//
 // A login that the server refuses is looked up again: a single connection is then tried
 // once more, if it is another one by then; of a pool, the next connection has it.
 package pglogin
@@ -40,17 +44,27 @@ func use(src login.Source, l login.Login, c *pgconn.Config, dial wire.Dial) {
 	c.DialFunc = pgconn.DialFunc(login.Dial(src, l, dial))
 }
 
-// Pool prepares a pool; nil leaves it as it is. Follow has the pool move.
-func Pool(c *pgxpool.Config, src login.Source, dial wire.Dial) {
-	if src == nil {
+// renew takes the files of certificates that dsn names as they are now. What cannot be read,
+// as while somebody writes it, stays as it was.
+func renew(dsn string, c *pgconn.Config) {
+	now, err := pgconn.ParseConfig(dsn)
+	if err != nil || len(now.Fallbacks) != len(c.Fallbacks) {
 		return
 	}
-	before := c.BeforeConnect
+	c.TLSConfig = now.TLSConfig
+	for i, f := range now.Fallbacks {
+		c.Fallbacks[i].TLSConfig = f.TLSConfig
+	}
+}
+
+// Pool prepares a pool that dsn was parsed into. Its connections are encrypted with the
+// certificates that are there when they are opened, and have the login in force; nil: that
+// of the DSN. Follow has the pool move.
+func Pool(c *pgxpool.Config, dsn string, src login.Source, dial wire.Dial) {
 	c.BeforeConnect = func(ctx context.Context, cc *pgx.ConnConfig) error {
-		if before != nil {
-			if err := before(ctx, cc); err != nil {
-				return err
-			}
+		renew(dsn, &cc.Config)
+		if src == nil {
+			return nil
 		}
 		l, err := src.Login(ctx)
 		if err != nil {
@@ -91,8 +105,9 @@ func Follow(pool *pgxpool.Pool, src login.Source) (stop func()) {
 }
 
 // Connect opens a connection with the login in force, and once more if that is refused
-// and another is in force by then. With nil it opens it as it is. It gives the generation.
-func Connect[C any](ctx context.Context, src login.Source, c *pgconn.Config, dial wire.Dial, open func(context.Context) (C, error)) (conn C, generation int64, err error) {
+// and another is in force by then. With nil it opens it with the DSN's. It gives the generation.
+func Connect[C any](ctx context.Context, src login.Source, dsn string, c *pgconn.Config, dial wire.Dial, open func(context.Context) (C, error)) (conn C, generation int64, err error) {
+	renew(dsn, c)
 	if src == nil {
 		conn, err = open(ctx)
 		return conn, 0, err

@@ -22,6 +22,7 @@ import (
 	chcolumn "github.com/ClickHouse/clickhouse-go/v2/lib/column"
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 
+	"syncline/dataplane/certs"
 	"syncline/dataplane/fault"
 	"syncline/dataplane/login"
 	"syncline/dataplane/wire"
@@ -37,6 +38,7 @@ type conn struct {
 	options  *ch.Options // of the pools
 	login    login.Source
 	dial     wire.Dial
+	certs    *certs.Certs
 	others   *others
 }
 
@@ -71,7 +73,7 @@ func settings(given ch.Settings) ch.Settings {
 // compressions by the names of Options.Compression.
 var compressions = map[string]ch.CompressionMethod{"none": ch.CompressionNone, "lz4": ch.CompressionLZ4, "zstd": ch.CompressionZSTD}
 
-func openConn(dsn string, secure *tls.Config, dial wire.Dial, as login.Source, o *Options) (*conn, error) {
+func openConn(dsn string, secure *certs.Certs, dial wire.Dial, as login.Source, o *Options) (*conn, error) {
 	// The client library refuses https without this, as if the scheme did not say it.
 	if u, err := url.Parse(dsn); err == nil && u.Scheme == "https" && !u.Query().Has("secure") {
 		q := u.Query()
@@ -102,8 +104,10 @@ func openConn(dsn string, secure *tls.Config, dial wire.Dial, as login.Source, o
 	if !c.http {
 		delete(co.Settings, "wait_end_of_query") // of the HTTP interface alone
 	}
-	if secure != nil {
-		co.TLS = secure
+	if secure == nil {
+		secure = certs.Fixed(co.TLS)
+	} else {
+		co.TLS = &tls.Config{MinVersion: tls.VersionTLS12} // says that there is some; handshakes are by secure
 	}
 	if co.DialTimeout == 0 {
 		co.DialTimeout = 10 * time.Second
@@ -117,8 +121,7 @@ func openConn(dsn string, secure *tls.Config, dial wire.Dial, as login.Source, o
 	if dial == nil {
 		dial = wire.Plain
 	}
-	co.TransportFunc = func(t *http.Transport) (http.RoundTripper, error) { return &tap{t}, nil }
-	c.options, c.login, c.dial = co, as, dial
+	c.options, c.login, c.dial, c.certs = co, as, dial, secure
 	c.pools = c.pooled(co)
 	// What the client library does not like about the options shows here.
 	_, _, done, err := c.pools.Take(context.Background())
@@ -138,14 +141,17 @@ func (c *conn) pooled(o *ch.Options) *login.Pools[driver.Conn] {
 			co.Auth.Username, co.Auth.Password = l.User, l.Password
 			dial = login.Dial(c.login, l, dial)
 		}
-		co.DialContext = func(ctx context.Context, addr string) (net.Conn, error) {
+		within := func(ctx context.Context, network, addr string) (net.Conn, error) {
 			ctx, cancel := context.WithTimeout(ctx, co.DialTimeout)
 			defer cancel()
-			c, err := dial(ctx, "tcp", addr)
-			if err != nil || co.TLS == nil || co.Protocol == ch.HTTP { // HTTP brings its own TLS
-				return c, err
+			return c.certs.Dial(dial)(ctx, network, addr)
+		}
+		co.DialContext = func(ctx context.Context, addr string) (net.Conn, error) { return within(ctx, "tcp", addr) }
+		co.TransportFunc = func(t *http.Transport) (http.RoundTripper, error) {
+			if c.certs != nil {
+				t.DialTLSContext = within
 			}
-			return secured(ctx, c, addr, co.TLS)
+			return &tap{t}, nil
 		}
 		return ch.Open(&co)
 	}, func(pool driver.Conn) { _ = pool.Close() })
@@ -186,27 +192,10 @@ func (c *conn) compressing(name string) (*conn, error) {
 	}
 	co := *c.options
 	co.Compression = &ch.Compression{Method: m}
-	o := &conn{http: c.http, compress: m, timeout: c.timeout, login: c.login, dial: c.dial}
+	o := &conn{http: c.http, compress: m, timeout: c.timeout, login: c.login, dial: c.dial, certs: c.certs}
 	o.pools = o.pooled(&co)
 	c.others.by[m] = o
 	return o, nil
-}
-
-// secured begins TLS on a connection of the native protocol.
-func secured(ctx context.Context, c net.Conn, addr string, conf *tls.Config) (net.Conn, error) {
-	if conf.ServerName == "" {
-		host, _, err := net.SplitHostPort(addr)
-		if err != nil {
-			host = addr
-		}
-		conf = conf.Clone()
-		conf.ServerName = host
-	}
-	t := tls.Client(c, conf)
-	if err := t.HandshakeContext(ctx); err != nil {
-		return nil, errors.Join(err, c.Close())
-	}
-	return t, nil
 }
 
 // written is what the server reports of an INSERT. Over HTTP that is said of each.

@@ -1,11 +1,11 @@
 package clickhouse
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"time"
 
+	"syncline/dataplane/certs"
 	"syncline/dataplane/fault"
 	"syncline/dataplane/login"
 	"syncline/dataplane/wire"
@@ -34,7 +34,7 @@ const (
 // password: it is never logged and never in an error.
 type Config struct {
 	DSN      string
-	TLS      *tls.Config // of either protocol; nil: as the DSN says
+	TLS      *certs.Certs // of either protocol; nil: as the DSN says
 	Pipeline string
 	Dial     wire.Dial    // opens connections; default wire.Plain
 	Login    login.Source // in place of the DSN's user and password; nil: these

@@ -58,6 +58,7 @@ type Sink struct {
 	pipeline string
 	opts     Options
 	lane     *pgx.ConnConfig // template of the connections that lanes apply on
+	dsn      string
 	login    login.Source
 	dial     wire.Dial
 	pool     *pgxpool.Pool
@@ -81,7 +82,7 @@ func Open(c Config) (*Sink, error) {
 		return nil, fault.Permanent(CodeConfig, nil, "use postgres://user:password@host:port/database",
 			"the DSN of the Postgres sink of pipeline %s cannot be parsed", c.Pipeline)
 	}
-	s := &Sink{pipeline: c.Pipeline, opts: c.Options, login: c.Login, dial: c.Dial}
+	s := &Sink{pipeline: c.Pipeline, opts: c.Options, dsn: c.DSN, login: c.Login, dial: c.Dial}
 	pc.MaxConns = int32(c.Options.Connections)
 	pc.MinConns = 0
 	pc.MaxConnIdleTime = time.Minute
@@ -92,7 +93,7 @@ func Open(c Config) (*Sink, error) {
 	pc.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error { return s.setReplicaRole(ctx, conn) }
 	s.lane = pc.ConnConfig.Copy()
 	laneDefaults(s.lane)
-	pglogin.Pool(pc, c.Login, c.Dial)
+	pglogin.Pool(pc, c.DSN, c.Login, c.Dial)
 	if s.pool, err = pgxpool.NewWithConfig(context.Background(), pc); err != nil {
 		return nil, fault.Permanent(CodeConfig, nil, "correct the DSN's pool settings", "Postgres sink of pipeline %s", c.Pipeline)
 	}

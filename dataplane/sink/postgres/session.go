@@ -217,7 +217,7 @@ func (x *session) connect(ctx context.Context) error {
 	}
 	if x.conn == nil {
 		c := x.s.lane.Copy()
-		conn, generation, err := pglogin.Connect(ctx, x.s.login, &c.Config, x.s.dial, func(ctx context.Context) (*pgx.Conn, error) { return pgx.ConnectConfig(ctx, c) })
+		conn, generation, err := pglogin.Connect(ctx, x.s.login, x.s.dsn, &c.Config, x.s.dial, func(ctx context.Context) (*pgx.Conn, error) { return pgx.ConnectConfig(ctx, c) })
 		if err != nil {
 			return x.s.wrap(ctx, err, "connect")
 		}

@@ -143,3 +143,112 @@ func TestSecuredServer(t *testing.T) {
 		})
 	}
 }
+
+// Server, client and authority get other certificates while a source and a sink are open:
+// trust both, swap the leaves, drop the old. Their next connections have what is there.
+func TestCertificatesRotate(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	old, new := stack.NewAuthority(t), stack.NewAuthority(t)
+	c.secure(old, "unused")
+	c.file("pg_hba.conf", "hostssl all,replication postgres 127.0.0.1/32 cert\n")
+	dir := t.TempDir()
+	put := func(name string, from ...string) string {
+		t.Helper()
+		var all []byte
+		for _, f := range from {
+			b, err := os.ReadFile(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, b...)
+		}
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, all, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	text := func(from ...string) string {
+		t.Helper()
+		b, err := os.ReadFile(put("text", from...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	cert, key := old.Sign("postgres")
+	ca, leaf, private := put("ca.pem", old.File), put("client.pem", cert), put("client.key", key)
+	c.file("clients.pem", text(old.File))
+	c.configure("ssl_ca_file='clients.pem'")
+	c.stop("fast")
+	c.start()
+	reload := func() {
+		t.Helper()
+		conn, err := pgx.Connect(t.Context(), fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?sslmode=verify-full&sslrootcert=%s&sslcert=%s&sslkey=%s", c.port, ca, leaf, private))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = conn.Close(t.Context()) }()
+		if _, err := conn.Exec(t.Context(), "SELECT pg_reload_conf()"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dsn := fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?sslmode=verify-full&sslrootcert=%s&sslcert=%s&sslkey=%s", c.port, ca, leaf, private)
+	s, err := NewServer(ServerOptions{DSN: dsn, Pipeline: "own"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	sk, err := sinkpostgres.Open(sinkpostgres.Config{DSN: dsn, Pipeline: "own"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = sk.Close() })
+	r := &rig{t: t, dsn: dsn, s: s}
+	if err := sk.Init(r.ctx()); err != nil {
+		t.Fatal(err)
+	}
+	works := func(step string) {
+		t.Helper()
+		s.pool.Reset() // so that what was open does not answer
+		if err := s.Ping(r.ctx()); err != nil {
+			t.Errorf("%s: source: %v", step, err)
+		}
+		conn, _, err := s.connectReplication(r.ctx())
+		if err != nil {
+			t.Errorf("%s: replication: %v", step, err)
+			return
+		}
+		_ = conn.Close(r.ctx())
+		session, err := sk.Claim(r.ctx(), 0, 1)
+		if err != nil {
+			t.Errorf("%s: sink: %v", step, err)
+			return
+		}
+		_ = session.Close()
+	}
+	works("at first")
+	put("ca.pem", old.File, new.File)
+	c.file("clients.pem", text(old.File, new.File))
+	reload()
+	works("both trusted")
+	sc, sk2 := new.Sign("postgres.example")
+	c.file("server.crt", text(sc))
+	c.file("server.key", text(sk2))
+	reload()
+	works("the server's leaf is swapped")
+	cert, key = new.Sign("postgres")
+	put("client.pem", cert)
+	put("client.key", key)
+	works("the client's leaf is swapped")
+	put("ca.pem", new.File)
+	c.file("clients.pem", text(new.File))
+	reload()
+	works("the old one is dropped")
+	put("ca.pem", stack.NewAuthority(t).File)
+	s.pool.Reset()
+	if err := s.Ping(r.ctx()); !fault.Is(err, CodeUnreachable) || !strings.Contains(err.Error(), "certificate") {
+		t.Errorf("an authority that is not trusted: %v", err)
+	}
+}

@@ -63,7 +63,7 @@ func NewServer(o ServerOptions) (*Server, error) {
 	c.MaxConnIdleTime = time.Minute
 	s := &Server{o: o, config: c}
 	pooled := c.Copy()
-	pglogin.Pool(pooled, o.Login, o.Dial)
+	pglogin.Pool(pooled, o.DSN, o.Login, o.Dial)
 	s.pool, err = pgxpool.NewWithConfig(context.Background(), pooled)
 	if err != nil {
 		return nil, fmt.Errorf("source: %w", err)
@@ -130,7 +130,7 @@ func (s *Server) connect(ctx context.Context, role string, params map[string]str
 	for k, v := range params {
 		c.RuntimeParams[k] = v
 	}
-	conn, generation, err := pglogin.Connect(ctx, s.o.Login, &c.Config, s.o.Dial, func(ctx context.Context) (*pgx.Conn, error) { return pgx.ConnectConfig(ctx, c) })
+	conn, generation, err := pglogin.Connect(ctx, s.o.Login, s.o.DSN, &c.Config, s.o.Dial, func(ctx context.Context) (*pgx.Conn, error) { return pgx.ConnectConfig(ctx, c) })
 	return conn, generation, classify(ctx, err, "connect to the source")
 }
 
@@ -143,7 +143,7 @@ func (s *Server) connectReplication(ctx context.Context) (*pgconn.PgConn, int64,
 	c.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
 		return pgproto3.NewFrontend(bufio.NewReaderSize(r, 256<<10), w)
 	}
-	conn, generation, err := pglogin.Connect(ctx, s.o.Login, c, s.o.Dial, func(ctx context.Context) (*pgconn.PgConn, error) { return pgconn.ConnectConfig(ctx, c) })
+	conn, generation, err := pglogin.Connect(ctx, s.o.Login, s.o.DSN, c, s.o.Dial, func(ctx context.Context) (*pgconn.PgConn, error) { return pgconn.ConnectConfig(ctx, c) })
 	return conn, generation, classify(ctx, err, "open a replication connection to the source")
 }
 

@@ -1,7 +1,6 @@
 package kafka
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"strings"
@@ -12,6 +11,7 @@ import (
 	"github.com/segmentio/kafka-go/sasl/plain"
 	"github.com/segmentio/kafka-go/sasl/scram"
 
+	"syncline/dataplane/certs"
 	"syncline/dataplane/login"
 	"syncline/dataplane/transport/debezium"
 	"syncline/dataplane/wire"
@@ -28,7 +28,7 @@ type Options struct {
 	// form beside each table's own. Server is <Pipeline>-debezium if empty.
 	Debezium *debezium.Options
 
-	TLS  *tls.Config // nil: plain text
+	TLS  *certs.Certs // nil: plain text
 	SASL SASL
 
 	DialTimeout    time.Duration // default 5s, with TLS and authentication
@@ -131,12 +131,11 @@ func (o *Options) transport(l login.Login) (*kgo.Transport, error) {
 		return nil, err
 	}
 	return &kgo.Transport{
-		Dial:        dial,
+		Dial:        o.TLS.Dial(dial),
 		DialTimeout: o.DialTimeout,
 		IdleTimeout: time.Minute,
 		MetadataTTL: 10 * time.Second,
 		ClientID:    o.ClientID,
-		TLS:         o.TLS,
 		SASL:        m,
 	}, nil
 }

@@ -11,11 +11,12 @@ import (
 	"testing"
 	"time"
 
+	"syncline/dataplane/certs"
 	"syncline/dataplane/change"
 	"syncline/testsuite/stack"
 )
 
-func trusting(t testing.TB, caFile string) *tls.Config {
+func trusting(t testing.TB, caFile string) *certs.Certs {
 	t.Helper()
 	pem, err := os.ReadFile(caFile)
 	if err != nil {
@@ -25,7 +26,7 @@ func trusting(t testing.TB, caFile string) *tls.Config {
 	if !pool.AppendCertsFromPEM(pem) {
 		t.Fatalf("no certificate in %s", caFile)
 	}
-	return &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+	return certs.Fixed(&tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12})
 }
 
 // Everything that the transport does works over TLS with each mechanism.
