@@ -55,6 +55,9 @@ func (l *Logins) Check(ctx context.Context, user string) (exists bool, err error
 	ctx, cancel := context.WithTimeout(ctx, l.c.opts.RequestTimeout)
 	defer cancel()
 	what := "credential of " + user
+	if _, err := l.brokers(ctx); err != nil { // else a refused login shows as a controller that is missing
+		return false, err
+	}
 	res, err := l.c.client.DescribeUserScramCredentials(ctx, &kgo.DescribeUserScramCredentialsRequest{Users: []kgo.UserScramCredentialsUser{{Name: user}}})
 	if err == nil {
 		err = res.Error
@@ -107,6 +110,9 @@ func (l *Logins) delete(ctx context.Context, user string, m kgo.ScramMechanism) 
 }
 
 func (l *Logins) alter(ctx context.Context, what string, req *kgo.AlterUserScramCredentialsRequest) error {
+	if _, err := l.brokers(ctx); err != nil {
+		return err
+	}
 	err := l.c.retry(ctx, func() error {
 		ctx, cancel := context.WithTimeout(ctx, l.c.opts.RequestTimeout)
 		defer cancel()

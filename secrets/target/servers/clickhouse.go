@@ -107,7 +107,7 @@ func (c *clickhouse) onCluster() string {
 }
 
 func (c *clickhouse) Check(ctx context.Context, users ...string) error {
-	return c.asAdmin(ctx, "check", func(ctx context.Context, conn driver.Conn) error {
+	err := c.asAdmin(ctx, "check", func(ctx context.Context, conn driver.Conn) error {
 		var errs []error
 		for _, user := range users {
 			var storage string
@@ -125,14 +125,47 @@ func (c *clickhouse) Check(ctx context.Context, users ...string) error {
 				errs = append(errs, c.fixed(nil, user))
 				continue
 			}
-			// Alters nothing, and asks for the right to and for where the user is kept.
-			err = conn.Exec(ctx, "ALTER USER "+chIdent(user)+c.onCluster())
-			if err != nil {
-				errs = append(errs, c.alterFault(ctx, err, user))
+			if !c.mayAlter(ctx, conn, user) {
+				errs = append(errs, c.mayNotAlter(nil, user))
 			}
 		}
 		return first(errs)
 	})
+	if err != nil {
+		return err
+	}
+	for _, user := range users {
+		_, err := c.Try(ctx, user, target.NewPassword(32))
+		switch {
+		case err == nil:
+			return fault.Permanent(target.CodeVoid, nil, "name the server itself in host and port, not a proxy that logs in for everybody",
+				"target %s lets %s in with a wrong password: to revoke one would be void", c.spec.Name, user)
+		case !fault.Is(err, target.CodeLogin):
+			return err
+		}
+	}
+	return nil
+}
+
+// mayAlter asks, since there is no statement that alters a user by nothing. A server that
+// cannot be asked (older than 24.11) is given the benefit of the doubt: Set tells.
+func (c *clickhouse) mayAlter(ctx context.Context, conn driver.Conn, user string) bool {
+	known := false
+	for _, on := range []string{"*.*", chIdent(user)} { // rights on single users came later
+		var may uint8
+		if err := conn.QueryRow(ctx, "CHECK GRANT ALTER USER ON "+on).Scan(&may); err != nil {
+			continue
+		}
+		if known = true; may != 0 {
+			return true
+		}
+	}
+	return !known
+}
+
+func (c *clickhouse) mayNotAlter(cause error, user string) error {
+	return fault.Permanent(target.CodePrivilege, told(cause), "GRANT"+c.onCluster()+" ALTER USER ON *.* TO "+chIdent(c.admin.User),
+		"target %s: %s may not set the password of %s", c.spec.Name, c.admin.User, user)
 }
 
 func (c *clickhouse) alterFault(ctx context.Context, err error, user string) error {
@@ -142,8 +175,7 @@ func (c *clickhouse) alterFault(ctx context.Context, err error, user string) err
 	case 495:
 		return c.fixed(err, user)
 	case 497:
-		return fault.Permanent(target.CodePrivilege, told(err), "GRANT"+c.onCluster()+" ALTER USER ON *.* TO "+chIdent(c.admin.User),
-			"target %s: %s may not set the password of %s", c.spec.Name, c.admin.User, user)
+		return c.mayNotAlter(err, user)
 	}
 	return c.classify(ctx, err, fmt.Sprintf("target %s: set the password of %s", c.spec.Name, user))
 }
@@ -151,9 +183,13 @@ func (c *clickhouse) alterFault(ctx context.Context, err error, user string) err
 // alter gives a user a hash, which is all that the server is told. Host and settings of
 // the user stay, and no other way to log in is left.
 func (c *clickhouse) alter(ctx context.Context, conn driver.Conn, user, password string) error {
+	return conn.Exec(ctx, c.statement(user, password))
+}
+
+func (c *clickhouse) statement(user, password string) string {
 	salt := hex.EncodeToString(random(32))
 	hash := sha256.Sum256([]byte(password + salt))
-	return conn.Exec(ctx, "ALTER USER "+chIdent(user)+c.onCluster()+" IDENTIFIED WITH sha256_hash BY '"+hex.EncodeToString(hash[:])+"' SALT '"+salt+"'")
+	return "ALTER USER " + chIdent(user) + c.onCluster() + " IDENTIFIED WITH sha256_hash BY '" + hex.EncodeToString(hash[:]) + "' SALT '" + salt + "'"
 }
 
 func (c *clickhouse) Set(ctx context.Context, user string, password secrets.Secret) error {

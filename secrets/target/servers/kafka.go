@@ -77,6 +77,11 @@ func (k *kafkaCluster) Set(ctx context.Context, user string, password secrets.Se
 	if err := fit(password); err != nil {
 		return err
 	}
+	for _, r := range user {
+		if r < ' ' || r > '~' {
+			return fault.Permanent(target.CodeRefused, nil, "name users in ASCII", "target %s: brokers know no user of other characters than printable ASCII", k.spec.Name)
+		}
+	}
 	ctx, cancel := within(ctx)
 	defer cancel()
 	what := fmt.Sprintf("target %s: set the password of %s", k.spec.Name, user)
