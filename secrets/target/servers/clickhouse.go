@@ -279,6 +279,11 @@ func (c *clickhouse) Sessions(ctx context.Context, user string) (target.Sessions
 
 func (c *clickhouse) End(ctx context.Context, user string) (ended int, err error) {
 	err = c.asAdmin(ctx, "end the queries of "+user, func(ctx context.Context, conn driver.Conn) error {
+		// A KILL that finds none has no answer over the native protocol, as a lost connection.
+		var running uint64
+		if err := conn.QueryRow(ctx, "SELECT count() FROM "+c.from("processes")+" WHERE user = "+chText(user)).Scan(&running); err != nil || running == 0 {
+			return err
+		}
 		rows, err := conn.Query(ctx, "KILL QUERY"+c.onCluster()+" WHERE user = "+chText(user)+" ASYNC")
 		if code(err) == 497 {
 			return fault.Permanent(target.CodePrivilege, told(err), "GRANT"+c.onCluster()+" KILL QUERY, SELECT ON system.processes TO "+chIdent(c.admin.User),

@@ -48,7 +48,7 @@ func TestClickHouse(t *testing.T) {
 		t.Run(protocol, func(t *testing.T) {
 			t.Parallel()
 			spec, conn := clickhouseAt(t, protocol)
-			ctx := within2(t)
+			ctx := inTime(t)
 			name := stack.Name(t)
 			bossName, meekName, app := name+"_boss", name+"_meek", name+"_app"
 			odd := name + " o'x`\\ö"
@@ -161,7 +161,7 @@ func TestClickHouseEngine(t *testing.T) {
 		t.Run(protocol, func(t *testing.T) {
 			t.Parallel()
 			spec, conn := clickhouseAt(t, protocol)
-			ctx := within2(t)
+			ctx := inTime(t)
 			x := open(t, spec, "default", "")
 			spec.Cluster = "all `of` 'them'"
 			wide, err := newClickHouse(spec, login.Login{User: "default"}, nil, wire.Plain)

@@ -37,7 +37,7 @@ func TestKafka(t *testing.T) {
 		t.Cleanup(x.Close)
 		return x
 	}
-	ctx := within2(t)
+	ctx := inTime(t)
 	user := stack.Name(t)
 	for _, m := range []string{"scram-sha-256", "scram-sha-512"} {
 		t.Run(m, func(t *testing.T) {

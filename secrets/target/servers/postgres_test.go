@@ -94,7 +94,7 @@ func (s *server) connect(t *testing.T, user, password string) *pgx.Conn {
 		t.Fatal(err)
 	}
 	c.User, c.Password = user, password
-	conn, err := pgx.ConnectConfig(within2(t), c)
+	conn, err := pgx.ConnectConfig(inTime(t), c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +104,7 @@ func (s *server) connect(t *testing.T, user, password string) *pgx.Conn {
 
 func exec1(t *testing.T, c *pgx.Conn, sql string) {
 	t.Helper()
-	if _, err := c.Exec(within2(t), sql, pgx.QueryExecModeSimpleProtocol); err != nil {
+	if _, err := c.Exec(inTime(t), sql, pgx.QueryExecModeSimpleProtocol); err != nil {
 		t.Fatalf("%s: %v", sql, err)
 	}
 }
@@ -117,7 +117,7 @@ func TestPostgres(t *testing.T) {
 	exec1(t, super, `CREATE ROLE boss LOGIN CREATEROLE PASSWORD 'boss'; CREATE ROLE app_a LOGIN; CREATE ROLE app_b; CREATE ROLE repl REPLICATION; CREATE ROLE big SUPERUSER;
 		GRANT app_a, app_b TO boss WITH ADMIN OPTION; CREATE ROLE `+ident(odd)+`; CREATE ROLE meek LOGIN PASSWORD 'meek'; CREATE ROLE other; CREATE ROLE plainly LOGIN CREATEROLE PASSWORD 'plainly'`)
 	boss := open(t, s.spec(), "boss", "boss")
-	ctx := within2(t)
+	ctx := inTime(t)
 
 	life(t, boss, "app_a")
 	life(t, boss, "app_b")
@@ -206,7 +206,7 @@ func TestPostgresTrusts(t *testing.T) {
 	s := newServer(t, "host all all 127.0.0.1/32 trust\n")
 	super := s.connect(t, "postgres", "")
 	exec1(t, super, "CREATE ROLE app_a LOGIN; CREATE ROLE app_b")
-	ctx := within2(t)
+	ctx := inTime(t)
 	x := open(t, s.spec(), "postgres", "")
 	wantFault(t, x.Check(ctx, "app_a", "app_b"), target.CodeVoid, "app_a", "pg_hba.conf")
 	meant := s.spec()
