@@ -57,17 +57,17 @@ func (s *Sink) rights(ctx context.Context, missing *[]error, tables []change.Tab
 	if !creates {
 		lacks(nil, "GRANT CREATE ON DATABASE "+ident(database)+" TO "+me, "create schemas in database %s", database)
 	}
-	try := func(fix, what, sql string) error {
-		err := pgx.BeginFunc(ctx, tx, func(sub pgx.Tx) error {
+	// refused runs a statement, and takes a refusal for an answer.
+	refused := func(sql string) (cause, err error) {
+		err = pgx.BeginFunc(ctx, tx, func(sub pgx.Tx) error {
 			_, err := sub.Exec(ctx, sql, pgx.QueryExecModeSimpleProtocol)
 			return err
 		})
 		var pe *pgconn.PgError
 		if errors.As(err, &pe) && pe.Code == "42501" {
-			lacks(errors.New(pe.Message), fix, "%s", what)
-			return nil
+			return errors.New(pe.Message), nil
 		}
-		return err
+		return nil, err
 	}
 
 	schemas, names := []string{}, []string{}
@@ -88,46 +88,56 @@ func (s *Sink) rights(ctx context.Context, missing *[]error, tables []change.Tab
 		return err
 	}
 	owners, byOwner := []string{}, map[string][]string{}
-	used := map[string]bool{}
+	usable := map[string]bool{}
 	for _, t := range found {
 		id := change.TableID{Schema: t.Schema, Name: t.Name}
 		q := quoted(id)
-		usage := "GRANT USAGE ON SCHEMA " + ident(t.Schema) + " TO " + me
-		if !used[t.Schema] {
-			used[t.Schema] = true
-			var may bool
+		may, known := usable[t.Schema]
+		if !known {
 			if err := tx.QueryRow(ctx, "SELECT has_schema_privilege($1, 'USAGE')", t.Schema).Scan(&may); err != nil {
 				return err
 			}
-			if !may {
-				lacks(nil, usage, "use schema %s", t.Schema)
+			if usable[t.Schema] = may; !may {
+				lacks(nil, "GRANT USAGE ON SCHEMA "+ident(t.Schema)+" TO "+me, "use schema %s", t.Schema)
 			}
 			// A load makes tables beside those of before, and a release changes the ledger.
-			if err := try("GRANT CREATE ON SCHEMA "+ident(t.Schema)+" TO "+me, "create tables in schema "+t.Schema,
-				"CREATE TABLE "+ident(t.Schema)+"."+ident("syncline_rights_"+rand.Text())+" ()"); err != nil {
+			cause, err := refused("CREATE TABLE " + ident(t.Schema) + "." + ident("syncline_rights_"+rand.Text()) + " ()")
+			if err != nil {
 				return err
 			}
-		}
-		if len(t.Columns) == 0 {
-			continue
-		}
-		cols := identList(t.Columns)
-		var set []string
-		for _, c := range t.Columns {
-			set = append(set, ident(c)+" = DEFAULT")
-		}
-		for _, x := range []struct{ right, sql string }{
-			{"SELECT", "SELECT " + cols + " FROM " + q + " LIMIT 0"},
-			{"INSERT", "INSERT INTO " + q + " (" + cols + ") OVERRIDING SYSTEM VALUE SELECT " + cols + " FROM " + q + " WHERE false"},
-			{"UPDATE", "UPDATE " + q + " SET " + strings.Join(set, ", ") + " WHERE false"},
-			{"DELETE", "DELETE FROM " + q + " WHERE false"},
-		} {
-			if err := try("GRANT "+x.right+" ON "+q+" TO "+me, x.right+" table "+id.String(), x.sql); err != nil {
-				return err
+			if cause != nil {
+				lacks(cause, "GRANT CREATE ON SCHEMA "+ident(t.Schema)+" TO "+me, "create tables in schema %s", t.Schema)
 			}
 		}
-		if !t.Truncates {
-			lacks(nil, "GRANT TRUNCATE ON "+q+" TO "+me, "TRUNCATE table %s", id)
+		if may && len(t.Columns) > 0 {
+			cols := identList(t.Columns)
+			var set, rights []string
+			for _, c := range t.Columns {
+				set = append(set, ident(c)+" = DEFAULT")
+			}
+			var first error
+			for _, x := range []struct{ right, sql string }{
+				{"SELECT", "SELECT " + cols + " FROM " + q + " LIMIT 0"},
+				{"INSERT", "INSERT INTO " + q + " (" + cols + ") OVERRIDING SYSTEM VALUE SELECT " + cols + " FROM " + q + " WHERE false"},
+				{"UPDATE", "UPDATE " + q + " SET " + strings.Join(set, ", ") + " WHERE false"},
+				{"DELETE", "DELETE FROM " + q + " WHERE false"},
+			} {
+				cause, err := refused(x.sql)
+				if err != nil {
+					return err
+				}
+				if cause != nil {
+					rights = append(rights, x.right)
+					first = cause
+				}
+			}
+			if !t.Truncates {
+				rights = append(rights, "TRUNCATE")
+			}
+			if len(rights) > 0 {
+				list := strings.Join(rights, ", ")
+				lacks(first, "GRANT "+list+" ON "+q+" TO "+me, "%s table %s", list, id)
+			}
 		}
 		if !t.Owned {
 			if byOwner[t.Owner] == nil {

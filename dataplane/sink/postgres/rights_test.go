@@ -62,8 +62,10 @@ func TestRights(t *testing.T) {
 	}
 	lacks("GRANT CREATE ON DATABASE", `GRANT USAGE ON SCHEMA "syncline"`, `GRANT USAGE ON SCHEMA "S s"`)
 	exec("GRANT CREATE ON DATABASE " + database + " TO " + one + `; GRANT USAGE ON SCHEMA "S s", syncline TO ` + one)
-	lacks(`GRANT CREATE ON SCHEMA "S s"`, `GRANT CREATE ON SCHEMA "syncline"`, `GRANT SELECT ON "S s"."T t"`, `GRANT INSERT ON "S s"."T t"`, `GRANT UPDATE ON "S s"."T t"`,
-		`GRANT DELETE ON "S s"."T t"`, `GRANT TRUNCATE ON "S s"."T t"`, `GRANT UPDATE ON "syncline"."lanes"`, "that postgres alone owns", "S s.T t")
+	lacks(`GRANT CREATE ON SCHEMA "S s"`, `GRANT CREATE ON SCHEMA "syncline"`, `GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON "S s"."T t"`,
+		`GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON "syncline"."lanes"`, "that postgres alone owns", `"S s"."T t"`)
+	exec(`GRANT ALL ON "S s"."T t" TO ` + one + `; REVOKE DELETE ON "S s"."T t" FROM ` + one)
+	lacks(`GRANT DELETE ON "S s"."T t"`)
 	exec(`GRANT ALL ON SCHEMA "S s", syncline TO ` + one + `; GRANT ALL ON ALL TABLES IN SCHEMA "S s", syncline TO ` + one)
 	exec("REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA syncline FROM PUBLIC")
 	lacks("that postgres alone owns", "GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA syncline")
