@@ -140,7 +140,7 @@ type rightsRequest struct {
 
 const rightsVersion = 8 // since Kafka 2.3
 
-// ApiKey is that of metadata.
+//lint:ignore ST1003 the name is that of an interface of kafka-go
 func (*rightsRequest) ApiKey() protocol.ApiKey { return protocol.Metadata }
 
 // Broker takes any.
@@ -176,5 +176,5 @@ func (r *rightsRequest) RawExchange(rw io.ReadWriter) (protocol.Message, error) 
 // rightsResponse keeps kafka-go from taking it for the answer to a request of its own.
 type rightsResponse struct{ of *metadata.Response }
 
-// ApiKey is that of metadata.
+//lint:ignore ST1003 the name is that of an interface of kafka-go
 func (*rightsResponse) ApiKey() protocol.ApiKey { return protocol.Metadata }
