@@ -2,20 +2,25 @@ package activities
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"strings"
 
 	"syncline/activities/contract"
 	"syncline/dataplane/change"
+	chsink "syncline/dataplane/sink/clickhouse"
+	pgsink "syncline/dataplane/sink/postgres"
 	"syncline/dataplane/transport/kafka"
 )
 
-// entitled is a sink that can tell whether its login suffices.
-type entitled interface{ Rights(context.Context) error }
-
 // rights does what a pipeline needs a login for at one of its ends, from where this
-// worker runs.
+// worker runs, and leaves no trace.
 func (a *Activities) rights(ctx context.Context, st *contract.PipelineStatus, end string) error {
 	spec := &st.Spec
+	var tables []change.TableID
+	for _, t := range st.Tables {
+		tables = append(tables, t.Table)
+	}
 	if name, is := strings.CutPrefix(end, sinkEnd("")); is {
 		conf, err := findSink(spec, name)
 		if err != nil {
@@ -26,8 +31,21 @@ func (a *Activities) rights(ctx context.Context, st *contract.PipelineStatus, en
 			return err
 		}
 		defer sk.Close()
-		if e, ok := sk.(entitled); ok {
-			return e.Rights(ctx)
+		at, err := sk.Tables(ctx)
+		if err != nil {
+			return err
+		}
+		var there []change.TableID // by their names at the sink
+		databases := map[string]bool{}
+		for _, t := range at {
+			there = append(there, change.TableID{Schema: t.Options.Schema, Name: t.Options.Name})
+			databases[t.Options.Schema] = true
+		}
+		switch k := sk.(type) {
+		case *pgsink.Sink:
+			return k.Rights(ctx, there...)
+		case *chsink.Sink:
+			return k.Rights(ctx, slices.Sorted(maps.Keys(databases))...)
 		}
 		return nil
 	}
@@ -41,17 +59,12 @@ func (a *Activities) rights(ctx context.Context, st *contract.PipelineStatus, en
 			return err
 		}
 		defer admin.Close()
-		_, err = admin.Check(ctx)
-		return err
+		return admin.Rights(ctx, tables...)
 	}
 	srv, err := a.source(ctx, spec.Name, spec.Source)
 	if err != nil {
 		return err
 	}
 	defer srv.Close()
-	var tables []change.TableID
-	for _, t := range st.Tables {
-		tables = append(tables, t.Table)
-	}
-	return srv.Rights(ctx, spec.PublicationName(), tables)
+	return srv.Rights(ctx, spec.PublicationName(), spec.SlotName(), tables)
 }

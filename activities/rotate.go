@@ -3,6 +3,7 @@ package activities
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"slices"
@@ -19,7 +20,8 @@ import (
 	"syncline/dataplane/login"
 	"syncline/pipeline"
 	"syncline/secrets"
-	servers "syncline/secrets/target"
+	rotated "syncline/secrets/target"
+	"syncline/secrets/target/servers"
 )
 
 // Rotations are the activities of a rotation that any worker of the control role can do.
@@ -88,7 +90,7 @@ func (a *Activities) OpenRotation(ctx context.Context, in contract.RotationTask)
 		for i := range in.Rotation.Targets {
 			t := &in.Rotation.Targets[i]
 			out.Targets = append(out.Targets, t.Name)
-			if err := a.atTarget(ctx, &in, t.Name, func(ctx context.Context, tg servers.Target) error {
+			if err := a.atTarget(ctx, &in, t.Name, func(ctx context.Context, tg rotated.Target) error {
 				if err := tg.Check(ctx, now.User, idle.User); err != nil {
 					return err
 				}
@@ -116,7 +118,7 @@ func brief(ctx context.Context, f func(context.Context) error) error {
 }
 
 // atTarget opens a target of a rotation. What fails there names it.
-func (a *Activities) atTarget(ctx context.Context, in *contract.RotationTask, name string, f func(context.Context, servers.Target) error) error {
+func (a *Activities) atTarget(ctx context.Context, in *contract.RotationTask, name string, f func(context.Context, rotated.Target) error) error {
 	i := slices.IndexFunc(in.Rotation.Targets, func(t pipeline.RotationTarget) bool { return t.Name == name })
 	if i < 0 {
 		return fault.Permanent("TargetMissing", nil, "name a target of the declaration", "the rotation has no target %q", name)
@@ -130,15 +132,19 @@ func (a *Activities) atTarget(ctx context.Context, in *contract.RotationTask, na
 	if err != nil {
 		return err
 	}
-	spec := servers.Spec{Name: t.Name, Type: t.Type, Host: t.Host, Port: t.Port, Database: t.Database, SSLMode: t.SSLMode, SSLRootCert: t.SSLRootCert,
-		Protocol: t.Protocol, Cluster: t.Cluster, Brokers: t.Brokers, Mechanism: t.Mechanism}
-	o := servers.Options{Spec: spec, Admin: as}
+	spec := rotated.Spec{Name: t.Name, Type: t.Type, Region: t.Region, Host: t.Host, Port: t.Port, Database: t.Database, SSLMode: t.SSLMode, SSLRootCert: t.SSLRootCert,
+		Passwordless: t.Passwordless, Protocol: t.Protocol, Cluster: t.Cluster, Brokers: t.Brokers, Mechanism: t.Mechanism, AdminMechanism: t.AdminMechanism}
+	var secure *tls.Config
 	if t.TLS != nil {
-		if o.TLS, err = a.tls(ctx, t.TLS); err != nil {
+		files, err := a.tls(ctx, t.TLS)
+		if err != nil {
+			return err
+		}
+		if secure, err = files.Config(ctx); err != nil {
 			return err
 		}
 	}
-	tg, err := servers.Open(o)
+	tg, err := servers.Open(spec, as, secure, nil)
 	if err != nil {
 		return err
 	}
@@ -213,8 +219,7 @@ func (a *Activities) StageLogin(ctx context.Context, in contract.RotationTask) (
 	defer func() { a.stepped(ctx, &in, "stage", "", in.To.Generation, began, err) }()
 	err = brief(ctx, func(ctx context.Context) error {
 		version, err := a.rotor(&in).Stage(ctx, in.To.Slot, in.To.Generation, in.Run, func() (login.Login, error) {
-			pw, err := servers.NewPassword(in.Rotation.Length)
-			return login.Login{User: in.To.User, Password: pw.Reveal()}, err
+			return login.Login{User: in.To.User, Password: rotated.NewPassword(in.Rotation.Length).Reveal()}, nil
 		})
 		out = in.To
 		out.Version = version
@@ -241,7 +246,7 @@ func (a *Activities) SetLogin(ctx context.Context, in contract.RotationStep) (er
 		if err != nil {
 			return err
 		}
-		return a.atTarget(ctx, &in.RotationTask, in.Target, func(ctx context.Context, tg servers.Target) error {
+		return a.atTarget(ctx, &in.RotationTask, in.Target, func(ctx context.Context, tg rotated.Target) error {
 			if err := tg.Set(ctx, l.User, secrets.NewSecret(l.Password)); err != nil {
 				return err
 			}
@@ -269,19 +274,31 @@ func (a *Activities) PromoteLogin(ctx context.Context, in contract.RotationTask)
 // LoginSessions says what a target shows of a user.
 func (a *Activities) LoginSessions(ctx context.Context, in contract.RotationStep) (out contract.LoginSessions, err error) {
 	err = brief(ctx, func(ctx context.Context) error {
-		return a.atTarget(ctx, &in.RotationTask, in.Target, func(ctx context.Context, tg servers.Target) error {
+		return a.atTarget(ctx, &in.RotationTask, in.Target, func(ctx context.Context, tg rotated.Target) error {
 			s, err := tg.Sessions(ctx, in.Subject.User)
-			out = contract.LoginSessions{Target: in.Target, Known: s.Known, Count: s.Count}
-			for i, one := range s.List {
+			out = contract.LoginSessions{Target: in.Target, Known: s.Known, Count: len(s.Open)}
+			for i, one := range s.Open {
 				if i == 10 {
 					break
 				}
-				out.Of = append(out.Of, one.String())
+				out.Of = append(out.Of, whose(one))
 			}
 			return err
 		})
 	})
 	return out, err
+}
+
+// whose says whose a session is, as well as the server tells.
+func whose(s rotated.Session) string {
+	text := cmp.Or(s.Application, "unnamed")
+	if s.Address != "" {
+		text += " from " + s.Address
+	}
+	if !s.Since.IsZero() {
+		text += " since " + s.Since.UTC().Format(time.RFC3339)
+	}
+	return text
 }
 
 // DisableLogin makes sure that nobody can log in at a target as a user, by trying.
@@ -295,7 +312,7 @@ func (a *Activities) DisableLogin(ctx context.Context, in contract.RotationStep)
 		if err != nil {
 			return err
 		}
-		return a.atTarget(ctx, &in.RotationTask, in.Target, func(ctx context.Context, tg servers.Target) error {
+		return a.atTarget(ctx, &in.RotationTask, in.Target, func(ctx context.Context, tg rotated.Target) error {
 			if err := tg.Disable(ctx, l.User); err != nil {
 				return err
 			}
@@ -308,7 +325,7 @@ func (a *Activities) DisableLogin(ctx context.Context, in contract.RotationStep)
 			switch {
 			case err == nil:
 				return fault.Transient("LoginStillWorks", nil, "user %s can still log in at target %s, though it was disabled there", l.User, in.Target)
-			case fault.Is(err, servers.CodeLoginRefused):
+			case fault.Is(err, rotated.CodeLogin):
 				return nil
 			}
 			return err
@@ -393,7 +410,7 @@ func (a *Activities) VerifyLogin(ctx context.Context, in contract.RotationStep) 
 func (a *Activities) tryEverywhere(ctx context.Context, in *contract.RotationTask, l login.Login) (map[string]string, error) {
 	as := map[string]string{}
 	for _, t := range in.Rotation.Targets {
-		err := a.atTarget(ctx, in, t.Name, func(ctx context.Context, tg servers.Target) error {
+		err := a.atTarget(ctx, in, t.Name, func(ctx context.Context, tg rotated.Target) error {
 			who, err := tg.Try(ctx, l.User, secrets.NewSecret(l.Password))
 			as[t.Name] = who
 			return err
@@ -463,7 +480,7 @@ func (a *Activities) AdoptLogin(ctx context.Context, in contract.RotationStep) (
 			return err
 		}
 		out.As, err = a.tryEverywhere(ctx, &in.RotationTask, l)
-		if fault.Is(err, servers.CodeLoginRefused) {
+		if fault.Is(err, rotated.CodeLogin) {
 			return temporal.NewNonRetryableApplicationError(fmt.Sprintf("worker %s: %s", a.Worker, secrets.Redact(err.Error())), contract.ConsumerFailedError, nil)
 		}
 		return err

@@ -44,13 +44,17 @@ type RotationTarget struct {
 	Database    string `json:"database,omitempty"`
 	SSLMode     string `json:"sslmode,omitempty"`     // postgres
 	SSLRootCert string `json:"sslrootcert,omitempty"` // postgres
-	Protocol    string `json:"protocol,omitempty"`    // clickhouse
-	Cluster     string `json:"cluster,omitempty"`     // clickhouse: ON CLUSTER
+	// Passwordless: that no password is asked for there is meant (postgres).
+	Passwordless bool   `json:"passwordless,omitempty"`
+	Protocol     string `json:"protocol,omitempty"` // clickhouse
+	Cluster      string `json:"cluster,omitempty"`  // clickhouse: ON CLUSTER
 
 	Brokers   []string `json:"brokers,omitempty"`   // kafka
 	Mechanism string   `json:"mechanism,omitempty"` // kafka
-	TLS       *TLS     `json:"tls,omitempty"`       // clickhouse, kafka
-	Region    string   `json:"region,omitempty"`
+	// AdminMechanism is that of the administrator, if it is another one (kafka).
+	AdminMechanism string `json:"admin_mechanism,omitempty"`
+	TLS            *TLS   `json:"tls,omitempty"` // clickhouse, kafka
+	Region         string `json:"region,omitempty"`
 }
 
 // PatienceDefault and GoneDefault are those of a Rotation.
@@ -78,12 +82,14 @@ var rotationRoot = (&field{
 				{name: "database", kind: kindText, also: []string{"dbname", "db"}, derived: "the administrator's name; ClickHouse: `default`", doc: "Database to connect to."},
 				{name: "sslmode", kind: kindText, when: TargetPostgres, enum: sslModes, def: "prefer", doc: "As in libpq."},
 				{name: "sslrootcert", kind: kindText, when: TargetPostgres, also: []string{"ca_file"}, doc: "File of the authorities' certificates, on the worker."},
+				{name: "passwordless", kind: kindBoolean, when: TargetPostgres, derived: "false", doc: "That `pg_hba.conf` asks the users for no password is meant: NOLOGIN alone revokes."},
 				{name: "protocol", kind: kindText, when: TargetClickHouse, enum: []string{"http", "native"}, def: "http", doc: "ClickHouse interface."},
 				{name: "cluster", kind: kindText, when: TargetClickHouse, pattern: identPattern, want: "a name of at most 63 characters", doc: "Cluster on all of whose servers the users are (`ON CLUSTER`)."},
 				{name: "brokers", kind: kindList, when: TargetKafka, commas: true, set: true, min: 1, required: true, want: "a list of host:port, or one text with commas",
 					also: []string{"bootstrap_servers", "servers"}, doc: "Brokers to begin with.",
 					elem: &field{kind: kindText, pattern: "^" + brokerPattern + "$", want: "host:port, such as kafka:9092"}},
 				{name: "mechanism", kind: kindText, when: TargetKafka, enum: []string{"scram-sha-256", "scram-sha-512"}, def: "scram-sha-512", doc: "Mechanism of the users."},
+				{name: "admin_mechanism", kind: kindText, when: TargetKafka, enum: []string{"plain", "scram-sha-256", "scram-sha-512"}, derived: "`mechanism`", doc: "Mechanism of the administrator."},
 				{name: "tls", kind: kindObject, also: []string{"ssl"}, doc: "Encryption (clickhouse, kafka); `tls: {}` turns it on with the system's authorities.", fields: tlsFields},
 				{name: "region", kind: kindText, pattern: regionPattern, want: regionWant, also: []string{"location"}, doc: "Region where it is, for the record."},
 			}}},

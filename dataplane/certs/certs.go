@@ -57,7 +57,7 @@ type Certs struct {
 // New reads the files once, to find mistakes.
 func New(ctx context.Context, o Options) (*Certs, error) {
 	c := &Certs{o: o}
-	_, err := c.config(ctx)
+	_, err := c.Config(ctx)
 	return c, err
 }
 
@@ -69,8 +69,11 @@ func Fixed(conf *tls.Config) *Certs {
 	return &Certs{fixed: conf}
 }
 
-// config is what a handshake begins with now.
-func (c *Certs) config(ctx context.Context) (*tls.Config, error) {
+// Config is what a handshake begins with now; nil of nil.
+func (c *Certs) Config(ctx context.Context) (*tls.Config, error) {
+	if c == nil {
+		return nil, nil
+	}
 	if c.fixed != nil {
 		return c.fixed.Clone(), nil
 	}
@@ -96,7 +99,7 @@ func (c *Certs) Dial(dial wire.Dial) wire.Dial {
 		return dial
 	}
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
-		conf, err := c.config(ctx)
+		conf, err := c.Config(ctx)
 		if err != nil {
 			return nil, err
 		}

@@ -22,11 +22,11 @@ import (
 	"go.temporal.io/sdk/client"
 
 	"syncline/activities/contract"
-	"syncline/dataplane/certs"
 	"syncline/dataplane/login"
 	"syncline/pipeline"
 	"syncline/secrets"
-	servers "syncline/secrets/target"
+	"syncline/secrets/target"
+	"syncline/secrets/target/servers"
 	"syncline/testsuite/stack"
 )
 
@@ -617,14 +617,14 @@ func TestKafkaLoginRotates(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	spec := servers.Spec{Name: "log", Type: servers.Kafka, Brokers: k.Brokers, Mechanism: "scram-sha-512"}
+	spec := target.Spec{Name: "log", Type: target.Kafka, Brokers: k.Brokers, Mechanism: "scram-sha-512"}
 	pem, err := os.ReadFile(k.CA)
 	if err != nil {
 		t.Fatal(err)
 	}
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(pem)
-	admin, err := servers.Open(servers.Options{Spec: spec, Admin: login.Login{User: k.User, Password: k.Password}, TLS: certs.Fixed(&tls.Config{RootCAs: pool})})
+	admin, err := servers.Open(spec, login.Login{User: k.User, Password: k.Password}, &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -686,15 +686,15 @@ func TestKillDuringRotation(t *testing.T) {
 	stop := r.load(100)
 	rot := v.rotates("source", r.source)
 	rnd := moments(t)
-	servers := stack.Control(t)
+	control := stack.Control(t)
 	in := contract.RotateInput{Rotation: rot, Who: "test", Init: prefix + "_s_b"}
 	run := v.begin(in)
 	pause(t, rnd, 1800*time.Millisecond)
 	victim := roles[rnd.IntN(len(roles))]
 	t.Logf("killed in phase %s: a worker of role %s, and Vault", v.status(rot.Login).Phase, victim)
 	f.kill(victim)
-	servers.Kill(stack.VaultService)
-	servers.Start(stack.VaultService)
+	control.Kill(stack.VaultService)
+	control.Start(stack.VaultService)
 	ctx, cancel := context.WithTimeout(t.Context(), bound)
 	defer cancel()
 	err := run.Get(ctx, nil)

@@ -223,7 +223,10 @@ type compressedKey struct{}
 
 // tap reads the summary that ends an answer over HTTP, which the client library
 // passes over, and says of an INSERT that its body is compressed.
-type tap struct{ next http.RoundTripper }
+type tap struct{ next *http.Transport }
+
+// CloseIdleConnections is what the client library calls when a pool is closed.
+func (t *tap) CloseIdleConnections() { t.next.CloseIdleConnections() }
 
 func (t *tap) RoundTrip(r *http.Request) (*http.Response, error) {
 	// What the client library asks of a server when it connects for an INSERT is not
