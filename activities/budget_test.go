@@ -66,7 +66,7 @@ func TestPipelinesOfTheseWorkers(t *testing.T) {
 
 // How a pipeline stands to its budget, by what is priced.
 func TestJudge(t *testing.T) {
-	s, err := analytics.OpenStore(stack.ClickHouse(t), stack.Name(t))
+	s, err := analytics.OpenStore(stack.ClickHouse(t), stack.Name(t), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

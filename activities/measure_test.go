@@ -20,7 +20,7 @@ import (
 func TestMeasure(t *testing.T) {
 	database := stack.Name(t)
 	open := func(context.Context) (*analytics.Store, error) {
-		return analytics.OpenStore(stack.ClickHouse(t), database)
+		return analytics.OpenStore(stack.ClickHouse(t), database, nil)
 	}
 	s, err := open(t.Context())
 	if err != nil {

@@ -1,6 +1,8 @@
 package analytics
 
 import (
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+
 	"context"
 	"fmt"
 	"strings"
@@ -168,7 +170,9 @@ func (s *Store) Migrate(ctx context.Context) error {
 		}
 	}
 	var have uint32
-	if err := s.conn.QueryRow(ctx, "SELECT max(version) FROM "+db+".migrations").Scan(&have); err != nil {
+	if err := s.conn.With(ctx, func(c driver.Conn) error {
+		return c.QueryRow(ctx, "SELECT max(version) FROM "+db+".migrations").Scan(&have)
+	}); err != nil {
 		return s.failed(err, "read the version of the analytics tables")
 	}
 	if int(have) > len(migrations) {

@@ -10,7 +10,10 @@ import (
 	ch "github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 
+	"syncline/dataplane/certs"
 	"syncline/dataplane/fault"
+	"syncline/dataplane/login"
+	"syncline/dataplane/login/chlogin"
 )
 
 // DefaultDatabase holds the tables unless a worker is told otherwise.
@@ -18,13 +21,14 @@ const DefaultDatabase = "syncline_analytics"
 
 // Store is the database with the tables.
 type Store struct {
-	conn     driver.Conn
+	conn     *chlogin.Pools
 	database string
 }
 
 // OpenStore takes a connection string such as https://user:password@host:8443 or
-// clickhouse://user:password@host:9000. It does not connect yet.
-func OpenStore(dsn, database string) (*Store, error) {
+// clickhouse://user:password@host:9000; with a login, which may change meanwhile, its user
+// and password do not count. It does not connect yet.
+func OpenStore(dsn, database string, as login.Source) (*Store, error) {
 	u, err := url.Parse(dsn)
 	if err != nil { // not repeated: it holds a password
 		return nil, fault.Permanent(CodeStore, nil, "use http(s)://user:password@host:8123 or clickhouse://user:password@host:9000", "the connection string of analytics cannot be read")
@@ -50,7 +54,7 @@ func OpenStore(dsn, database string) (*Store, error) {
 	if o.Compression == nil {
 		o.Compression = &ch.Compression{Method: ch.CompressionLZ4}
 	}
-	conn, err := ch.Open(o)
+	conn, err := chlogin.Open(context.Background(), chlogin.Options{Client: o, Login: as, Certs: certs.Fixed(o.TLS)})
 	if err != nil {
 		return nil, fault.Permanent(CodeStore, nil, "correct the connection string of analytics", "analytics cannot be opened")
 	}
@@ -58,7 +62,10 @@ func OpenStore(dsn, database string) (*Store, error) {
 }
 
 // Close ends the connections.
-func (s *Store) Close() error { return s.conn.Close() }
+func (s *Store) Close() error {
+	s.conn.Close()
+	return nil
+}
 
 // Database is the name of the database with the tables.
 func (s *Store) Database() string { return s.database }
@@ -84,23 +91,28 @@ func (s *Store) Insert(ctx context.Context, name string, rows []Row) error {
 		// One block: the name is that of a block, and every block of an INSERT would have it.
 		"min_insert_block_size_rows": 1 << 24, "min_insert_block_size_bytes": 1 << 30, "max_insert_block_size": 1 << 24,
 	}))
-	b, err := s.conn.PrepareBatch(ctx, "INSERT INTO "+quoted(s.database)+"."+quoted(rows[0].Table()))
-	if err != nil {
-		return s.failed(err, "insert into "+rows[0].Table())
-	}
-	for _, r := range rows {
-		if err := b.AppendStruct(r); err != nil {
-			return errors.Join(s.failed(err, "encode rows of "+r.Table()), b.Abort())
+	what := "insert into " + rows[0].Table()
+	err := s.conn.With(ctx, func(c driver.Conn) error {
+		b, err := c.PrepareBatch(ctx, "INSERT INTO "+quoted(s.database)+"."+quoted(rows[0].Table()))
+		if err != nil {
+			return err
 		}
-	}
-	if err := b.Send(); err != nil {
-		return s.failed(err, "insert into "+rows[0].Table())
+		for _, r := range rows {
+			if err := b.AppendStruct(r); err != nil {
+				what = "encode rows of " + r.Table()
+				return errors.Join(err, b.Abort())
+			}
+		}
+		return b.Send()
+	})
+	if err != nil {
+		return s.failed(err, what)
 	}
 	return nil
 }
 
 func (s *Store) exec(ctx context.Context, q string) error {
-	if err := s.conn.Exec(ctx, q); err != nil {
+	if err := s.conn.With(ctx, func(c driver.Conn) error { return c.Exec(ctx, q) }); err != nil {
 		return s.failed(err, "prepare the analytics tables")
 	}
 	return nil

@@ -1,6 +1,8 @@
 package analytics
 
 import (
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+
 	"context"
 	"reflect"
 	"slices"
@@ -17,14 +19,14 @@ import (
 func testStore(t *testing.T) *Store {
 	t.Helper()
 	dsn := stack.ClickHouse(t)
-	s, err := OpenStore(dsn, stack.Name(t))
+	s, err := OpenStore(dsn, stack.Name(t), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
-		if err := s.conn.Exec(ctx, "DROP DATABASE IF EXISTS "+quoted(s.database)); err != nil {
+		if err := s.exec(ctx, "DROP DATABASE IF EXISTS "+quoted(s.database)); err != nil {
 			t.Error(err)
 		}
 		_ = s.Close() // the test is over
@@ -35,7 +37,9 @@ func testStore(t *testing.T) *Store {
 func scan[T any](t *testing.T, s *Store, q string) T {
 	t.Helper()
 	var v T
-	if err := s.conn.QueryRow(t.Context(), strings.ReplaceAll(q, "{db}", quoted(s.database))).Scan(&v); err != nil {
+	if err := s.conn.With(t.Context(), func(c driver.Conn) error {
+		return c.QueryRow(t.Context(), strings.ReplaceAll(q, "{db}", quoted(s.database))).Scan(&v)
+	}); err != nil {
 		t.Fatal(q, err)
 	}
 	return v

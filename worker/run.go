@@ -84,7 +84,7 @@ func run(ctx context.Context, c config.Config, identity string, log *zap.Logger)
 		return err
 	}
 
-	recorder, err := startAnalytics(c, resolver, metrics, log)
+	recorder, err := startAnalytics(c, resolver, logins, metrics, log)
 	if err != nil {
 		return err
 	}
@@ -112,7 +112,7 @@ func run(ctx context.Context, c config.Config, identity string, log *zap.Logger)
 		counting.Wait()
 	}()
 	if !c.Analytics.IsZero() {
-		acts.AnalyticsStore = func(ctx context.Context) (*analytics.Store, error) { return openAnalytics(ctx, c, resolver) }
+		acts.AnalyticsStore = func(ctx context.Context) (*analytics.Store, error) { return openAnalytics(ctx, c, resolver, logins) }
 	}
 	var running []worker.Worker
 	for _, w := range append(newFleet(tc, c, identity, acts), newRoles(tc, c, acts)...) {
@@ -149,12 +149,12 @@ func keysAway(log *zap.Logger, m *observe.Metrics) func(error) {
 
 // startAnalytics starts the writer of analytics, if they are wanted. It does not
 // wait for their database: what is recorded waits on disk.
-func startAnalytics(c config.Config, resolver *secrets.Resolver, m *observe.Metrics, log *zap.Logger) (*analytics.Writer, error) {
+func startAnalytics(c config.Config, resolver *secrets.Resolver, logins *secrets.Logins, m *observe.Metrics, log *zap.Logger) (*analytics.Writer, error) {
 	if c.Analytics.IsZero() {
 		return nil, nil
 	}
 	return analytics.NewWriter(analytics.Options{
-		Open: func(ctx context.Context) (*analytics.Store, error) { return openAnalytics(ctx, c, resolver) },
+		Open: func(ctx context.Context) (*analytics.Store, error) { return openAnalytics(ctx, c, resolver, logins) },
 		Dir:  filepath.Join(c.SpillDir, "analytics"), SpillBytes: c.AnalyticsSpill, Log: log,
 		Observer: analytics.Observer{
 			Written: func(n int) { m.AnalyticsRows(observe.AnalyticsWritten, n) },
@@ -166,12 +166,19 @@ func startAnalytics(c config.Config, resolver *secrets.Resolver, m *observe.Metr
 }
 
 // openAnalytics resolves the connection string each time: it may have been rotated.
-func openAnalytics(ctx context.Context, c config.Config, resolver *secrets.Resolver) (*analytics.Store, error) {
+func openAnalytics(ctx context.Context, c config.Config, resolver *secrets.Resolver, logins *secrets.Logins) (*analytics.Store, error) {
 	dsn, err := resolver.Resolve(ctx, c.Analytics)
 	if err != nil {
 		return nil, err
 	}
-	return analytics.OpenStore(dsn.Reveal(), c.AnalyticsDatabase)
+	if c.AnalyticsLogin.IsZero() {
+		return analytics.OpenStore(dsn.Reveal(), c.AnalyticsDatabase, nil)
+	}
+	as, err := logins.Of(ctx, c.AnalyticsLogin)
+	if err != nil {
+		return nil, err
+	}
+	return analytics.OpenStore(dsn.Reveal(), c.AnalyticsDatabase, as)
 }
 
 // watchTemporal makes /healthz red while Temporal does not answer: activities end

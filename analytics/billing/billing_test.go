@@ -27,7 +27,7 @@ import (
 // opened makes a store of its own, which goes with the test.
 func opened(t *testing.T) *analytics.Store {
 	t.Helper()
-	s, err := analytics.OpenStore(stack.ClickHouse(t), stack.Name(t))
+	s, err := analytics.OpenStore(stack.ClickHouse(t), stack.Name(t), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -238,7 +238,7 @@ func TestClickHousePanelsHaveRows(t *testing.T) {
 		t.Fatal(err)
 	}
 	database := strings.TrimPrefix(u.Path, "/")
-	store, err := analytics.OpenStore(stack.ClickHouse(t), database)
+	store, err := analytics.OpenStore(stack.ClickHouse(t), database, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,7 +19,7 @@ import (
 
 func testStore(t *testing.T) *analytics.Store {
 	t.Helper()
-	s, err := analytics.OpenStore(stack.ClickHouse(t), stack.Name(t))
+	s, err := analytics.OpenStore(stack.ClickHouse(t), stack.Name(t), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

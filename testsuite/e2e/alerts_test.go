@@ -303,7 +303,7 @@ func (w *alerting) recorder() func(analytics.Row) {
 	w.r.t.Helper()
 	u := must(url.Parse(w.r.clickURL))(w.r.t)
 	u.Path = "/"
-	s := must(analytics.OpenStore(u.String(), w.r.clickDB))(w.r.t)
+	s := must(analytics.OpenStore(u.String(), w.r.clickDB, nil))(w.r.t)
 	w.r.t.Cleanup(func() { _ = s.Close() })
 	return func(row analytics.Row) {
 		w.r.t.Helper()

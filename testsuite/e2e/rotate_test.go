@@ -6,13 +6,16 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"io"
 	"io/fs"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -395,39 +398,85 @@ func (r *rig) nowhere(values []string, workflows ...string) {
 	}
 }
 
-// stall lets a rotation of the source's login get as far as the setting of a password, and
-// no farther until the returned function is called: the user's row is being changed.
-func (v *vaulted) stall(user string, l secrets.LoginRef, begin func() client.WorkflowRun) (run client.WorkflowRun, release func()) {
-	v.r.t.Helper()
-	ctx := v.r.t.Context()
-	c, err := pgx.Connect(ctx, v.r.source)
+// gate is a way to a server on which connections of one phase of a rotation can be held up.
+type gate struct {
+	t    *testing.T
+	addr string
+
+	mu   sync.Mutex
+	held func() bool   // whether a new connection is; nil: none is
+	open chan struct{} // closed when those that are held may go on
+	seen chan struct{} // one token: a connection is held
+}
+
+func newGate(t *testing.T, to string) *gate {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		v.r.t.Fatal(err)
+		t.Fatal(err)
 	}
-	tx, err := c.Begin(ctx)
-	if err == nil {
-		_, err = tx.Exec(ctx, "ALTER ROLE "+user+" CONNECTION LIMIT 90")
-	}
-	if err != nil {
-		v.r.t.Fatal(err)
-	}
-	run = begin()
-	until(v.r.t, bound, "the rotation sets the password", func(context.Context) error {
-		if st := v.status(l); st.Phase != contract.RotationSetting {
-			if st.Run == run.GetRunID() && st.Phase == contract.RotationDone {
-				v.r.t.Fatalf("it is over: %+v, %v", st, st.Failure)
+	t.Cleanup(func() { _ = l.Close() })
+	g := &gate{t: t, addr: l.Addr().String(), seen: make(chan struct{}, 1)}
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
 			}
-			return fmt.Errorf("it is %s: %+v", st.Phase, st.Failure)
+			go g.pass(c, to)
 		}
-		return nil
-	})
-	return run, func() {
-		v.r.t.Helper()
-		if err := tx.Rollback(ctx); err != nil {
-			v.r.t.Fatal(err)
+	}()
+	return g
+}
+
+func (g *gate) pass(c net.Conn, to string) {
+	defer func() { _ = c.Close() }()
+	g.mu.Lock()
+	held, open := g.held, g.open
+	g.mu.Unlock()
+	if held != nil && held() {
+		select {
+		case g.seen <- struct{}{}:
+		default:
 		}
-		_ = c.Close(ctx)
+		<-open
 	}
+	s, err := net.Dial("tcp", to)
+	if err != nil {
+		return
+	}
+	defer func() { _ = s.Close() }()
+	go func() {
+		_, _ = io.Copy(s, c)
+		_ = s.(*net.TCPConn).CloseWrite()
+	}()
+	_, _ = io.Copy(c, s)
+}
+
+// stall lets a rotation get as far as the setting of a password, and no farther until the
+// returned function is called.
+func (v *vaulted) stall(g *gate, l secrets.LoginRef, begin func() client.WorkflowRun) (run client.WorkflowRun, release func()) {
+	v.r.t.Helper()
+	g.mu.Lock()
+	open := make(chan struct{})
+	g.open = open
+	g.held = func() bool { return v.status(l).Phase == contract.RotationSetting }
+	g.mu.Unlock()
+	run = begin()
+	release = sync.OnceFunc(func() {
+		g.mu.Lock()
+		g.held = nil
+		g.mu.Unlock()
+		close(open)
+	})
+	v.r.t.Cleanup(release)
+	select {
+	case <-g.seen:
+	case <-time.After(time.Minute):
+		st := v.status(l)
+		v.r.t.Fatalf("the password is not set: %+v, %v", st, st.Failure)
+	}
+	return run, release
 }
 
 // Whatever goes wrong with a rotation, the pipeline streams on as if there were none, one
@@ -448,6 +497,15 @@ func TestRotationsGoWrong(t *testing.T) {
 	before := r.attempts(p)
 	stop := r.load(100)
 	rot := v.rotates("source", r.source)
+	g := newGate(t, fmt.Sprintf("%s:%d", rot.Targets[0].Host, rot.Targets[0].Port))
+	host, port, err := net.SplitHostPort(g.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rot.Targets[0].Host = host
+	if rot.Targets[0].Port, err = strconv.Atoi(port); err != nil {
+		t.Fatal(err)
+	}
 	l := rot.Login
 	in := contract.RotateInput{Rotation: rot, Who: "test"}
 	begin := func() client.WorkflowRun { return v.begin(in) }
@@ -484,7 +542,7 @@ func TestRotationsGoWrong(t *testing.T) {
 	force("rotated", prefix+"_b", 2)
 
 	// Another rotation is started, and this one is cancelled.
-	run, release := v.stall(prefix+"_a", l, begin)
+	run, release := v.stall(g, l, begin)
 	if _, err := r.tc.ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{ID: run.GetID(), TaskQueue: contract.Queue(r.queue, contract.Control), WorkflowExecutionErrorWhenAlreadyStarted: true},
 		contract.RotateWorkflow, in); err == nil {
 		t.Error("a second rotation began")
@@ -497,7 +555,7 @@ func TestRotationsGoWrong(t *testing.T) {
 	force("cancelled", prefix+"_b", 2)
 
 	// Somebody else moves the pointer meanwhile: the same login, as another generation.
-	run, release = v.stall(prefix+"_a", l, begin)
+	run, release = v.stall(g, l, begin)
 	pointer := v.get("source")
 	pointer["generation"], pointer["rotation"] = 3, "somebody"
 	v.put("source", pointer)
@@ -515,7 +573,7 @@ func TestRotationsGoWrong(t *testing.T) {
 
 	// Its workflow is terminated, and its lock left behind: the next one takes it. A worker
 	// is killed while that one runs; it is waited for until it is known to be gone.
-	run, release = v.stall(prefix+"_a", l, begin)
+	run, release = v.stall(g, l, begin)
 	if err := r.tc.TerminateWorkflow(t.Context(), run.GetID(), run.GetRunID(), "test"); err != nil {
 		t.Fatal(err)
 	}

@@ -37,7 +37,8 @@ type Config struct {
 	Traces   observe.TraceOptions
 
 	SpillDir            string
-	Analytics           secrets.Ref // zero: nothing is recorded
+	Analytics           secrets.Ref      // zero: nothing is recorded
+	AnalyticsLogin      secrets.LoginRef // zero: that of the connection string
 	AnalyticsDatabase   string
 	AnalyticsSpill      int64 // bytes
 	MaxConcurrentChunks int

@@ -58,6 +58,8 @@ var settings = []Setting{
 		func(c *Config, v string) error { c.SpillDir = v; return nil }},
 	{"SYNCLINE_ANALYTICS", "", "Where the connection string of the ClickHouse that takes analytics is kept, `env:NAME`, `file:path` or `vault:path#field`; unset: nothing is recorded, and `starter report` has nothing to show.",
 		func(c *Config, v string) (err error) { c.Analytics, err = reference(v); return err }},
+	{"SYNCLINE_ANALYTICS_LOGIN", "", "User and password of that ClickHouse in place of those in the connection string, as `vault:path`: a login that rotates while workers run, see [logins](operations.md#logins-that-rotate).",
+		func(c *Config, v string) (err error) { c.AnalyticsLogin, err = secrets.ParseLoginRef(v); return err }},
 	{"SYNCLINE_ANALYTICS_DATABASE", analytics.DefaultDatabase, "Database of the analytics tables, which workers create and migrate; all workers of one Temporal namespace use the same.",
 		func(c *Config, v string) error { c.AnalyticsDatabase = v; return name(v) }},
 	{"SYNCLINE_ANALYTICS_SPILL", "1GiB", "Room on disk, in `SYNCLINE_SPILL_DIR`, for analytics while their ClickHouse is away; what is beyond it is dropped and counted.",

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"maps"
-	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -25,20 +24,18 @@ import (
 	"syncline/dataplane/certs"
 	"syncline/dataplane/fault"
 	"syncline/dataplane/login"
+	"syncline/dataplane/login/chlogin"
 	"syncline/dataplane/wire"
 )
 
 // conn is a pool of connections to one server, over HTTP or the native protocol: one for
 // each login that is in force.
 type conn struct {
-	pools    *login.Pools[driver.Conn]
+	pools    *chlogin.Pools
 	http     bool
 	compress ch.CompressionMethod
 	timeout  time.Duration
-	options  *ch.Options // of the pools
-	login    login.Source
-	dial     wire.Dial
-	certs    *certs.Certs
+	options  chlogin.Options // of the pools
 	others   *others
 }
 
@@ -118,62 +115,12 @@ func openConn(dsn string, secure *certs.Certs, dial wire.Dial, as login.Source, 
 	if co.MaxOpenConns == 0 {
 		co.MaxOpenConns, co.MaxIdleConns = 16, 16
 	}
-	if dial == nil {
-		dial = wire.Plain
-	}
-	c.options, c.login, c.dial, c.certs = co, as, dial, secure
-	c.pools = c.pooled(co)
-	// What the client library does not like about the options shows here.
-	_, _, done, err := c.pools.Take(context.Background())
+	c.options = chlogin.Options{Client: co, Login: as, Dial: dial, Certs: secure, Through: func(t *http.Transport) http.RoundTripper { return &tap{t} }}
+	c.pools, err = chlogin.Open(context.Background(), c.options)
 	if err != nil {
-		c.pools.Close()
 		return nil, err
 	}
-	done()
 	return c, nil
-}
-
-// pooled opens pools by options, with the login in force.
-func (c *conn) pooled(o *ch.Options) *login.Pools[driver.Conn] {
-	return login.NewPools(c.login, func(l login.Login) (driver.Conn, error) {
-		co, dial := *o, c.dial
-		if c.login != nil {
-			co.Auth.Username, co.Auth.Password = l.User, l.Password
-			dial = login.Dial(c.login, l, dial)
-		}
-		within := func(ctx context.Context, network, addr string) (net.Conn, error) {
-			ctx, cancel := context.WithTimeout(ctx, co.DialTimeout)
-			defer cancel()
-			return c.certs.Dial(dial)(ctx, network, addr)
-		}
-		co.DialContext = func(ctx context.Context, addr string) (net.Conn, error) { return within(ctx, "tcp", addr) }
-		co.TransportFunc = func(t *http.Transport) (http.RoundTripper, error) {
-			if c.certs != nil {
-				t.DialTLSContext = within
-			}
-			return &tap{t}, nil
-		}
-		return ch.Open(&co)
-	}, func(pool driver.Conn) { _ = pool.Close() })
-}
-
-// with runs f with the pool of the login in force. If that is refused, which a server does
-// before it reads anything, and another is in force by then, it does so once more.
-func (c *conn) with(ctx context.Context, f func(driver.Conn) error) error {
-	for again := true; ; again = false {
-		pool, l, done, err := c.pools.Take(ctx)
-		if err != nil {
-			return err
-		}
-		err = f(pool)
-		done()
-		if c.login == nil || !refused(err) {
-			return err
-		}
-		if now, rerr := c.login.Refused(ctx, l); rerr != nil || now.Generation == l.Generation || !again {
-			return err
-		}
-	}
 }
 
 // compressing returns connections with a compression of compressions; "" is their own.
@@ -190,10 +137,15 @@ func (c *conn) compressing(name string) (*conn, error) {
 	if o := c.others.by[m]; o != nil {
 		return o, nil
 	}
-	co := *c.options
+	co := *c.options.Client
 	co.Compression = &ch.Compression{Method: m}
-	o := &conn{http: c.http, compress: m, timeout: c.timeout, login: c.login, dial: c.dial, certs: c.certs}
-	o.pools = o.pooled(&co)
+	with := c.options
+	with.Client = &co
+	pools, err := chlogin.Open(context.Background(), with)
+	if err != nil {
+		return nil, fault.Permanent(CodeConfig, err, "correct the DSN", "connections with compression %s cannot be made", name)
+	}
+	o := &conn{pools: pools, http: c.http, compress: m, timeout: c.timeout}
 	c.others.by[m] = o
 	return o, nil
 }
@@ -270,7 +222,7 @@ func (c *conn) exec(ctx context.Context, what, query string) (written, error) {
 	var w report
 	in, cancel := c.context(ctx, &w)
 	defer cancel()
-	if err := c.with(in, func(pool driver.Conn) error { return pool.Exec(in, query) }); err != nil {
+	if err := c.pools.With(in, func(pool driver.Conn) error { return pool.Exec(in, query) }); err != nil {
 		return written{}, wrap(ctx, err, what)
 	}
 	return w.written(), nil
@@ -280,7 +232,7 @@ func (c *conn) exec(ctx context.Context, what, query string) (written, error) {
 func (c *conn) query(ctx context.Context, what, query string, row func(scan func(...any) error) error) error {
 	in, cancel := c.context(ctx, nil)
 	defer cancel()
-	err := c.with(in, func(pool driver.Conn) error {
+	err := c.pools.With(in, func(pool driver.Conn) error {
 		rows, err := pool.Query(in, query)
 		if err != nil {
 			return err
@@ -365,7 +317,7 @@ func (c *conn) insertHTTP(ctx context.Context, w *report, t target, rows int, pa
 	}
 	ctx, cancel := c.context(ctx, w, ch.WithSettings(with))
 	defer cancel()
-	err := c.with(ctx, func(pool driver.Conn) error {
+	err := c.pools.With(ctx, func(pool driver.Conn) error {
 		return pool.InsertFormat(ctx, "Native", insertQuery(t, parts), bytes.NewReader(body))
 	})
 	return int64(len(body)), buf, err
@@ -377,7 +329,7 @@ func (c *conn) insertNative(ctx context.Context, t target, rows int, parts []par
 	in := follow(ch.Context(ctx, ch.WithSettings(insertSettings(parts))), c.timeout)
 	defer in.release()
 	var sent int64
-	err := c.with(ctx, func(pool driver.Conn) (err error) {
+	err := c.pools.With(ctx, func(pool driver.Conn) (err error) {
 		sent, buf, err = sendNative(in, pool, t, rows, parts, buf)
 		return err
 	})

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"strings"
 
 	ch "github.com/ClickHouse/clickhouse-go/v2"
 
 	"syncline/dataplane/fault"
+	"syncline/dataplane/login/chlogin"
 	"syncline/dataplane/sink"
 )
 
@@ -23,7 +23,6 @@ var (
 		// What stops a mutation for a moment: DROP PARTITION on the same table, a restart. The server goes on with it by itself.
 		236: "the server broke it off", 341: "the server has not finished the mutation yet",
 	}
-	authCodes    = map[int32]bool{192: true, 193: true, 194: true, 516: true}
 	missingCodes = map[int32]bool{60: true, 81: true}
 )
 
@@ -53,7 +52,7 @@ func wrap(ctx context.Context, err error, what string) error {
 	}
 	var he *ch.HTTPError
 	if errors.As(err, &he) {
-		if refused(err) {
+		if chlogin.Refused(err) {
 			return fault.Transient(sink.CodeAuth, nil, "%s: HTTP status %d", what, he.StatusCode)
 		}
 		return fault.Transient(sink.CodeUnreachable, nil, "%s: HTTP status %d", what, he.StatusCode)
@@ -62,13 +61,6 @@ func wrap(ctx context.Context, err error, what string) error {
 		return fault.Transient(sink.CodeUnreachable, context.DeadlineExceeded, "%s: no answer in time", what)
 	}
 	return fault.Transient(sink.CodeUnreachable, redact(err), "%s", what)
-}
-
-// refused reports whether the server refused user or password.
-func refused(err error) bool {
-	var ex *ch.Exception
-	var he *ch.HTTPError
-	return errors.As(err, &ex) && authCodes[ex.Code] || errors.As(err, &he) && (he.StatusCode == http.StatusUnauthorized || he.StatusCode == http.StatusForbidden)
 }
 
 // redact keeps the innermost cause, without the URL that net/http puts before it.
@@ -88,7 +80,7 @@ func wrapException(ex *ch.Exception, what string) error {
 		cause = fmt.Errorf("%w, %s", cause, ex.CodeName)
 	}
 	switch {
-	case authCodes[ex.Code]:
+	case chlogin.Refusal(ex.Code):
 		return fault.Transient(sink.CodeAuth, cause, "%s: the server refuses the user or password", what)
 	case ex.Code == codeAccessDenied:
 		return fault.Permanent(sink.CodePrivilege, cause, "grant the sink's user SELECT, INSERT, ALTER, CREATE and DROP on its databases", "%s", what)

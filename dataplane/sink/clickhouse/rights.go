@@ -56,7 +56,7 @@ func (s *Sink) rights(ctx context.Context, missing *[]error, asked []grant) erro
 	try := func(right, on, sql string) error {
 		in, cancel := s.conn.context(ctx, nil)
 		defer cancel()
-		err := s.conn.with(in, func(pool driver.Conn) error { return pool.Exec(in, sql) })
+		err := s.conn.pools.With(in, func(pool driver.Conn) error { return pool.Exec(in, sql) })
 		if errors.As(err, &ex) && ex.Code == codeAccessDenied {
 			lacks(right, on)
 			return nil
@@ -110,5 +110,5 @@ func (s *Sink) rights(ctx context.Context, missing *[]error, asked []grant) erro
 func (s *Sink) one(ctx context.Context, query string, into any) error {
 	in, cancel := s.conn.context(ctx, nil)
 	defer cancel()
-	return s.conn.with(in, func(pool driver.Conn) error { return pool.QueryRow(in, query).Scan(into) })
+	return s.conn.pools.With(in, func(pool driver.Conn) error { return pool.QueryRow(in, query).Scan(into) })
 }
