@@ -103,21 +103,3 @@ func (c *conn) SyscallConn() (syscall.RawConn, error) {
 }
 
 var _ io.Closer = (*conn)(nil)
-
-// Follow calls moved with each generation that comes into force after one, until ctx
-// ends. Calls do not overlap.
-func Follow(ctx context.Context, s Source, generation int64, moved func(Login)) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-s.Changed(generation):
-		}
-		l, err := s.Login(ctx)
-		if err != nil {
-			return // only with ctx: what is in force is in memory
-		}
-		generation = l.Generation
-		moved(l)
-	}
-}

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"syncline/dataplane/login"
 )
@@ -61,24 +62,34 @@ func TestDialCounts(t *testing.T) {
 	}
 }
 
-func TestFollow(t *testing.T) {
+// A login that does not work is tried again, and told; one that does is adopted once.
+func TestAdopt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		src := login.NewHeld(login.Login{User: "a", Password: "1", Generation: 1})
 		ctx, cancel := context.WithCancel(t.Context())
 		var mu sync.Mutex
 		var seen []string
-		go login.Follow(ctx, src, 1, func(l login.Login) {
+		broken := 3
+		go login.Adopt(ctx, src, 1, func(_ context.Context, l login.Login) error {
 			mu.Lock()
 			defer mu.Unlock()
+			if l.User == "broken" && broken > 0 {
+				broken--
+				return errors.New("refused")
+			}
 			seen = append(seen, fmt.Sprint(l))
+			return nil
 		})
 		src.Put(login.Login{User: "b", Generation: 2})
 		synctest.Wait()
-		src.Put(login.Login{User: "a", Generation: 3})
+		src.Put(login.Login{User: "broken", Generation: 3})
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		src.Put(login.Login{User: "a", Generation: 4})
 		synctest.Wait()
 		cancel()
 		synctest.Wait()
-		if got := strings.Join(seen, ", "); got != "b (generation 2), a (generation 3)" {
+		if got := strings.Join(seen, ", "); got != "b (generation 2), broken (generation 3), a (generation 4)" || broken != 0 {
 			t.Errorf("moved to %s", got)
 		}
 	})

@@ -49,7 +49,9 @@ func Open(ctx context.Context, o Options) (*Pools, error) {
 		o.Dial = wire.Plain
 	}
 	p := &Pools{o: o}
-	p.pools = login.NewPools(o.Login, p.open, func(c driver.Conn) { _ = c.Close() })
+	p.pools = login.NewPools(o.Login, login.PoolOptions[driver.Conn]{
+		Open: p.open, Try: func(ctx context.Context, c driver.Conn) error { return c.Ping(ctx) }, Shut: func(c driver.Conn) { _ = c.Close() },
+	})
 	_, _, done, err := p.pools.Take(ctx)
 	if err != nil {
 		p.pools.Close()
@@ -103,15 +105,6 @@ func Refused(err error) bool {
 // unknown user, password required, wrong password, authentication failed.
 func Refusal(code int32) bool { return code == 192 || code == 193 || code == 194 || code == 516 }
 
-// again reports whether a call that ended so is to be made once more.
-func (p *Pools) again(ctx context.Context, l login.Login, err error) bool {
-	if p.o.Login == nil || !Refused(err) {
-		return false
-	}
-	now, rerr := p.o.Login.Refused(ctx, l)
-	return rerr == nil && now.Generation != l.Generation
-}
-
 // With runs f with the pool of the login in force.
 func (p *Pools) With(ctx context.Context, f func(driver.Conn) error) error {
 	for first := true; ; first = false {
@@ -121,7 +114,7 @@ func (p *Pools) With(ctx context.Context, f func(driver.Conn) error) error {
 		}
 		err = f(pool)
 		done()
-		if !p.again(ctx, l, err) || !first {
+		if !Refused(err) || !first || !p.pools.Refused(ctx, l) {
 			return err
 		}
 	}
@@ -139,7 +132,7 @@ func (p *Pools) Query(ctx context.Context, query string, args ...any) (driver.Ro
 			return &held{rows, done}, nil
 		}
 		done()
-		if !p.again(ctx, l, err) || !first {
+		if !Refused(err) || !first || !p.pools.Refused(ctx, l) {
 			return nil, err
 		}
 	}

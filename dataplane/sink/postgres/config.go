@@ -58,11 +58,9 @@ type Sink struct {
 	pipeline string
 	opts     Options
 	lane     *pgx.ConnConfig // template of the connections that lanes apply on
-	dsn      string
-	login    login.Source
-	dial     wire.Dial
+	as       *pglogin.Follower
+	follows  bool // whether the login may change
 	pool     *pgxpool.Pool
-	stop     func()      // following the login
 	replica  atomic.Bool // whether triggers and foreign keys are out of the way
 }
 
@@ -82,7 +80,7 @@ func Open(c Config) (*Sink, error) {
 		return nil, fault.Permanent(CodeConfig, nil, "use postgres://user:password@host:port/database",
 			"the DSN of the Postgres sink of pipeline %s cannot be parsed", c.Pipeline)
 	}
-	s := &Sink{pipeline: c.Pipeline, opts: c.Options, dsn: c.DSN, login: c.Login, dial: c.Dial}
+	s := &Sink{pipeline: c.Pipeline, opts: c.Options, follows: c.Login != nil}
 	pc.MaxConns = int32(c.Options.Connections)
 	pc.MinConns = 0
 	pc.MaxConnIdleTime = time.Minute
@@ -93,11 +91,13 @@ func Open(c Config) (*Sink, error) {
 	pc.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error { return s.setReplicaRole(ctx, conn) }
 	s.lane = pc.ConnConfig.Copy()
 	laneDefaults(s.lane)
-	pglogin.Pool(pc, c.DSN, c.Login, c.Dial)
+	s.as = pglogin.New(c.Login, c.DSN, &pc.ConnConfig.Config, c.Dial)
+	s.as.Prepare(pc)
 	if s.pool, err = pgxpool.NewWithConfig(context.Background(), pc); err != nil {
+		s.as.Close()
 		return nil, fault.Permanent(CodeConfig, nil, "correct the DSN's pool settings", "Postgres sink of pipeline %s", c.Pipeline)
 	}
-	s.stop = pglogin.Follow(s.pool, c.Login)
+	s.as.Reset(s.pool)
 	return s, nil
 }
 
@@ -157,7 +157,7 @@ func (s *Sink) setReplicaRole(ctx context.Context, conn *pgx.Conn) error {
 
 // Close closes the sink's connections; those of its sessions are closed by them.
 func (s *Sink) Close() error {
-	s.stop()
+	s.as.Close()
 	s.pool.Close()
 	return nil
 }

@@ -11,7 +11,6 @@ import (
 
 	"syncline/dataplane/change"
 	"syncline/dataplane/fault"
-	"syncline/dataplane/login"
 	"syncline/dataplane/login/pglogin"
 	"syncline/dataplane/sink"
 )
@@ -70,7 +69,7 @@ func (s *Sink) Claim(ctx context.Context, lane, lanes int) (sink.Session, error)
 	if err != nil {
 		return nil, s.wrap(ctx, err, "claim lane %d of %d", lane, lanes)
 	}
-	if s.login != nil {
+	if s.follows {
 		watch, cancel := context.WithCancel(context.Background())
 		done := make(chan struct{})
 		go func() {
@@ -211,13 +210,13 @@ func (x *session) connect(ctx context.Context) error {
 		x.conn = nil
 	}
 	select {
-	case <-pglogin.Moved(x.s.login, x.generation):
+	case <-x.s.as.Moved(x.generation):
 		x.leave(ctx)
 	default:
 	}
 	if x.conn == nil {
 		c := x.s.lane.Copy()
-		conn, generation, err := pglogin.Connect(ctx, x.s.login, x.s.dsn, &c.Config, x.s.dial, func(ctx context.Context) (*pgx.Conn, error) { return pgx.ConnectConfig(ctx, c) })
+		conn, generation, err := pglogin.Connect(ctx, x.s.as, &c.Config, func(ctx context.Context) (*pgx.Conn, error) { return pgx.ConnectConfig(ctx, c) })
 		if err != nil {
 			return x.s.wrap(ctx, err, "connect")
 		}
@@ -246,13 +245,18 @@ func (x *session) leave(ctx context.Context) {
 // follow leaves the connection of a session that has nothing to do when its login is no
 // longer in force.
 func (x *session) follow(ctx context.Context) {
-	login.Follow(ctx, x.s.login, 0, func(l login.Login) {
+	for generation := x.s.as.Generation(); ; generation = x.s.as.Generation() {
 		x.mu.Lock()
-		defer x.mu.Unlock()
-		if x.conn != nil && x.generation != l.Generation {
+		if x.conn != nil && x.generation != generation {
 			x.leave(ctx)
 		}
-	})
+		x.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return
+		case <-x.s.as.Moved(generation):
+		}
+	}
 }
 
 // settle asks the ledger whether the batch that is in doubt was committed.

@@ -11,7 +11,6 @@ import (
 
 	"syncline/dataplane/change"
 	"syncline/dataplane/fault"
-	"syncline/dataplane/login/pglogin"
 )
 
 // Exported is a snapshot that other connections, also of other workers, can
@@ -38,7 +37,7 @@ func (s *Server) Export(ctx context.Context) (*Exported, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Exported{conn: conn, moved: pglogin.Moved(s.o.Login, generation)}
+	e := &Exported{conn: conn, moved: s.as.Moved(generation)}
 	if err := e.export(ctx); err != nil {
 		_ = e.Close()
 		return nil, classify(ctx, err, "export a snapshot")

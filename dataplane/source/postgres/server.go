@@ -36,7 +36,7 @@ type Server struct {
 	o      ServerOptions
 	config *pgxpool.Config
 	pool   *pgxpool.Pool
-	stop   func() // following the login
+	as     *pglogin.Follower
 
 	carriedLimit time.Duration // instead of the constant, in tests
 }
@@ -61,20 +61,21 @@ func NewServer(o ServerOptions) (*Server, error) {
 	c.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeDescribeExec
 	c.MaxConns, c.MinConns = o.MaxConns, 0
 	c.MaxConnIdleTime = time.Minute
-	s := &Server{o: o, config: c}
+	s := &Server{o: o, config: c, as: pglogin.New(o.Login, o.DSN, &c.ConnConfig.Config, o.Dial)}
 	pooled := c.Copy()
-	pglogin.Pool(pooled, o.DSN, o.Login, o.Dial)
+	s.as.Prepare(pooled)
 	s.pool, err = pgxpool.NewWithConfig(context.Background(), pooled)
 	if err != nil {
+		s.as.Close()
 		return nil, fmt.Errorf("source: %w", err)
 	}
-	s.stop = pglogin.Follow(s.pool, o.Login)
+	s.as.Reset(s.pool)
 	return s, nil
 }
 
 // Close ends the ordinary connections.
 func (s *Server) Close() error {
-	s.stop()
+	s.as.Close()
 	s.pool.Close()
 	return nil
 }
@@ -130,7 +131,7 @@ func (s *Server) connect(ctx context.Context, role string, params map[string]str
 	for k, v := range params {
 		c.RuntimeParams[k] = v
 	}
-	conn, generation, err := pglogin.Connect(ctx, s.o.Login, s.o.DSN, &c.Config, s.o.Dial, func(ctx context.Context) (*pgx.Conn, error) { return pgx.ConnectConfig(ctx, c) })
+	conn, generation, err := pglogin.Connect(ctx, s.as, &c.Config, func(ctx context.Context) (*pgx.Conn, error) { return pgx.ConnectConfig(ctx, c) })
 	return conn, generation, classify(ctx, err, "connect to the source")
 }
 
@@ -143,7 +144,7 @@ func (s *Server) connectReplication(ctx context.Context) (*pgconn.PgConn, int64,
 	c.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
 		return pgproto3.NewFrontend(bufio.NewReaderSize(r, 256<<10), w)
 	}
-	conn, generation, err := pglogin.Connect(ctx, s.o.Login, s.o.DSN, c, s.o.Dial, func(ctx context.Context) (*pgconn.PgConn, error) { return pgconn.ConnectConfig(ctx, c) })
+	conn, generation, err := pglogin.Connect(ctx, s.as, c, func(ctx context.Context) (*pgconn.PgConn, error) { return pgconn.ConnectConfig(ctx, c) })
 	return conn, generation, classify(ctx, err, "open a replication connection to the source")
 }
 

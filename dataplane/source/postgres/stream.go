@@ -18,7 +18,6 @@ import (
 	"syncline/dataplane/capture"
 	"syncline/dataplane/change"
 	"syncline/dataplane/fault"
-	"syncline/dataplane/login/pglogin"
 	"syncline/dataplane/source/postgres/pgoutput"
 )
 
@@ -174,7 +173,7 @@ func (t *Stream) open(ctx context.Context) (err error) {
 }
 
 // Moved is closed when another login is in force than that which the stream logged in with.
-func (t *Stream) Moved() <-chan struct{} { return pglogin.Moved(t.s.o.Login, t.login) }
+func (t *Stream) Moved() <-chan struct{} { return t.s.as.Moved(t.login) }
 
 // prepare checks what START_REPLICATION would refuse, with better names, and
 // returns the quoted names of the publications.

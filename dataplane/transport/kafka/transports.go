@@ -6,6 +6,7 @@ import (
 	"net"
 
 	kgo "github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol/metadata"
 
 	"syncline/dataplane/login"
 )
@@ -13,21 +14,31 @@ import (
 // transports are the connections to a cluster: those of the login in force, and of the one
 // before as long as requests are under way on them.
 type transports struct {
-	login login.Source
 	pools *login.Pools[*kgo.Transport]
 }
 
 var _ kgo.RoundTripper = (*transports)(nil)
 
 func newTransports(ctx context.Context, o *Options) *transports {
-	return &transports{login: o.Login, pools: login.NewPools(o.Login, func(l login.Login) (*kgo.Transport, error) {
-		t, err := o.transport(l)
-		if err != nil {
-			return nil, err
-		}
-		t.Context = ctx
-		return t, nil
-	}, (*kgo.Transport).CloseIdleConnections)}
+	t := &transports{}
+	t.pools = login.NewPools(o.Login, login.PoolOptions[*kgo.Transport]{
+		Open: func(l login.Login) (*kgo.Transport, error) {
+			t, err := o.transport(l)
+			if err != nil {
+				return nil, err
+			}
+			t.Context = ctx
+			return t, nil
+		},
+		Try: func(ctx context.Context, t *kgo.Transport) error {
+			ctx, cancel := context.WithTimeout(ctx, o.RequestTimeout)
+			defer cancel()
+			_, err := t.RoundTrip(ctx, kgo.TCP(o.Brokers...), &metadata.Request{TopicNames: []string{}})
+			return err
+		},
+		Shut: (*kgo.Transport).CloseIdleConnections,
+	})
+	return t
 }
 
 // RoundTrip sends a request. Brokers that refuse the login have read nothing of it: if
@@ -40,10 +51,7 @@ func (t *transports) RoundTrip(ctx context.Context, addr net.Addr, req kgo.Reque
 		}
 		res, err := via.RoundTrip(ctx, addr, req)
 		done()
-		if t.login == nil || !errors.Is(err, kgo.SASLAuthenticationFailed) {
-			return res, err
-		}
-		if now, rerr := t.login.Refused(ctx, l); rerr != nil || now.Generation == l.Generation || !again {
+		if !errors.Is(err, kgo.SASLAuthenticationFailed) || !again || !t.pools.Refused(ctx, l) {
 			return res, err
 		}
 	}
