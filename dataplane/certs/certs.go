@@ -136,51 +136,51 @@ func (f *file) read(path string) (changed bool, err error) {
 	return true, nil
 }
 
-func (s *Certs) authorities() (*x509.CertPool, error) {
-	if s.o.CAFile == "" {
+func (c *Certs) authorities() (*x509.CertPool, error) {
+	if c.o.CAFile == "" {
 		return nil, nil
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	changed, err := s.ca.read(s.o.CAFile)
-	if err != nil && s.roots == nil {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	changed, err := c.ca.read(c.o.CAFile)
+	if err != nil && c.roots == nil {
 		return nil, fault.Permanent(CodeTLSFile, err, "mount the file in every worker", "certificate authority")
 	}
 	if changed {
 		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM([]byte(s.ca.text)) {
-			if s.roots == nil {
-				return nil, fault.Permanent(CodeTLSFile, nil, "give a PEM file", "%s holds no certificate", s.o.CAFile)
+		if !pool.AppendCertsFromPEM([]byte(c.ca.text)) {
+			if c.roots == nil {
+				return nil, fault.Permanent(CodeTLSFile, nil, "give a PEM file", "%s holds no certificate", c.o.CAFile)
 			}
-			return s.roots, nil
+			return c.roots, nil
 		}
-		s.roots = pool
+		c.roots = pool
 	}
-	return s.roots, nil
+	return c.roots, nil
 }
 
 // pair gives the client's certificate.
-func (s *Certs) pair(ctx context.Context) (*tls.Certificate, error) {
-	key, kerr := s.o.Key(ctx)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	changed, err := s.cert.read(s.o.CertFile)
+func (c *Certs) pair(ctx context.Context) (*tls.Certificate, error) {
+	key, kerr := c.o.Key(ctx)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	changed, err := c.cert.read(c.o.CertFile)
 	switch {
-	case s.client == nil && err != nil:
+	case c.client == nil && err != nil:
 		return nil, fault.Permanent(CodeTLSFile, err, "mount the file in every worker", "client certificate")
-	case s.client == nil && kerr != nil:
+	case c.client == nil && kerr != nil:
 		return nil, kerr
-	case err != nil || kerr != nil || !changed && key == s.key && s.client != nil:
-		return s.client, nil
+	case err != nil || kerr != nil || !changed && key == c.key && c.client != nil:
+		return c.client, nil
 	}
-	pair, err := tls.X509KeyPair([]byte(s.cert.text), []byte(key))
+	pair, err := tls.X509KeyPair([]byte(c.cert.text), []byte(key))
 	if err != nil {
-		if s.client != nil {
-			s.cert.text = "" // looked at again the next time
-			return s.client, nil
+		if c.client != nil {
+			c.cert.text = "" // looked at again the next time
+			return c.client, nil
 		}
-		return nil, fault.Permanent(CodeTLSFile, nil, "give the key of that certificate", "client certificate %s and its key do not fit", s.o.CertFile)
+		return nil, fault.Permanent(CodeTLSFile, nil, "give the key of that certificate", "client certificate %s and its key do not fit", c.o.CertFile)
 	}
-	s.client, s.key = &pair, key
-	return s.client, nil
+	c.client, c.key = &pair, key
+	return c.client, nil
 }
