@@ -79,6 +79,10 @@ func serve() int {
 	}
 	host, _ := os.Hostname()
 	identity := fmt.Sprintf("%s/%d", host, os.Getpid())
+	// A core file would have every password that the worker has in memory.
+	if err := syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{}); err != nil {
+		fmt.Fprintln(os.Stderr, "worker: core files cannot be ruled out:", err)
+	}
 	log := observe.NewLogger(os.Stderr, c.LogLevel, zap.String("worker", identity), zap.String("build", c.BuildID))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

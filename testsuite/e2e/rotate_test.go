@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -265,6 +266,7 @@ func TestRotation(t *testing.T) {
 	v.users(r.sinkDSN, "sink", prefix+"_k")
 	r.seedShop(0.1)
 	r.own("shop", prefix+"_s")
+	r.env = append(r.env, "SYNCLINE_ANALYTICS=env:E2E_CLICKHOUSE", "SYNCLINE_ANALYTICS_DATABASE="+r.clickDB)
 	r.start(contract.Control, contract.Capture)
 	r.start(contract.Control, contract.Deliver, contract.Snapshot)
 	p := v.pipe(fewTables)
@@ -313,11 +315,26 @@ func TestRotation(t *testing.T) {
 	if after := r.attempts(p); after != before {
 		t.Errorf("attempts of the stream before: %s, after: %s", before, after)
 	}
+	// What was done is on record: each step, at each target and worker.
+	until(t, bound, "the record of the rotations", func(ctx context.Context) error {
+		got, err := r.tryClick(ctx, "SELECT step, count() FROM "+r.clickDB+".rotations WHERE result = 'ok' GROUP BY step ORDER BY step FORMAT TSV")
+		var want strings.Builder
+		for _, x := range []struct {
+			step string
+			each int
+		}{{"adopt", 2}, {"end", 1}, {"preflight", 1}, {"promote", 1}, {"revoke", 1}, {"set", 1}, {"stage", 1}, {"verify", 2}} {
+			fmt.Fprintf(&want, "%s\t%d\n", x.step, x.each*2*rounds)
+		}
+		if err == nil && got != want.String() {
+			err = fmt.Errorf("on record is\n%swant\n%s", got, want.String())
+		}
+		return err
+	})
 	values := append(v.values("source/a", "source/b", "sink/a", "sink/b"), "first-password-of-a")
 	if len(values) < min(2*rounds+1, 20) {
 		t.Fatalf("%d passwords", len(values))
 	}
-	r.nowhere(values, contract.RotationID(src.Login), contract.RotationID(snk.Login), contract.PipelineID(p.name), contract.StreamID(p.name))
+	p.nowhere(values, contract.RotationID(src.Login), contract.RotationID(snk.Login), contract.PipelineID(p.name), contract.StreamID(p.name))
 }
 
 // attempts are those of the activities of a stream: one more, and something ended.
@@ -360,8 +377,10 @@ func (p *pipe) lags() (longest func() time.Duration) {
 	}
 }
 
-// nowhere searches histories and logs for values.
-func (r *rig) nowhere(values []string, workflows ...string) {
+// nowhere searches histories, logs, the log's topics, tables and ledgers for values, and
+// makes sure that no core file of a worker could hold one.
+func (p *pipe) nowhere(values []string, workflows ...string) {
+	r := p.r
 	r.t.Helper()
 	found := func(where string, text []byte) {
 		for _, v := range values {
@@ -383,6 +402,26 @@ func (r *rig) nowhere(values []string, workflows ...string) {
 		}
 		if n == 0 {
 			r.t.Errorf("%s has no history", id)
+		}
+	}
+	for _, text := range p.records() {
+		found("a topic", text)
+	}
+	for name, text := range p.ledgers() {
+		found("ledger "+name, []byte(text))
+	}
+	for table := range strings.FieldsSeq(r.one(r.sinkDSN, "SELECT string_agg(quote_ident(schemaname) || '.' || quote_ident(relname), ' ') FROM pg_stat_user_tables")) {
+		found("table "+table, []byte(r.one(r.sinkDSN, "SELECT string_agg(t::text, ' ') FROM "+table+" t")))
+	}
+	for table := range strings.FieldsSeq(r.click("SELECT name FROM system.tables WHERE database = '" + r.clickDB + "'")) {
+		found("table "+table, []byte(r.click("SELECT * FROM "+r.clickDB+"."+table+" FORMAT TSVRaw")))
+	}
+	for _, w := range r.workers {
+		if !w.running() {
+			continue
+		}
+		if limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", w.cmd.Process.Pid)); err == nil && !regexp.MustCompile(`Max core file size\s+0\s+0\s`).Match(limits) {
+			r.t.Errorf("worker %s may write a core file, with what it has in memory:\n%s", w.name, limits)
 		}
 	}
 	err := filepath.WalkDir(r.dir, func(path string, d fs.DirEntry, err error) error {
@@ -636,7 +675,7 @@ func TestRotationsGoWrong(t *testing.T) {
 			}
 		}
 	}
-	r.nowhere(v.values("source/a", "source/b"), contract.RotationID(l))
+	p.nowhere(v.values("source/a", "source/b"), contract.RotationID(l))
 }
 
 // hold opens a session of the login in force, as another program would.
@@ -722,7 +761,7 @@ func TestKafkaLoginRotates(t *testing.T) {
 	if after := r.attempts(p); after != before {
 		t.Errorf("attempts of the stream before: %s, after: %s", before, after)
 	}
-	r.nowhere(v.values("kafka/a", "kafka/b"), contract.RotationID(rot.Login), contract.PipelineID(p.name), contract.StreamID(p.name))
+	p.nowhere(v.values("kafka/a", "kafka/b"), contract.RotationID(rot.Login), contract.PipelineID(p.name), contract.StreamID(p.name))
 }
 
 // Workers and Vault are killed in the middle of a rotation. It comes to its end, one way or
