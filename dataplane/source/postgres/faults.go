@@ -85,7 +85,7 @@ func classify(ctx context.Context, err error, what string, args ...any) error {
 		f := fault.Transient(CodeAuth, err, "%s", what)
 		f.Fix = "check user, password and pg_hba.conf of the source"
 		return f
-	case pg.Code == "42501" && strings.Contains(pg.Message, "replication"):
+	case pg.Code == "42501" && (strings.Contains(pg.Message, "replication") || strings.Contains(pg.Message, "WAL sender")): // the latter since 16
 		return fault.Permanent(CodeNoReplication, err, "ALTER ROLE … REPLICATION (on RDS: GRANT rds_replication TO …)", "%s", what)
 	case pg.Code == "42501":
 		return fault.Permanent(CodePrivilege, err, "grant the role what the message names", "%s", what)
