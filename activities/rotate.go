@@ -57,11 +57,14 @@ func (a *Activities) OpenRotation(ctx context.Context, in contract.RotationTask)
 				return err
 			}
 		}
-		p, err := rotor.Pointer(ctx)
-		if err != nil {
+		if err := rotor.Allowed(ctx); err != nil {
 			return err
 		}
-		if err := rotor.Allowed(ctx); err != nil {
+		p, err := rotor.Pointer(ctx)
+		if in.Plan && in.Init != "" && fault.Is(err, secrets.CodePointerInvalid) {
+			return a.planInit(ctx, &in, &out)
+		}
+		if err != nil {
 			return err
 		}
 		if !in.Plan {
@@ -87,23 +90,44 @@ func (a *Activities) OpenRotation(ctx context.Context, in contract.RotationTask)
 			return fault.Permanent(secrets.CodePointerInvalid, nil, "write another username into the idle slot: vault kv put", "both slots of %s are of user %s", in.Rotation.Login, now.User)
 		}
 		out.From, out.Idle = contract.RotationPoint{Pointer: p, At: p.At(), User: now.User}, idle.User
-		for i := range in.Rotation.Targets {
-			t := &in.Rotation.Targets[i]
-			out.Targets = append(out.Targets, t.Name)
-			if err := a.atTarget(ctx, &in, t.Name, func(ctx context.Context, tg rotated.Target) error {
-				if err := tg.Check(ctx, now.User, idle.User); err != nil {
-					return err
-				}
-				_, err := tg.Try(ctx, now.User, secrets.NewSecret(now.Password))
-				return err
-			}); err != nil {
-				return err
-			}
-		}
-		out.Uses, err = a.loginUses(ctx, in.Rotation.Login)
-		return err
+		return a.lookAtTargets(ctx, &in, now, &out)
 	})
 	return out, err
+}
+
+// planInit looks at a login that the rotation would make one of two.
+func (a *Activities) planInit(ctx context.Context, in *contract.RotationTask, out *contract.RotationOpened) error {
+	acc, err := a.Logins.Of(ctx, in.Rotation.Login)
+	if err != nil {
+		return err
+	}
+	now, err := acc.Login(ctx)
+	if err != nil {
+		return err
+	}
+	out.From = contract.RotationPoint{Pointer: secrets.Pointer{Slot: secrets.SlotA, Generation: now.Generation}, User: now.User}
+	out.Idle = in.Init
+	return a.lookAtTargets(ctx, in, now, out)
+}
+
+// lookAtTargets makes sure that every target can do what a rotation needs, and finds out
+// where the login is used.
+func (a *Activities) lookAtTargets(ctx context.Context, in *contract.RotationTask, now login.Login, out *contract.RotationOpened) (err error) {
+	for i := range in.Rotation.Targets {
+		t := &in.Rotation.Targets[i]
+		out.Targets = append(out.Targets, t.Name)
+		if err := a.atTarget(ctx, in, t.Name, func(ctx context.Context, tg rotated.Target) error {
+			if err := tg.Check(ctx, now.User, out.Idle); err != nil {
+				return err
+			}
+			_, err := tg.Try(ctx, now.User, secrets.NewSecret(now.Password))
+			return err
+		}); err != nil {
+			return err
+		}
+	}
+	out.Uses, err = a.loginUses(ctx, in.Rotation.Login)
+	return err
 }
 
 // rotationEnded reports whether a rotation is known to have ended.
@@ -117,7 +141,7 @@ func brief(ctx context.Context, f func(context.Context) error) error {
 	return long(ctx, func() any { return nil }, f)
 }
 
-// atTarget opens a target of a rotation. What fails there names it.
+// atTarget opens a target of a rotation as its administrator. What fails there names it.
 func (a *Activities) atTarget(ctx context.Context, in *contract.RotationTask, name string, f func(context.Context, rotated.Target) error) error {
 	i := slices.IndexFunc(in.Rotation.Targets, func(t pipeline.RotationTarget) bool { return t.Name == name })
 	if i < 0 {
@@ -132,24 +156,29 @@ func (a *Activities) atTarget(ctx context.Context, in *contract.RotationTask, na
 	if err != nil {
 		return err
 	}
+	tg, err := a.target(ctx, t, as)
+	if err != nil {
+		return err
+	}
+	defer tg.Close()
+	return f(ctx, tg)
+}
+
+// target opens a target by a login.
+func (a *Activities) target(ctx context.Context, t *pipeline.RotationTarget, as login.Login) (rotated.Target, error) {
 	spec := rotated.Spec{Name: t.Name, Type: t.Type, Region: t.Region, Host: t.Host, Port: t.Port, Database: t.Database, SSLMode: t.SSLMode, SSLRootCert: t.SSLRootCert,
 		Passwordless: t.Passwordless, Protocol: t.Protocol, Cluster: t.Cluster, Brokers: t.Brokers, Mechanism: t.Mechanism, AdminMechanism: t.AdminMechanism}
 	var secure *tls.Config
 	if t.TLS != nil {
 		files, err := a.tls(ctx, t.TLS)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if secure, err = files.Config(ctx); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	tg, err := servers.Open(spec, as, secure, nil)
-	if err != nil {
-		return err
-	}
-	defer tg.Close()
-	return f(ctx, tg)
+	return servers.Open(spec, as, secure, nil)
 }
 
 // loginUses finds where the pipelines of these workers use a login.
@@ -407,14 +436,18 @@ func (a *Activities) VerifyLogin(ctx context.Context, in contract.RotationStep) 
 	return out, err
 }
 
+// tryEverywhere logs in at every target. It needs no administrator: the workers' policies
+// need not let them read whose logins those are.
 func (a *Activities) tryEverywhere(ctx context.Context, in *contract.RotationTask, l login.Login) (map[string]string, error) {
 	as := map[string]string{}
-	for _, t := range in.Rotation.Targets {
-		err := a.atTarget(ctx, in, t.Name, func(ctx context.Context, tg rotated.Target) error {
-			who, err := tg.Try(ctx, l.User, secrets.NewSecret(l.Password))
-			as[t.Name] = who
-			return err
-		})
+	for i := range in.Rotation.Targets {
+		t := &in.Rotation.Targets[i]
+		tg, err := a.target(ctx, t, l)
+		if err != nil {
+			return as, err
+		}
+		as[t.Name], err = tg.Try(ctx, l.User, secrets.NewSecret(l.Password))
+		tg.Close()
 		if err != nil {
 			return as, err
 		}

@@ -265,3 +265,35 @@ func TestWrittenByHand(t *testing.T) {
 		t.Fatalf("moved to %s", l)
 	}
 }
+
+// Processes that use a login while it is made one of two stay on it, and move from there.
+func TestInitUnderProcesses(t *testing.T) {
+	v := newRealVault(t)
+	r := v.resolver(secrets.VaultOptions{Token: secrets.NewSecret(v.c.Token())})
+	ref := loginRef(t, "vault:"+v.v2+"/app/used")
+	for _, pw := range []string{"one", "two", "three"} {
+		_, err := v.c.KVv2(v.v2).Put(t.Context(), "app/used", map[string]any{"username": "used_a", "password": pw})
+		must(t, err)
+	}
+	ls := r.Logins(secrets.LoginsOptions{LookEvery: time.Hour})
+	defer ls.Close()
+	a, err := ls.Of(t.Context(), ref)
+	must(t, err)
+	rotor := r.Rotor(ref)
+	p, err := rotor.Init(t.Context(), "used_b")
+	must(t, err)
+	ls.Look(t.Context(), ref)
+	l, err := a.Login(t.Context())
+	must(t, err)
+	if l.Password != "three" || l.Generation != p.Generation {
+		t.Fatalf("in force is %s, the pointer says %+v", l, p)
+	}
+	n, err := rotor.Stage(t.Context(), secrets.SlotB, p.Generation+1, "run", stage("next"))
+	must(t, err)
+	_, err = rotor.Move(t.Context(), p, secrets.Pointer{Slot: secrets.SlotB, Generation: p.Generation + 1, Version: n, Rotation: "run"})
+	must(t, err)
+	ls.Look(t.Context(), ref)
+	if l, _ = a.Login(t.Context()); l.Password != "next" || l.Generation != p.Generation+1 {
+		t.Fatalf("moved to %s", l)
+	}
+}

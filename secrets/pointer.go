@@ -348,9 +348,9 @@ func (r *Rotor) put(ctx context.Context, sess *session, at, path string, cas int
 	return n, nil
 }
 
-// Init makes a login a pointer to one of two, of which this is the first: what is there
-// as username and password becomes slot a, in force as generation 1, and other is the
-// idle user. Done before, it changes nothing.
+// Init makes a login a pointer to one of two, of which this is the first: what is there as
+// username and password becomes slot a, in force as the generation that processes know it
+// by, which is its version, and idle is the other user. Done before, it changes nothing.
 func (r *Rotor) Init(ctx context.Context, idle string) (Pointer, error) {
 	var first login.Login
 	var d doc
@@ -373,7 +373,8 @@ func (r *Rotor) Init(ctx context.Context, idle string) (Pointer, error) {
 		return Pointer{}, fault.Permanent(CodePointerInvalid, nil, "name another user, with the same rights", "both logins of %s would be of user %s", r.ref, idle)
 	}
 	const by = "init"
-	version, err := r.Stage(ctx, SlotA, 1, by, func() (login.Login, error) { return first, nil })
+	generation := int64(max(d.written, 1))
+	version, err := r.Stage(ctx, SlotA, generation, by, func() (login.Login, error) { return first, nil })
 	if err != nil {
 		return Pointer{}, err
 	}
@@ -381,5 +382,5 @@ func (r *Rotor) Init(ctx context.Context, idle string) (Pointer, error) {
 	if _, err := r.Stage(ctx, SlotB, 0, by, func() (login.Login, error) { return login.Login{User: idle, Password: "none yet"}, nil }); err != nil {
 		return Pointer{}, err
 	}
-	return r.Move(ctx, Pointer{written: d.written}, Pointer{Slot: SlotA, Generation: 1, Version: version, Rotation: by})
+	return r.Move(ctx, Pointer{written: d.written}, Pointer{Slot: SlotA, Generation: generation, Version: version, Rotation: by})
 }

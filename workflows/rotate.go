@@ -199,6 +199,15 @@ func (r *rotation) hold(ctx workflow.Context, why string) {
 	r.show(ctx)
 }
 
+// pause lets time pass before what holds up a rotation is looked at again, the more the
+// longer it has lasted, unless an operator says something meanwhile.
+func (r *rotation) pause(ctx workflow.Context) error {
+	lasted := workflow.Now(ctx).Sub(r.entered)
+	back, end, gone := r.back, r.end, len(r.gone)
+	_, err := workflow.AwaitWithTimeout(ctx, min(max(again, lasted/8), rarely), func() bool { return r.back != back || r.end != end || len(r.gone) != gone })
+	return err
+}
+
 // patient is short, tried for so long; 0: until it succeeds or cannot.
 func patient(ctx workflow.Context, d time.Duration, summary string) workflow.Context {
 	ctx = short(ctx, summary, 0)
@@ -225,8 +234,10 @@ const (
 	// polled is how old the last request for work of a living worker is at most: a poll
 	// lasts a minute.
 	polled = 90 * time.Second
-	// again is how often a worker or server that holds up a rotation is asked again.
-	again = 2 * time.Second
+	// again is how often a worker or server that holds up a rotation is asked again, at
+	// first; rarely is how often when it has lasted: the history has room for weeks of that.
+	again  = 2 * time.Second
+	rarely = 5 * time.Minute
 )
 
 func (r *rotation) run(ctx workflow.Context) error {
@@ -466,7 +477,7 @@ func (r *rotation) adopt(ctx workflow.Context, to contract.RotationPoint, may bo
 			return nil
 		}
 		r.hold(ctx, "worker "+waiting[0]+" has not left the login of before: "+cmp.Or(r.workers[waiting[0]].Held, "not heard of"))
-		if err := workflow.Sleep(ctx, again); err != nil && may {
+		if err := r.pause(ctx); err != nil && may {
 			return err
 		}
 	}
@@ -515,7 +526,7 @@ func (r *rotation) revoke(ctx workflow.Context, who contract.RotationPoint, may 
 		}
 		slices.Sort(shown)
 		r.hold(ctx, strings.Join(shown, "; "))
-		if err := workflow.Sleep(ctx, again); err != nil && may {
+		if err := r.pause(ctx); err != nil && may {
 			return err
 		}
 	}
@@ -549,7 +560,7 @@ func (r *rotation) revoke(ctx workflow.Context, who contract.RotationPoint, may 
 			return nil
 		}
 		r.hold(sure, "user "+who.User+" is not disabled everywhere: "+reason(err))
-		_ = workflow.Sleep(sure, again)
+		_ = r.pause(sure)
 	}
 }
 

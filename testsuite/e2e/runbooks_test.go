@@ -52,30 +52,17 @@ func TestRunbooks(t *testing.T) {
 		return nil
 	})
 
-	bin := filepath.Join(r.dir, "bin")
-	if err := os.Mkdir(bin, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if out, err := exec.Command("go", "build", "-o", filepath.Join(bin, "starter"), "../../starter").CombinedOutput(); err != nil {
-		t.Fatalf("build the tool: %v\n%s", err, out)
-	}
+	bin := r.tool()
 	if err := os.Symlink(temporal, filepath.Join(bin, "temporal")); err != nil {
 		t.Fatal(err)
 	}
 	click := must(url.Parse(r.clickURL))(t)
 	click.Path = "/"
-	env := append(os.Environ(),
-		"PATH="+bin+":"+stack.PostgresBinaries(t)+":"+os.Getenv("PATH"), "HOME="+r.dir, "NO_COLOR=1",
-		"TEMPORAL_ADDRESS="+r.temporal, "SYNCLINE_TEMPORAL_ADDRESS="+r.temporal, "SYNCLINE_TASK_QUEUE_PREFIX="+r.queue,
+	env := append(r.toolEnv(bin),
 		"PIPELINE="+p.name, "DECLARATION="+file, "TABLE=shop.orders", "SOURCE="+r.source, "SINK="+r.sinkDSN, "CLICKHOUSE="+click.String(),
 		"PROMETHEUS="+m.URL, "WORKER="+w.http())
 	run := func(block string) (string, error) {
-		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
-		defer cancel()
-		cmd := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", strings.ReplaceAll(block, "syncline_analytics.", analyticsDB+"."))
-		cmd.Dir, cmd.Env = r.dir, env
-		out, err := cmd.CombinedOutput()
-		return string(out), err
+		return r.shell(strings.ReplaceAll(block, "syncline_analytics.", analyticsDB+"."), env)
 	}
 	files, err := filepath.Glob("../../docs/runbooks/Syncline*.md")
 	if err != nil || len(files) < 10 {
@@ -116,6 +103,36 @@ func TestRunbooks(t *testing.T) {
 			t.Errorf("%s is taken for a good command: %s", wrong, out)
 		}
 	}
+}
+
+// tool builds the tool into a folder for programs.
+func (r *rig) tool() (bin string) {
+	r.t.Helper()
+	bin = filepath.Join(r.dir, "bin")
+	if err := os.Mkdir(bin, 0o755); err != nil {
+		r.t.Fatal(err)
+	}
+	if out, err := exec.Command("go", "build", "-o", filepath.Join(bin, "starter"), "../../starter").CombinedOutput(); err != nil {
+		r.t.Fatalf("build the tool: %v\n%s", err, out)
+	}
+	return bin
+}
+
+// toolEnv is where commands find the tool, and that the test's servers.
+func (r *rig) toolEnv(bin string) []string {
+	return append(os.Environ(),
+		"PATH="+bin+":"+stack.PostgresBinaries(r.t)+":"+os.Getenv("PATH"), "HOME="+r.dir, "NO_COLOR=1",
+		"TEMPORAL_ADDRESS="+r.temporal, "SYNCLINE_TEMPORAL_ADDRESS="+r.temporal, "SYNCLINE_TASK_QUEUE_PREFIX="+r.queue)
+}
+
+// shell types commands.
+func (r *rig) shell(commands string, env []string) (string, error) {
+	ctx, cancel := context.WithTimeout(r.t.Context(), 3*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", commands)
+	cmd.Dir, cmd.Env = r.dir, env
+	out, err := cmd.CombinedOutput()
+	return string(out), err
 }
 
 // must returns the value, or ends the test.
