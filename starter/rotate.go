@@ -165,10 +165,24 @@ func (t *tool) rotate(ctx context.Context, c client.Client, in *rotating, wait t
 			return failed("a rotation of %s is under way: %s (fix: starter rotate %s --status)", in.login, st.Phase, in.login)
 		}
 	}
-	run, err := c.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
-		ID: id, TaskQueue: t.controlQueue(), StaticSummary: "rotation of " + in.login.String(), WorkflowExecutionErrorWhenAlreadyStarted: true,
-	}, contract.RotateWorkflow, in.RotateInput)
+	var run client.WorkflowRun
+	var err error
 	var busy *serviceerror.WorkflowExecutionAlreadyStarted
+	for end := time.Now().Add(15 * time.Second); ; {
+		run, err = c.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
+			ID: id, TaskQueue: t.controlQueue(), StaticSummary: "rotation of " + in.login.String(), WorkflowExecutionErrorWhenAlreadyStarted: true,
+		}, contract.RotateWorkflow, in.RotateInput)
+		if !errors.As(err, &busy) || time.Now().After(end) {
+			break
+		}
+		if st, serr := rotationOf(ctx, c, in.login); serr != nil || st.Phase != contract.RotationDone {
+			break
+		}
+		select { // it is over, and lets others begin
+		case <-ctx.Done():
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
 	if errors.As(err, &busy) {
 		return failed("a rotation of %s is under way (fix: starter rotate %s --status)", in.login, in.login)
 	}
