@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/temporal"
@@ -163,6 +164,16 @@ func TestRotate(t *testing.T) {
 
 	for range 2 { // a repetition changes it
 		s.starter("rotate", file, "--schedule").exits(exitOK).says("is rotated every 30d, by the Schedule " + id)
+	}
+	for { // the one that was cancelled lets others begin
+		d, err := s.c.DescribeWorkflowExecution(t.Context(), id, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d.WorkflowExecutionInfo.Status != enums.WORKFLOW_EXECUTION_STATUS_RUNNING {
+			break
+		}
+		time.Sleep(50 * time.Millisecond)
 	}
 	if err := s.c.ScheduleClient().GetHandle(t.Context(), id).Trigger(t.Context(), client.ScheduleTriggerOptions{}); err != nil {
 		t.Fatal(err)
