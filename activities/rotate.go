@@ -24,14 +24,13 @@ import (
 	"syncline/secrets/target/servers"
 )
 
-// Rotations are the activities of a rotation that any worker of the control role can do.
 // Values of secrets go from Vault to the servers and nowhere else: not into answers,
 // heartbeats, logs or errors.
 
 // stepped records a step of a rotation, however it ends.
 func (a *Activities) stepped(ctx context.Context, in *contract.RotationTask, step, consumer string, generation int64, began time.Time, err error) {
-	if ctx.Err() != nil {
-		return // given up by Temporal, which lets another attempt tell
+	if ctx.Err() != nil || in.Plan {
+		return // given up by Temporal, which lets another attempt tell; or nothing was done
 	}
 	row := &analytics.Rotations{Time: time.Now().UTC(), Secret: in.Rotation.Login.Path(), Run: in.Run, Generation: uint64(max(generation, 0)), Step: step,
 		Result: analytics.RotationOK, Consumer: consumer, Micros: uint64(max(time.Since(began).Microseconds(), 0))}
