@@ -48,8 +48,8 @@
 // known by a filter of bounded size that may say yes too often; after a restart it says
 // yes to all until the next sweep. Where rows are only added nothing is overtaken.
 //
-// A partition lets nothing wait before it is past its table's load. A table that was
-// loaded again has in its load what waited. If the rules are not those by which changes
+// Nothing waits that is before the end of its table's load. A table that was loaded again
+// has in its load what waited. If the rules are not those by which changes
 // wait, the partition goes on by the old ones, is swept at once, and takes the new ones
 // when nothing waits; for the last records before that its stream stops.
 //

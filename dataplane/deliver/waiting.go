@@ -38,8 +38,8 @@ type backlog struct {
 func (l *lane) openWaiting(p *partition, m sink.Watermark) error {
 	t, w := p.t, &p.w
 	w.rules, w.tiers = l.rules(t.info.ID), map[string]*backlog{}
-	// Changes wait only once a partition is past its table's load: if it is not, the table
-	// was loaded again since, and what waited is in the load.
+	// What waits is past its table's load: if it is not, the table was loaded again since,
+	// and it is in the load.
 	if m.Behind() && l.beyondLoad(t, m.Pos) {
 		if l.o.Tiers == nil {
 			return fault.Permanent(CodeTiersUnknown, nil, "give the lane the tiers by which they wait",
@@ -54,8 +54,8 @@ func (l *lane) openWaiting(p *partition, m sink.Watermark) error {
 	return nil
 }
 
-// beyondLoad reports whether a partition that has come to a position is past its
-// table's load.
+// beyondLoad reports whether a position that a partition comes to is past its table's
+// load.
 func (l *lane) beyondLoad(t *table, at change.Position) bool {
 	return at.Epoch >= l.o.Epoch && at.Commit > t.info.LoadedTo
 }
@@ -110,7 +110,7 @@ func (p *partition) paused() bool {
 // it waits, or (passes) it does not and may be planned.
 func (l *lane) await(ctx context.Context, p *partition, rec *Record) (out outcome, passes bool, err error) {
 	c, w := rec.Change, &p.w
-	if !l.beyondLoad(p.t, p.mark.Pos) {
+	if !l.beyondLoad(p.t, p.before(c)) {
 		return taken, true, nil
 	}
 	// Also of changes that wait the sink learns the definition here, in the log's order.
@@ -164,18 +164,22 @@ func isUnchanged(v change.Value) bool { return v.Kind == change.Unchanged }
 // appends reports whether rows are only added to a table.
 func appends(o *sink.TableOptions, s *change.Schema) bool { return o.AppendOnly || len(s.Key) == 0 }
 
+// before is where a partition is once all before a change's transaction is done with: what
+// comes to wait is not due with that.
+func (p *partition) before(c *change.Change) change.Position {
+	pos := change.Position{Epoch: c.Pos.Epoch, Commit: c.Pos.Commit - 1, Ordinal: math.MaxUint32}
+	if pos.Before(p.mark.Pos) {
+		return p.mark.Pos
+	}
+	return pos
+}
+
 // lay moves a partition over a change that waits in a tier.
 func (l *lane) lay(p *partition, rec *Record, tier string) {
 	w, at := &p.w, rec.Change.CommitTime.UnixMicro()
 	b := w.tiers[tier]
 	if b == nil {
-		// All before its transaction is done with, so that it is not due with what was.
-		c := rec.Change.Pos
-		pos := change.Position{Epoch: c.Epoch, Commit: c.Commit - 1, Ordinal: math.MaxUint32}
-		if pos.Before(p.mark.Pos) {
-			pos = p.mark.Pos
-		}
-		b = &backlog{at: sink.Backlog{Tier: tier, Pos: pos, Offset: p.mark.Offset, Oldest: at}, keys: &keyFilter{}}
+		b = &backlog{at: sink.Backlog{Tier: tier, Pos: p.before(rec.Change), Offset: p.mark.Offset, Oldest: at}, keys: &keyFilter{}}
 		w.tiers[tier] = b
 	}
 	b.at.Waits++
