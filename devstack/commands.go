@@ -76,6 +76,7 @@ func upFlags(name string, args []string) (cfg stack.Config, detach bool, err err
 		{"clickhouse-native", &own.Native, &cfg.Ports.Native},
 		{"vault", &own.Vault, &cfg.Ports.Vault}, {"controller", &own.Controller, &cfg.Ports.Controller}, {"metrics", &own.Metrics, &cfg.Ports.Metrics},
 		{"kafka-secured", &own.KafkaSecured, &cfg.Ports.KafkaSecured}, {"prometheus", &own.Prometheus, &cfg.Ports.Prometheus},
+		{"kafka-mutual", &own.KafkaMutual, &cfg.Ports.KafkaMutual}, {"vault-tls", &own.VaultTLS, &cfg.Ports.VaultTLS},
 	}
 	for _, p := range ports {
 		f.IntVar(p.own, p.name+"-port", 0, "port of "+p.name)

@@ -99,7 +99,8 @@ const help = `devstack runs Temporal, Kafka, ClickHouse and two Postgres servers
       --fsync=false            Postgres without durability, for speed
       --vault                  run Vault too
       --ports-base N           first of the block of ports (27000)
-      --temporal-port N ...    also ui, metrics, source, sink, kafka, controller, clickhouse, clickhouse-native, vault
+      --temporal-port N ...    also ui, metrics, source, sink, kafka, kafka-secured, kafka-mutual, controller,
+                           clickhouse, clickhouse-native, vault, vault-tls, prometheus
   devstack status [--data DIR] [--json] [--env]
   devstack down [--data DIR]   stop it; data stay
   devstack kill|start|stop|restart SERVICE [--data DIR]

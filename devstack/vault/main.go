@@ -1,6 +1,6 @@
 // Command vault is HashiCorp Vault's core with the parts that Syncline's tests
 // use: KV version 2 at secret/, AppRole, the database engine with its
-// plugin for Postgres, policies, the real HTTP API. Its data
+// plugin for Postgres, policies, the real HTTP API, in plain and with TLS. Its data
 // are in a folder, unseal key and root token beside them: for development only.
 //
 // It is a module of its own because Vault's dependencies are many and its build
@@ -10,6 +10,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -31,6 +32,7 @@ import (
 	"github.com/hashicorp/vault/command/server"
 	vaulthttp "github.com/hashicorp/vault/http"
 	"github.com/hashicorp/vault/internalshared/configutil"
+	"github.com/hashicorp/vault/internalshared/listenerutil"
 	"github.com/hashicorp/vault/plugins/database/postgresql"
 	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -41,10 +43,12 @@ import (
 func main() {
 	listen := flag.String("listen", "127.0.0.1:8200", "address to serve")
 	dir := flag.String("dir", "", "folder for data, unseal key and root token")
+	secured := flag.String("tls-listen", "", "address to serve with TLS")
+	pair := flag.String("tls-pair", "", "PEM file of key and certificate for it, read again at each handshake")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *listen, *dir); err != nil {
+	if err := run(ctx, *listen, *secured, *pair, *dir); err != nil {
 		fmt.Fprintln(os.Stderr, "vault:", err)
 		os.Exit(1)
 	}
@@ -56,7 +60,7 @@ type keys struct {
 	Root   string `json:"root"`
 }
 
-func run(ctx context.Context, listen, dir string) error {
+func run(ctx context.Context, listen, secured, pair, dir string) error {
 	if dir == "" {
 		return errors.New("--dir is needed")
 	}
@@ -72,13 +76,25 @@ func run(ctx context.Context, listen, dir string) error {
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
-	conf := &configutil.Listener{Type: "tcp", Address: listen, TLSDisable: true}
-	web := &http.Server{
-		Handler:           vaulthttp.Handler.Handler(&vault.HandlerProperties{Core: core, ListenerConfig: conf}),
-		ReadHeaderTimeout: 10 * time.Second,
+	served := make(chan error, 2)
+	serve := func(l net.Listener, conf *configutil.Listener) *http.Server {
+		web := &http.Server{
+			Handler:           vaulthttp.Handler.Handler(&vault.HandlerProperties{Core: core, ListenerConfig: conf}),
+			ReadHeaderTimeout: 10 * time.Second,
+			ErrorLog:          log.StandardLogger(nil),
+		}
+		go func() { served <- web.Serve(l) }()
+		return web
 	}
-	served := make(chan error, 1)
-	go func() { served <- web.Serve(listener) }()
+	webs := []*http.Server{serve(listener, &configutil.Listener{Type: "tcp", Address: listen, TLSDisable: true})}
+	if secured != "" {
+		conf := &configutil.Listener{Type: "tcp", Address: secured, TLSCertFile: pair, TLSKeyFile: pair}
+		l, err := listenTLS(conf)
+		if err != nil {
+			return err
+		}
+		webs = append(webs, serve(l, conf))
+	}
 	k, fresh, err := unseal(ctx, core, dir)
 	if err != nil {
 		return err
@@ -99,8 +115,29 @@ func run(ctx context.Context, listen, dir string) error {
 	}
 	grace, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	_ = web.Shutdown(grace)
+	for _, web := range webs {
+		_ = web.Shutdown(grace)
+	}
 	return core.Shutdown()
+}
+
+// listenTLS listens as Vault's own server does, except that it reads its certificate again
+// at each handshake and not on SIGHUP: whoever tests a rotation has the file only.
+func listenTLS(conf *configutil.Listener) (net.Listener, error) {
+	tlsConf, reload, err := listenerutil.TLSConfig(conf, map[string]string{}, nil)
+	if err != nil {
+		return nil, fmt.Errorf("certificate: %w", err)
+	}
+	current := tlsConf.GetCertificate
+	tlsConf.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		_ = reload() // while the file cannot be read, the one of before serves
+		return current(hello)
+	}
+	l, err := tls.Listen("tcp", conf.Address, tlsConf)
+	if err != nil {
+		return nil, fmt.Errorf("listen with TLS: %w", err)
+	}
+	return l, nil
 }
 
 func newCore(data, listen string, log hclog.Logger) (*vault.Core, error) {

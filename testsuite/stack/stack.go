@@ -49,6 +49,18 @@ func KafkaSecured(t testing.TB) SecuredKafka {
 	return SecuredKafka{strings.Split(need(t, "SYNCLINE_KAFKA_SECURED"), ","), need(t, "SYNCLINE_KAFKA_CA"), need(t, "SYNCLINE_KAFKA_USER"), need(t, "SYNCLINE_KAFKA_PASSWORD")}
 }
 
+// MutualKafka is how to reach Kafka's listener that wants a client certificate.
+type MutualKafka struct {
+	Brokers       []string
+	CA, Cert, Key string // files of the authority, and of a client's certificate that it signed
+}
+
+// KafkaMutual is that listener, which the embedded Kafka does not have, as with KafkaSecured.
+func KafkaMutual(t testing.TB) MutualKafka {
+	t.Helper()
+	return MutualKafka{strings.Split(need(t, "SYNCLINE_KAFKA_MUTUAL"), ","), need(t, "SYNCLINE_KAFKA_CA"), need(t, "SYNCLINE_KAFKA_CERT"), need(t, "SYNCLINE_KAFKA_KEY")}
+}
+
 // ClickHouse is the URL of the HTTP interface, with user and database.
 func ClickHouse(t testing.TB) string { return need(t, EnvClickHouse) }
 
@@ -73,6 +85,20 @@ func Vault(t testing.TB) (addr, tokenFile string) {
 		t.Skipf("%s is not set: start the stack with `devstack up --vault` to run this test", EnvVault)
 	}
 	return need(t, EnvVault), need(t, EnvVaultToken)
+}
+
+// SecuredVault is the same Vault behind TLS.
+type SecuredVault struct {
+	Addr string
+	CA   string // file of the authority that signed its certificate
+	Pair string // file of its certificate and key, which it reads at each connection
+}
+
+// VaultTLS is optional in a stack, as Vault is.
+func VaultTLS(t testing.TB) SecuredVault {
+	t.Helper()
+	Vault(t)
+	return SecuredVault{need(t, "SYNCLINE_VAULT_TLS_ADDR"), need(t, "SYNCLINE_VAULT_CA"), need(t, "SYNCLINE_VAULT_TLS_PAIR")}
 }
 
 // Monitoring is a running Prometheus and the programs that check its files.

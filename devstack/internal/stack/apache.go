@@ -18,13 +18,15 @@ const kafkaUser, kafkaPassword = "syncline", "devstack-password"
 // clusterID is any value in Kafka's form of a UUID.
 const clusterID = "c3luY2xpbmVkZXZzdGFjaw"
 
+// Certificates of the mutual listener are values and not files, so that tests may set
+// others while the broker runs: Kafka refuses to have both.
 const kafkaProperties = `process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:%[1]d
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:%[2]d,CONTROLLER://127.0.0.1:%[1]d,SECURED://127.0.0.1:%[4]d
-advertised.listeners=PLAINTEXT://127.0.0.1:%[2]d,SECURED://127.0.0.1:%[4]d
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURED:SASL_SSL
+listeners=PLAINTEXT://127.0.0.1:%[2]d,CONTROLLER://127.0.0.1:%[1]d,SECURED://127.0.0.1:%[4]d,MUTUAL://127.0.0.1:%[8]d
+advertised.listeners=PLAINTEXT://127.0.0.1:%[2]d,SECURED://127.0.0.1:%[4]d,MUTUAL://127.0.0.1:%[8]d
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURED:SASL_SSL,MUTUAL:SSL
 inter.broker.listener.name=PLAINTEXT
 listener.name.secured.ssl.keystore.type=PEM
 listener.name.secured.ssl.keystore.location=%[5]s
@@ -32,6 +34,12 @@ listener.name.secured.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
 listener.name.secured.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_%[6]s="%[7]s";
 listener.name.secured.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
 listener.name.secured.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.mutual.ssl.client.auth=required
+listener.name.mutual.ssl.truststore.type=PEM
+listener.name.mutual.ssl.truststore.certificates=%[9]s
+listener.name.mutual.ssl.keystore.type=PEM
+listener.name.mutual.ssl.keystore.key=%[10]s
+listener.name.mutual.ssl.keystore.certificate.chain=%[11]s
 log.dirs=%[3]s
 num.partitions=1
 auto.create.topics.enable=false
@@ -78,12 +86,21 @@ func apacheKafka(c *Config, p programs, s *service) {
 		if err := os.MkdirAll(base, 0o755); err != nil {
 			return fmt.Errorf("data folder: %w", err)
 		}
-		// Written anew each time, since ports may have changed.
-		text := fmt.Sprintf(kafkaProperties, c.Ports.Controller, c.Ports.Kafka, logs, c.Ports.KafkaSecured, keystore, kafkaUser, kafkaPassword)
-		if err := writeCertificates(ca, keystore); err != nil {
+		authority, err := writeCertificates(ca, keystore)
+		if err != nil {
 			return err
 		}
-		if err := os.WriteFile(props, []byte(text), 0o644); err != nil {
+		key, cert, err := authority.sign("localhost")
+		if err != nil {
+			return err
+		}
+		if err := writeClient(c, authority); err != nil {
+			return err
+		}
+		// Written anew each time, since ports may have changed.
+		text := fmt.Sprintf(kafkaProperties, c.Ports.Controller, c.Ports.Kafka, logs, c.Ports.KafkaSecured, keystore, kafkaUser, kafkaPassword,
+			c.Ports.KafkaMutual, inProperties(authority.pem), inProperties(key), inProperties(cert))
+		if err := os.WriteFile(props, []byte(text), 0o600); err != nil {
 			return fmt.Errorf("write %s: %w", props, err)
 		}
 		if err := os.WriteFile(logging, []byte(kafkaLogging), 0o644); err != nil {
@@ -102,4 +119,23 @@ func apacheKafka(c *Config, p programs, s *service) {
 		}
 		return nil
 	}
+}
+
+// writeClient gives whoever uses the mutual listener a certificate for it.
+func writeClient(c *Config, a *authority) error {
+	key, cert, err := a.sign("client")
+	if err != nil {
+		return err
+	}
+	for file, text := range map[string][]byte{c.kafkaClientCert(): cert, c.kafkaClientKey(): key} {
+		if err := os.WriteFile(file, text, 0o600); err != nil {
+			return fmt.Errorf("write %s: %w", file, err)
+		}
+	}
+	return nil
+}
+
+// inProperties is a text of several lines as a value in a file of properties.
+func inProperties(text []byte) string {
+	return strings.ReplaceAll(strings.TrimSpace(string(text)), "\n", `\n`)
 }

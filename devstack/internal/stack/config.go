@@ -48,7 +48,7 @@ type Config struct {
 
 // Ports of the services on 127.0.0.1.
 type Ports struct {
-	Temporal, UI, Source, Sink, Kafka, ClickHouse, Vault, Controller, Metrics, Native, KafkaSecured, Prometheus int
+	Temporal, UI, Source, Sink, Kafka, ClickHouse, Vault, Controller, Metrics, Native, KafkaSecured, Prometheus, KafkaMutual, VaultTLS int
 }
 
 // DefaultBase is the first port of the block.
@@ -60,6 +60,7 @@ func PortsFrom(base int) Ports {
 		Temporal: base, UI: base + 1, Source: base + 2, Sink: base + 3, Kafka: base + 4,
 		ClickHouse: base + 5, Vault: base + 6, Controller: base + 7, Metrics: base + 8,
 		Native: base + 9, KafkaSecured: base + 10, Prometheus: base + 11,
+		KafkaMutual: base + 12, VaultTLS: base + 13,
 	}
 }
 
@@ -110,10 +111,10 @@ func (c *Config) ports() []namedPort {
 		{"clickhouse-native", c.Ports.Native},
 	}
 	if c.Kafka == "apache" {
-		p = append(p, namedPort{"controller", c.Ports.Controller}, namedPort{"kafka-secured", c.Ports.KafkaSecured})
+		p = append(p, namedPort{"controller", c.Ports.Controller}, namedPort{"kafka-secured", c.Ports.KafkaSecured}, namedPort{"kafka-mutual", c.Ports.KafkaMutual})
 	}
 	if c.Vault {
-		p = append(p, namedPort{"vault", c.Ports.Vault})
+		p = append(p, namedPort{"vault", c.Ports.Vault}, namedPort{"vault-tls", c.Ports.VaultTLS})
 	}
 	if c.Prometheus {
 		p = append(p, namedPort{"prometheus", c.Ports.Prometheus})

@@ -167,7 +167,17 @@ func clickHouseService(c *Config, p programs) *service {
 
 func vaultService(c *Config, p programs) *service {
 	s := &service{name: Vault, address: loopback(c.Ports.Vault), note: "root token in " + c.tokenFile()}
-	s.spec = proc.Spec{Path: p.vault, Args: []string{"--listen", s.address, "--dir", filepath.Join(c.Data, "vault")}, Log: c.log(Vault)}
+	s.spec = proc.Spec{
+		Path: p.vault, Log: c.log(Vault),
+		Args: []string{"--listen", s.address, "--tls-listen", loopback(c.Ports.VaultTLS), "--tls-pair", c.vaultPair(), "--dir", filepath.Join(c.Data, "vault")},
+	}
+	s.setup = func(context.Context) error {
+		if err := os.MkdirAll(filepath.Join(c.Data, "vault"), 0o700); err != nil {
+			return fmt.Errorf("data folder: %w", err)
+		}
+		_, err := writeCertificates(c.vaultCA(), c.vaultPair())
+		return err
+	}
 	s.ready = func(ctx context.Context) error {
 		if err := getOK(ctx, "http://"+s.address+"/v1/sys/health"); err != nil {
 			return err

@@ -165,10 +165,12 @@ func (s *Stack) Env() [][2]string {
 	}
 	if c.Kafka == "apache" {
 		env = append(env, [2]string{"SYNCLINE_KAFKA_SECURED", loopback(c.Ports.KafkaSecured)}, [2]string{"SYNCLINE_KAFKA_CA", c.kafkaCA()},
-			[2]string{"SYNCLINE_KAFKA_USER", kafkaUser}, [2]string{"SYNCLINE_KAFKA_PASSWORD", kafkaPassword})
+			[2]string{"SYNCLINE_KAFKA_USER", kafkaUser}, [2]string{"SYNCLINE_KAFKA_PASSWORD", kafkaPassword},
+			[2]string{"SYNCLINE_KAFKA_MUTUAL", loopback(c.Ports.KafkaMutual)}, [2]string{"SYNCLINE_KAFKA_CERT", c.kafkaClientCert()}, [2]string{"SYNCLINE_KAFKA_KEY", c.kafkaClientKey()})
 	}
 	if c.Vault {
-		env = append(env, [2]string{"SYNCLINE_VAULT_ADDR", "http://" + loopback(c.Ports.Vault)}, [2]string{"SYNCLINE_VAULT_TOKEN_FILE", c.tokenFile()})
+		env = append(env, [2]string{"SYNCLINE_VAULT_ADDR", "http://" + loopback(c.Ports.Vault)}, [2]string{"SYNCLINE_VAULT_TOKEN_FILE", c.tokenFile()},
+			[2]string{"SYNCLINE_VAULT_TLS_ADDR", "https://" + loopback(c.Ports.VaultTLS)}, [2]string{"SYNCLINE_VAULT_CA", c.vaultCA()}, [2]string{"SYNCLINE_VAULT_TLS_PAIR", c.vaultPair()})
 	}
 	if c.Prometheus {
 		env = append(env, [2]string{"SYNCLINE_PROMETHEUS_URL", "http://" + loopback(c.Ports.Prometheus)}, [2]string{"SYNCLINE_PROMETHEUS_DIR", c.prometheusDir()},

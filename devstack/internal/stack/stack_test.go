@@ -112,7 +112,7 @@ func TestEnvironmentIsSafeForAShell(t *testing.T) {
 		"export SYNCLINE_SOURCE_DSN=postgres://postgres@127.0.0.1:27002/postgres", "export SYNCLINE_SINK_DSN=postgres://postgres@127.0.0.1:27003/postgres",
 		"export SYNCLINE_KAFKA_BROKERS=127.0.0.1:27004", "export SYNCLINE_CLICKHOUSE_URL=http://default@127.0.0.1:27005/default",
 		"export SYNCLINE_CLICKHOUSE_NATIVE_URL=clickhouse://default@127.0.0.1:27009/default",
-		"export SYNCLINE_PG_BINDIR=/p", "export SYNCLINE_VAULT_ADDR=http://127.0.0.1:27006",
+		"export SYNCLINE_PG_BINDIR=/p", "export SYNCLINE_VAULT_ADDR=http://127.0.0.1:27006", "export SYNCLINE_VAULT_TLS_ADDR=https://127.0.0.1:27013",
 		"export SYNCLINE_PROMETHEUS_URL=http://127.0.0.1:27011", "export SYNCLINE_PROMTOOL=/m/promtool", "export SYNCLINE_AMTOOL=/m/amtool",
 	} {
 		if !strings.Contains(string(b), line+"\n") {
