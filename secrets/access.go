@@ -9,6 +9,7 @@ import (
 	vaultapi "github.com/hashicorp/vault/api"
 	"github.com/hashicorp/vault/api/auth/approle"
 
+	"syncline/dataplane/certs"
 	"syncline/dataplane/fault"
 )
 
@@ -116,7 +117,7 @@ func (l *access) givenToken() (string, error) {
 }
 
 func (l *access) loginToken(ctx context.Context, token string) (*session, error) {
-	c, err := l.newClient()
+	c, err := l.newClient(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -144,7 +145,7 @@ func (l *access) loginAppRole(ctx context.Context) (*session, error) {
 		return nil, fault.Permanent(CodeFileUnreadable, err, "put the AppRole's secret id there, readable by the worker's user",
 			"SYNCLINE_VAULT_SECRET_ID_FILE cannot be read")
 	}
-	c, err := l.newClient()
+	c, err := l.newClient(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -166,7 +167,7 @@ func (l *access) loginAppRole(ctx context.Context) (*session, error) {
 	return s, nil
 }
 
-func (l *access) newClient() (*vaultapi.Client, error) {
+func (l *access) newClient(ctx context.Context) (*vaultapi.Client, error) {
 	notConfigured := func(err error) error {
 		return fault.Permanent(CodeVaultNotConfigured, err, "check SYNCLINE_VAULT_CACERT and the VAULT_* variables", "the client for Vault cannot be made")
 	}
@@ -178,9 +179,11 @@ func (l *access) newClient() (*vaultapi.Client, error) {
 	cfg.Timeout = l.opts.Timeout
 	cfg.MaxRetries = 0 // the caller retries, and shows that it does
 	if l.opts.CACert != "" {
-		if err := cfg.ConfigureTLS(&vaultapi.TLSConfig{CACert: l.opts.CACert}); err != nil {
+		file, err := certs.New(ctx, certs.Options{CAFile: l.opts.CACert})
+		if err != nil {
 			return nil, notConfigured(err)
 		}
+		cfg.HttpClient.Transport = &trusting{file: file}
 	}
 	c, err := vaultapi.NewClient(cfg)
 	if err != nil {

@@ -60,10 +60,16 @@ func serverFault(addr string, err error) *fault.Error {
 	case status == 0:
 		fix := "check SYNCLINE_VAULT_ADDR, that Vault runs, and that this worker may connect to it"
 		var cert *tls.CertificateVerificationError
-		if errors.As(err, &cert) {
-			fix = "name the certificate authority of Vault in SYNCLINE_VAULT_CACERT"
+		switch {
+		case errors.As(err, &cert):
+			return transient(CodeVaultUnreachable, err, "name the certificate authority of Vault in SYNCLINE_VAULT_CACERT",
+				"Vault at %s has a certificate that this worker does not trust", addr)
+		case errors.Is(err, http.ErrSchemeMismatch):
+			fix = "begin SYNCLINE_VAULT_ADDR with http://, or name an address at which Vault has TLS"
 		}
 		return transient(CodeVaultUnreachable, err, fix, "Vault at %s does not answer", addr)
+	case wantsTLS(err):
+		return transient(CodeVaultUnreachable, nil, "begin SYNCLINE_VAULT_ADDR with https://", "Vault at %s wants TLS", addr)
 	case status == http.StatusServiceUnavailable && strings.Contains(said, "sealed"):
 		return transient(CodeVaultSealed, nil, "unseal it: vault operator unseal", "Vault at %s is sealed", addr)
 	case status >= 500 || status == http.StatusTooManyRequests || status == http.StatusPreconditionFailed:
@@ -71,6 +77,14 @@ func serverFault(addr string, err error) *fault.Error {
 			"Vault at %s answered %d: %s", addr, status, said)
 	}
 	return nil
+}
+
+// wantsTLS reports whether a server with TLS was asked in plain text: it answers so itself,
+// before Vault sees the request.
+func wantsTLS(err error) bool {
+	var re *vaultapi.ResponseError
+	return errors.As(err, &re) && re.StatusCode == http.StatusBadRequest && re.RawError &&
+		strings.Contains(strings.Join(re.Errors, " "), "HTTP request to an HTTPS server")
 }
 
 // refusesToken reports whether Vault said that the token itself is no good, as

@@ -165,16 +165,7 @@ func TestRealVaultTokens(t *testing.T) {
 func TestRealVaultAppRole(t *testing.T) {
 	v := newRealVault(t)
 	ref := "vault:" + v.v2 + "/app/db#password"
-	path := "auth/" + v.role + "/role/worker"
-	_, err := v.c.Logical().Write(path, map[string]any{"token_policies": v.reader, "token_ttl": "2s", "token_max_ttl": "1h"})
-	must(t, err)
-	id, err := v.c.Logical().Read(path + "/role-id")
-	must(t, err)
-	sid, err := v.c.Logical().Write(path+"/secret-id", nil)
-	must(t, err)
-	file := filepath.Join(t.TempDir(), "secret-id")
-	must(t, os.WriteFile(file, []byte(sid.Data["secret_id"].(string)+"\n"), 0o600))
-	o := secrets.VaultOptions{RoleID: id.Data["role_id"].(string), SecretIDFile: file, AppRoleMount: v.role}
+	o := v.appRole("2s")
 	r := v.resolver(o)
 	v.want(r, ref, "pass-v2")
 	before := v.tokens()
@@ -199,8 +190,23 @@ func TestRealVaultAppRole(t *testing.T) {
 		t.Errorf("%d tokens left after Close", len(left))
 	}
 
-	must(t, os.WriteFile(file, []byte("another"), 0o600))
+	must(t, os.WriteFile(o.SecretIDFile, []byte("another"), 0o600))
 	v.wantFault(v.resolver(o), ref, secrets.CodeVaultLoginRefused, false)
+}
+
+// appRole makes a role and gives the options that log in by it.
+func (v *realVault) appRole(ttl string) secrets.VaultOptions {
+	v.t.Helper()
+	path := "auth/" + v.role + "/role/worker"
+	_, err := v.c.Logical().Write(path, map[string]any{"token_policies": v.reader, "token_ttl": ttl, "token_max_ttl": "1h"})
+	must(v.t, err)
+	id, err := v.c.Logical().Read(path + "/role-id")
+	must(v.t, err)
+	sid, err := v.c.Logical().Write(path+"/secret-id", nil)
+	must(v.t, err)
+	file := filepath.Join(v.t.TempDir(), "secret-id")
+	must(v.t, os.WriteFile(file, []byte(sid.Data["secret_id"].(string)+"\n"), 0o600))
+	return secrets.VaultOptions{RoleID: id.Data["role_id"].(string), SecretIDFile: file, AppRoleMount: v.role}
 }
 
 // tokens are the accessors of the live tokens that our AppRole mount made.

@@ -112,9 +112,9 @@ var settings = []Setting{
 		func(c *Config, v string) error { c.Vault.SecretIDFile = v; return nil }},
 	{"SYNCLINE_VAULT_APPROLE_MOUNT", "approle", "Where Vault has AppRole: the part of its path after `auth/`.",
 		func(c *Config, v string) error { c.Vault.AppRoleMount = v; return nil }},
-	{"SYNCLINE_VAULT_NAMESPACE", "", "Vault namespace; otherwise `VAULT_NAMESPACE`.",
+	{"SYNCLINE_VAULT_NAMESPACE", "", "Vault namespace; otherwise `VAULT_NAMESPACE`. Vault Enterprise and HCP have them; any other Vault takes no notice and reads what it has at the path.",
 		func(c *Config, v string) error { c.Vault.Namespace = v; return nil }},
-	{"SYNCLINE_VAULT_CACERT", "", "PEM file of the authority that signed Vault's certificate; otherwise `VAULT_CACERT`.",
+	{"SYNCLINE_VAULT_CACERT", "", "PEM file of the authority that signed Vault's certificate, read again for each request; otherwise `VAULT_CACERT`.",
 		func(c *Config, v string) error { c.Vault.CACert = v; return nil }},
 }
 
