@@ -3,6 +3,7 @@ package kafka
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"net"
@@ -57,8 +58,10 @@ func classify(ctx context.Context, err error, what string) error {
 	if errors.Is(err, protocol.ErrNoTopic) || errors.Is(err, protocol.ErrNoPartition) {
 		return topicMissing(err, what)
 	}
-	if handshake(err) {
-		return fault.Transient(CodeTLS, err, "%s", what)
+	if fix := handshake(err); fix != "" {
+		f := fault.Transient(CodeTLS, err, "%s", what)
+		f.Fix = fix
+		return f
 	}
 	var k kgo.Error
 	if !errors.As(err, &k) {
@@ -84,13 +87,25 @@ func classify(ctx context.Context, err error, what string) error {
 	return fault.Permanent(CodeRefused, err, "see the brokers' log", "%s", what)
 }
 
-// handshake reports whether two ends could not agree on TLS.
-func handshake(err error) bool {
+// handshake says what to do if two ends could not agree on TLS, and nothing otherwise.
+func handshake(err error) (fix string) {
 	var cert *tls.CertificateVerificationError
+	var name x509.HostnameError
 	var record tls.RecordHeaderError
 	var alert tls.AlertError
 	var remote *net.OpError
-	return errors.As(err, &cert) || errors.As(err, &record) || errors.As(err, &alert) || errors.As(err, &remote) && remote.Op == "remote error"
+	switch {
+	case errors.As(err, &name):
+		return "give kafka.tls.server_name, a name that is in the brokers' certificate"
+	case errors.As(err, &cert):
+		return "put the authority that signed the brokers' certificate into the file kafka.tls.ca_file"
+	case errors.As(err, &record):
+		return "correct kafka.brokers, which name a listener without TLS, or leave out kafka.tls"
+	case errors.As(err, &alert), errors.As(err, &remote) && remote.Op == "remote error":
+		// Whether none was sent or one that they do not take, brokers say it alike.
+		return "give in kafka.tls.cert_file and kafka.tls.key a client certificate of an authority that the brokers trust, not run out; see the brokers' log"
+	}
+	return ""
 }
 
 func topicMissing(err error, what string) error {
