@@ -17,6 +17,7 @@ import (
 	"syncline/dataplane/certs"
 	"syncline/dataplane/change"
 	"syncline/dataplane/fault"
+	"syncline/dataplane/login"
 	"syncline/dataplane/sink"
 	chsink "syncline/dataplane/sink/clickhouse"
 	pgsink "syncline/dataplane/sink/postgres"
@@ -36,8 +37,10 @@ type Activities struct {
 	Metrics *observe.Metrics
 	// Analytics takes what is counted; nil: nobody wants it.
 	Analytics *analytics.Writer
-	// AnalyticsStore opens what was recorded, to report on it; nil: nothing is recorded.
-	AnalyticsStore func(context.Context) (*analytics.Store, error)
+	// AnalyticsStore opens what was recorded, to report on it, with a login if one is named;
+	// nil: nothing is recorded.
+	AnalyticsStore func(context.Context, login.Source) (*analytics.Store, error)
+	AnalyticsLogin secrets.LoginRef
 	Health         *observe.Health
 	Log            *zap.Logger
 	SpillDir       string

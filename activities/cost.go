@@ -25,7 +25,7 @@ func (a *Activities) recorded(ctx context.Context, f func(context.Context, *anal
 		if a.AnalyticsStore == nil {
 			return fault.Permanent(CodeAnalyticsOff, nil, "set SYNCLINE_ANALYTICS on the workers", "analytics is not configured")
 		}
-		s, err := a.AnalyticsStore(ctx)
+		s, err := a.openAnalytics(ctx)
 		if err != nil {
 			return err
 		}

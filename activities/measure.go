@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"syncline/activities/contract"
+	"syncline/analytics"
 	"syncline/analytics/indicators"
 	"syncline/analytics/report"
 	"syncline/dataplane/fault"
@@ -13,13 +14,21 @@ import (
 // CodeAnalyticsOff: the workers record nothing.
 const CodeAnalyticsOff fault.Code = "AnalyticsOff"
 
+func (a *Activities) openAnalytics(ctx context.Context) (*analytics.Store, error) {
+	as, err := a.login(ctx, a.AnalyticsLogin)
+	if err != nil {
+		return nil, err
+	}
+	return a.AnalyticsStore(ctx, as)
+}
+
 // Measure computes the report on a pipeline.
 func (a *Activities) Measure(ctx context.Context, in contract.ReportInput) (out *report.Report, err error) {
 	defer func() { err = ended(ctx, err) }()
 	if a.AnalyticsStore == nil {
 		return nil, fault.Permanent(CodeAnalyticsOff, nil, "set SYNCLINE_ANALYTICS on the workers", "analytics is not configured")
 	}
-	s, err := a.AnalyticsStore(ctx)
+	s, err := a.openAnalytics(ctx)
 	if err != nil {
 		return nil, err
 	}

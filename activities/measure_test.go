@@ -12,6 +12,7 @@ import (
 	"syncline/activities/contract"
 	"syncline/analytics"
 	"syncline/analytics/report"
+	"syncline/dataplane/login"
 	"syncline/pipeline"
 	"syncline/testsuite/stack"
 )
@@ -35,7 +36,7 @@ func TestMeasure(t *testing.T) {
 		}
 		_ = s.Close() // the test is over
 	})
-	a := &Activities{AnalyticsStore: open}
+	a := &Activities{AnalyticsStore: func(ctx context.Context, _ login.Source) (*analytics.Store, error) { return open(ctx) }}
 	measure := func(in contract.ReportInput) (r report.Report, err error) {
 		var suite testsuite.WorkflowTestSuite
 		env := suite.NewTestActivityEnvironment()

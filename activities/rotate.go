@@ -180,9 +180,12 @@ func (a *Activities) target(ctx context.Context, t *pipeline.RotationTarget, as 
 	return servers.Open(spec, as, secure, nil)
 }
 
-// loginUses finds where the pipelines of these workers use a login.
+// loginUses finds where these workers and their pipelines use a login.
 func (a *Activities) loginUses(ctx context.Context, l secrets.LoginRef) (uses []contract.LoginUse, err error) {
 	uses = []contract.LoginUse{}
+	if a.AnalyticsStore != nil && a.AnalyticsLogin == l {
+		uses = append(uses, contract.LoginUse{End: analyticsEnd})
+	}
 	names, err := a.runningPipelines(ctx)
 	if err != nil {
 		return nil, err
@@ -421,13 +424,13 @@ func (a *Activities) VerifyLogin(ctx context.Context, in contract.RotationStep) 
 			return err
 		}
 		out = a.consumer(a.Logins.State(ctx, in.Rotation.Login))
-		if out.As, err = a.tryEverywhere(ctx, &in.RotationTask, l); err != nil {
+		if out.As, err = a.tryEverywhere(ctx, &in, l); err != nil {
 			return err
 		}
 		ctx = context.WithValue(ctx, candidateKey{}, candidate{in.Rotation.Login, login.NewHeld(l)})
 		for _, u := range in.Uses {
 			if err := a.exercise(ctx, u); err != nil {
-				return fmt.Errorf("pipeline %s, %s, as user %s: %w", u.Pipeline, u.End, l.User, err)
+				return fmt.Errorf("%s, as user %s: %w", u, l.User, err)
 			}
 		}
 		return nil
@@ -435,12 +438,15 @@ func (a *Activities) VerifyLogin(ctx context.Context, in contract.RotationStep) 
 	return out, err
 }
 
-// tryEverywhere logs in at every target. It needs no administrator: the workers' policies
+// tryEverywhere logs in at every target but those that were declared gone. It needs no administrator: the workers' policies
 // need not let them read whose logins those are.
-func (a *Activities) tryEverywhere(ctx context.Context, in *contract.RotationTask, l login.Login) (map[string]string, error) {
+func (a *Activities) tryEverywhere(ctx context.Context, in *contract.RotationStep, l login.Login) (map[string]string, error) {
 	as := map[string]string{}
 	for i := range in.Rotation.Targets {
 		t := &in.Rotation.Targets[i]
+		if slices.Contains(in.Gone, t.Name) {
+			continue
+		}
 		tg, err := a.target(ctx, t, l)
 		if err != nil {
 			return as, err
@@ -477,8 +483,22 @@ func (a *Activities) login(ctx context.Context, ref secrets.LoginRef) (login.Sou
 	return acc, nil
 }
 
-// exercise does what a pipeline needs a login for at one of its ends, and leaves no trace.
+// analyticsEnd is where workers record what they do.
+const analyticsEnd = "analytics"
+
+// exercise does what a login is needed for, and leaves no trace.
 func (a *Activities) exercise(ctx context.Context, u contract.LoginUse) error {
+	if u.End == analyticsEnd {
+		if a.AnalyticsStore == nil || a.AnalyticsLogin != ctx.Value(candidateKey{}).(candidate).ref {
+			return nil // this worker records nothing, or by another login
+		}
+		s, err := a.openAnalytics(ctx)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = s.Close() }() // nothing was written
+		return s.Rights(ctx)
+	}
 	st, err := a.statusOf(ctx, u.Pipeline)
 	if fault.Is(err, CodePipelineMissing) {
 		return nil
@@ -511,7 +531,7 @@ func (a *Activities) AdoptLogin(ctx context.Context, in contract.RotationStep) (
 		if err != nil {
 			return err
 		}
-		out.As, err = a.tryEverywhere(ctx, &in.RotationTask, l)
+		out.As, err = a.tryEverywhere(ctx, &in, l)
 		if fault.Is(err, rotated.CodeLogin) {
 			return temporal.NewNonRetryableApplicationError(fmt.Sprintf("worker %s: %s", a.Worker, secrets.Redact(err.Error())), contract.ConsumerFailedError, nil)
 		}

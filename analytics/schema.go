@@ -23,6 +23,8 @@ const (
 	CodeNewer fault.Code = "AnalyticsNewer"
 	// CodeStore: ClickHouse refuses or does not answer.
 	CodeStore fault.Code = "AnalyticsStore"
+	// CodePrivilege: the login of analytics lacks a right there.
+	CodePrivilege fault.Code = "AnalyticsPrivilege"
 )
 
 // column of a counting table, and how its rollup puts rows of an hour together.

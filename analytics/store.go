@@ -111,6 +111,46 @@ func (s *Store) Insert(ctx context.Context, name string, rows []Row) error {
 	return nil
 }
 
+// rights are what the store needs on its database.
+var rights = []string{"SELECT", "INSERT", "CREATE TABLE", "CREATE VIEW", "ALTER TABLE"}
+
+// Rights asks for what the store needs, and reads its tables. Servers older than 24.11
+// cannot be asked, and there what was read has to do.
+func (s *Store) Rights(ctx context.Context) error {
+	var missing []error
+	err := s.conn.With(ctx, func(c driver.Conn) error {
+		var user string
+		if err := c.QueryRow(ctx, "SELECT currentUser()").Scan(&user); err != nil {
+			return err
+		}
+		for _, right := range rights {
+			var may uint8
+			err := c.QueryRow(ctx, "CHECK GRANT "+right+" ON "+quoted(s.database)+".*").Scan(&may)
+			var ex *ch.Exception
+			if errors.As(err, &ex) && ex.Code == syntaxError {
+				break
+			}
+			if err != nil {
+				return err
+			}
+			if may == 0 {
+				missing = append(missing, fault.Permanent(CodePrivilege, nil, "GRANT "+right+" ON "+quoted(s.database)+".* TO "+quoted(user), "user %s may not %s on %s", user, right, s.database))
+			}
+		}
+		if len(missing) > 0 {
+			return nil
+		}
+		return c.Exec(ctx, "SELECT * FROM "+quoted(s.database)+".migrations LIMIT 0")
+	})
+	if err != nil {
+		return s.failed(err, "see the rights on analytics")
+	}
+	return errors.Join(missing...)
+}
+
+// syntaxError is ClickHouse's code of a statement that it does not know.
+const syntaxError = 62
+
 func (s *Store) exec(ctx context.Context, q string) error {
 	if err := s.conn.With(ctx, func(c driver.Conn) error { return c.Exec(ctx, q) }); err != nil {
 		return s.failed(err, "prepare the analytics tables")

@@ -13,6 +13,8 @@ import (
 
 	"pgregory.net/rapid"
 
+	"syncline/dataplane/fault"
+	"syncline/dataplane/login"
 	"syncline/testsuite/stack"
 )
 
@@ -143,5 +145,28 @@ func TestBuckets(t *testing.T) {
 	}
 	if Percentile(nil, 50) != 0 {
 		t.Error("a percentile of nothing")
+	}
+}
+
+// A right that a login lacks is named with the statement that grants it.
+func TestRights(t *testing.T) {
+	s := testStore(t)
+	if err := s.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	users := stack.NewUsers(t, stack.ClickHouse(t), "boss", "boss")
+	users.Put("a", "pw")
+	as, err := OpenStore(users.URL, s.database, login.NewHeld(login.Login{User: "a", Password: "pw", Generation: 1}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = as.Close() }() // nothing is asked of it any more
+	if err := as.Rights(t.Context()); err != nil {
+		t.Error(err)
+	}
+	users.Deny("a", "INSERT")
+	users.Deny("a", "ALTER TABLE")
+	if err := as.Rights(t.Context()); !fault.Is(err, CodePrivilege) || fault.Retryable(err) || !strings.Contains(err.Error(), "GRANT INSERT ON "+quoted(s.database)+".* TO `a`") || !strings.Contains(err.Error(), "GRANT ALTER TABLE") {
+		t.Errorf("without rights: %v", err)
 	}
 }

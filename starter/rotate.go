@@ -159,9 +159,8 @@ func (t *tool) readRotation(in *rotating, arg string) error {
 func (t *tool) rotate(ctx context.Context, c client.Client, in *rotating, wait time.Duration) error {
 	id := contract.RotationID(in.login)
 	if in.Plan {
-		// A plan locks nothing, and may be made while a rotation runs; its id is that of no
-		// rotation, so that the workflow hands it on to one that is.
-		if st, err := rotationOf(ctx, c, in.login); err == nil && st.Phase != contract.RotationDone {
+		id = contract.RotationPlanID(in.login)
+		if st, err := rotationOf(ctx, c, contract.RotationID(in.login)); err == nil && st.Phase != contract.RotationDone {
 			return failed("a rotation of %s is under way: %s (fix: starter rotate %s --status)", in.login, st.Phase, in.login)
 		}
 	}
@@ -175,13 +174,16 @@ func (t *tool) rotate(ctx context.Context, c client.Client, in *rotating, wait t
 		if !errors.As(err, &busy) || time.Now().After(end) {
 			break
 		}
-		if st, serr := rotationOf(ctx, c, in.login); serr != nil || st.Phase != contract.RotationDone {
+		if st, serr := rotationOf(ctx, c, id); serr != nil || st.Phase != contract.RotationDone {
 			break
 		}
 		select { // it is over, and lets others begin
 		case <-ctx.Done():
 		case <-time.After(200 * time.Millisecond):
 		}
+	}
+	if errors.As(err, &busy) && in.Plan {
+		return failed("somebody else's plan for %s is being made (fix: ask again in a moment)", in.login)
 	}
 	if errors.As(err, &busy) {
 		return failed("a rotation of %s is under way (fix: starter rotate %s --status)", in.login, in.login)
@@ -198,7 +200,7 @@ func (t *tool) rotate(ctx context.Context, c client.Client, in *rotating, wait t
 	defer cancel()
 	var res contract.Rotated
 	err = t.await(bounded, run, &res, func(ctx context.Context, b *bytes.Buffer) error {
-		st, err := rotationOf(ctx, c, in.login)
+		st, err := rotationOf(ctx, c, id)
 		if err == nil {
 			view.DrawRotation(b, t.style(), &st)
 		}
@@ -209,7 +211,7 @@ func (t *tool) rotate(ctx context.Context, c client.Client, in *rotating, wait t
 		// What became of it is in its status, since a failed workflow has no result.
 		last, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()
-		if st, serr := rotationOf(last, c, in.login); serr == nil {
+		if st, serr := rotationOf(last, c, id); serr == nil {
 			if err := t.print(st, func() { view.DrawRotation(t.out, t.style(), &st) }); err != nil {
 				return err
 			}
@@ -223,9 +225,9 @@ func (t *tool) rotate(ctx context.Context, c client.Client, in *rotating, wait t
 	return t.print(res, func() { view.DrawRotation(t.out, t.style(), &res) })
 }
 
-// rotationOf is the rotation of a login that runs, or the last one.
-func rotationOf(ctx context.Context, c client.Client, l secrets.LoginRef) (st contract.Rotated, err error) {
-	v, err := c.QueryWorkflow(ctx, contract.RotationID(l), "", contract.StatusQuery)
+// rotationOf is the run of a rotation, or of its plan, that goes on, or the last one.
+func rotationOf(ctx context.Context, c client.Client, id string) (st contract.Rotated, err error) {
+	v, err := c.QueryWorkflow(ctx, id, "", contract.StatusQuery)
 	if err == nil {
 		err = v.Get(&st)
 	}
@@ -237,7 +239,7 @@ func noRotation(l secrets.LoginRef) error {
 }
 
 func (t *tool) rotationStatus(ctx context.Context, c client.Client, l secrets.LoginRef) error {
-	st, err := rotationOf(ctx, c, l)
+	st, err := rotationOf(ctx, c, contract.RotationID(l))
 	var missing *serviceerror.NotFound
 	if errors.As(err, &missing) {
 		return noRotation(l)

@@ -125,6 +125,7 @@ func TestRotate(t *testing.T) {
 	s.starter("rotate", login, "--status").exits(exitFailed).says("no rotation of "+login+" is known", "fix:")
 	s.starter("rotate", login, "--rollback").exits(exitFailed).says("no rotation of " + login + " is under way")
 	s.starter("rotate", file, "--plan").exits(exitOK).says("could be rotated", "generation 4, user orders_a (slot a)", "generation 5, user orders_b (slot b)", "primary", "pipeline shop, source", "w/1")
+	s.starter("rotate", login, "--status").exits(exitFailed).says("no rotation of " + login + " is known") // a plan is none
 	s.starter("rotate", file, "--now", "--reason", "test").exits(exitOK).says(login+"  rotated", "before     generation 4, user orders_a", "now        generation 5, user orders_b", "adopting")
 	var st contract.Rotated
 	s.starter("rotate", login, "--status", "--json").exits(exitOK).object(&st)
@@ -141,6 +142,7 @@ func TestRotate(t *testing.T) {
 	f.mu.Unlock()
 	s.starter("rotate", file, "--now", "--detach").exits(exitOK).says(id)
 	s.starter("rotate", file, "--now").exits(exitFailed).says("is under way", "--status")
+	s.starter("rotate", file, "--plan").exits(exitFailed).says("is under way", "--status")
 	s.until("it waits", func(r result) bool { return strings.Contains(r.out, "psql from 10.0.0.7") }, "rotate", login, "--status")
 	s.starter("rotate", login, "--declare-gone", "w/9").exits(exitFailed).says(`no worker or target/<name> of the rotation is called "w/9"; it has w/1, target/primary`)
 	s.starter("rotate", login, "--rollback").exits(exitOK).says("the old login of " + login + " is put in force again")

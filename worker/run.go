@@ -112,7 +112,10 @@ func run(ctx context.Context, c config.Config, identity string, log *zap.Logger)
 		counting.Wait()
 	}()
 	if !c.Analytics.IsZero() {
-		acts.AnalyticsStore = func(ctx context.Context) (*analytics.Store, error) { return openAnalytics(ctx, c, resolver, logins) }
+		acts.AnalyticsLogin = c.AnalyticsLogin
+		acts.AnalyticsStore = func(ctx context.Context, as login.Source) (*analytics.Store, error) {
+			return openAnalytics(ctx, c, resolver, as)
+		}
 	}
 	var running []worker.Worker
 	for _, w := range append(newFleet(tc, c, identity, acts), newRoles(tc, c, acts)...) {
@@ -123,7 +126,7 @@ func run(ctx context.Context, c config.Config, identity string, log *zap.Logger)
 		running = append(running, w)
 	}
 	if acts.AnalyticsStore != nil && c.Has(contract.Control) {
-		go watchStanding(ctx, acts.AnalyticsStore, metrics, log)
+		go watchStanding(ctx, analyticsBy(c, resolver, logins), metrics, log)
 	}
 	if c.Has(contract.Control) {
 		go watchRuns(ctx, tc, metrics, log)
@@ -154,7 +157,7 @@ func startAnalytics(c config.Config, resolver *secrets.Resolver, logins *secrets
 		return nil, nil
 	}
 	return analytics.NewWriter(analytics.Options{
-		Open: func(ctx context.Context) (*analytics.Store, error) { return openAnalytics(ctx, c, resolver, logins) },
+		Open: analyticsBy(c, resolver, logins),
 		Dir:  filepath.Join(c.SpillDir, "analytics"), SpillBytes: c.AnalyticsSpill, Log: log,
 		Observer: analytics.Observer{
 			Written: func(n int) { m.AnalyticsRows(observe.AnalyticsWritten, n) },
@@ -165,16 +168,23 @@ func startAnalytics(c config.Config, resolver *secrets.Resolver, logins *secrets
 	})
 }
 
+// analyticsBy opens analytics with the login that is in force.
+func analyticsBy(c config.Config, resolver *secrets.Resolver, logins *secrets.Logins) func(context.Context) (*analytics.Store, error) {
+	return func(ctx context.Context) (*analytics.Store, error) {
+		if c.AnalyticsLogin.IsZero() {
+			return openAnalytics(ctx, c, resolver, nil)
+		}
+		as, err := logins.Of(ctx, c.AnalyticsLogin)
+		if err != nil {
+			return nil, err
+		}
+		return openAnalytics(ctx, c, resolver, as)
+	}
+}
+
 // openAnalytics resolves the connection string each time: it may have been rotated.
-func openAnalytics(ctx context.Context, c config.Config, resolver *secrets.Resolver, logins *secrets.Logins) (*analytics.Store, error) {
+func openAnalytics(ctx context.Context, c config.Config, resolver *secrets.Resolver, as login.Source) (*analytics.Store, error) {
 	dsn, err := resolver.Resolve(ctx, c.Analytics)
-	if err != nil {
-		return nil, err
-	}
-	if c.AnalyticsLogin.IsZero() {
-		return analytics.OpenStore(dsn.Reveal(), c.AnalyticsDatabase, nil)
-	}
-	as, err := logins.Of(ctx, c.AnalyticsLogin)
 	if err != nil {
 		return nil, err
 	}

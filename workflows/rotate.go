@@ -217,6 +217,14 @@ func patient(ctx workflow.Context, d time.Duration, summary string) workflow.Con
 	return workflow.WithActivityOptions(ctx, o)
 }
 
+// looking is for what is asked again and again: what holds it up is known soon, and an answer
+// that takes long is waited for.
+func looking(ctx workflow.Context) workflow.Context {
+	o := workflow.GetActivityOptions(ctx)
+	o.RetryPolicy.MaximumAttempts = 3
+	return workflow.WithActivityOptions(ctx, o)
+}
+
 // at is for an activity of one worker, which may be away.
 func (r *rotation) at(ctx workflow.Context, worker string, bound time.Duration, summary string) workflow.Context {
 	ctx = patient(ctx, bound, summary)
@@ -344,7 +352,15 @@ func (r *rotation) prepare(ctx workflow.Context) error {
 }
 
 func (r *rotation) step(target string, subject contract.RotationPoint) contract.RotationStep {
-	return contract.RotationStep{RotationTask: r.task, Target: target, Subject: subject}
+	s := contract.RotationStep{RotationTask: r.task, Target: target, Subject: subject}
+	if target == "" {
+		for _, t := range r.res.Targets {
+			if r.gone["target/"+t] {
+				s.Gone = append(s.Gone, t)
+			}
+		}
+	}
+	return s
 }
 
 // find looks which workers there are. Those that were there before stay in mind.
@@ -364,7 +380,11 @@ func (r *rotation) find(ctx workflow.Context) error {
 
 // ask lets a worker do something on its own queue, and keeps what it says of itself.
 func (r *rotation) ask(ctx workflow.Context, worker string, bound time.Duration, activity string, in any) (st contract.ConsumerState, err error) {
-	err = workflow.ExecuteActivity(r.at(ctx, worker, bound, worker), activity, in).Get(ctx, &st)
+	ctx = r.at(ctx, worker, bound, worker)
+	if activity == contract.AdoptLoginActivity {
+		ctx = looking(ctx)
+	}
+	err = workflow.ExecuteActivity(ctx, activity, in).Get(ctx, &st)
 	if err != nil {
 		return st, err
 	}
@@ -504,7 +524,7 @@ func (r *rotation) revoke(ctx workflow.Context, who contract.RotationPoint, may 
 		var shown []string
 		err := r.targets(ctx, func(ctx workflow.Context, target string) error {
 			var s contract.LoginSessions
-			err := workflow.ExecuteActivity(patient(ctx, time.Minute, "look for sessions at "+target), contract.LoginSessionsActivity, r.step(target, who)).Get(ctx, &s)
+			err := workflow.ExecuteActivity(looking(patient(ctx, time.Minute, "look for sessions at "+target)), contract.LoginSessionsActivity, r.step(target, who)).Get(ctx, &s)
 			switch {
 			case err != nil:
 				shown = append(shown, "target "+target+" cannot be asked: "+reason(err))
@@ -544,7 +564,7 @@ func (r *rotation) revoke(ctx workflow.Context, who contract.RotationPoint, may 
 			}
 			step := r.step(target, who)
 			step.End = r.end || r.task.Leaked
-			err := workflow.ExecuteActivity(patient(ctx, time.Minute, "disable "+who.User+" at "+target), contract.DisableLoginActivity, step).Get(ctx, nil)
+			err := workflow.ExecuteActivity(looking(patient(ctx, time.Minute, "disable "+who.User+" at "+target)), contract.DisableLoginActivity, step).Get(ctx, nil)
 			if err == nil {
 				delete(waiting, target)
 			}

@@ -51,7 +51,7 @@ type estate struct {
 	fleet   map[string]int64          // worker → generation it is on
 	away    map[string]int            // workers that answer nothing for so many calls; -1: never
 	others  int                       // looks at sessions for which somebody else has one of the old login
-	cut     map[string]int            // targets that answer nothing for so many calls
+	cut     map[string]int            // targets that answer nothing for so many calls; -1: for good
 	fail    func(activity string) error
 	steps   []string
 	notes   []contract.Rotated
@@ -141,7 +141,9 @@ func (e *estate) stage(ctx context.Context, in contract.RotationTask) (out contr
 
 func (e *estate) reach(target string) error {
 	if n := e.cut[target]; n != 0 {
-		e.cut[target] = n - min(n, 1)
+		if n > 0 {
+			e.cut[target]--
+		}
 		return transientErr(target + " cannot be reached")
 	}
 	return nil
@@ -281,12 +283,27 @@ func (e *estate) state(ctx context.Context, in contract.RotationTask) (contract.
 	return contract.ConsumerState{Worker: name, LoginState: secrets.LoginState{Used: true, Generation: e.fleet[name]}}, nil
 }
 
+// everywhere is reached by a worker, but for what was declared gone.
+func (e *estate) everywhere(in *contract.RotationStep) error {
+	for _, t := range []string{"copy", "primary"} {
+		if !slices.Contains(in.Gone, t) {
+			if err := e.reach(t); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 func (e *estate) verify(ctx context.Context, in contract.RotationStep) (contract.ConsumerState, error) {
 	name, end, err := e.worker(ctx)
 	if err != nil {
 		return contract.ConsumerState{}, err
 	}
 	defer end()
+	if err := e.everywhere(&in); err != nil {
+		return contract.ConsumerState{}, err
+	}
 	return contract.ConsumerState{Worker: name, As: map[string]string{"primary": in.Subject.User}, LoginState: secrets.LoginState{Used: true, Generation: e.fleet[name]}}, nil
 }
 
@@ -302,7 +319,10 @@ func (e *estate) adopt(ctx context.Context, in contract.RotationStep) (out contr
 	if e.pointer.Generation < in.Subject.Generation {
 		e.broke("worker %s is to adopt generation %d, and %d is in force", name, in.Subject.Generation, e.pointer.Generation)
 	}
-	e.fleet[name] = e.pointer.Generation
+	e.fleet[name] = e.pointer.Generation // its connections move, whether it reaches all or not
+	if err := e.everywhere(&in); err != nil {
+		return out, err
+	}
 	return contract.ConsumerState{Worker: name, LoginState: secrets.LoginState{Used: true, Generation: e.fleet[name]}}, nil
 }
 
@@ -505,6 +525,40 @@ func TestSilentWorkerHoldsRevocation(t *testing.T) {
 			t.Errorf("held up by w2: %v; %+v", held, e.pointer)
 		}
 		e.settled(t, &r)
+	}
+}
+
+// A target that is cut off for good holds the revocation up, everywhere, until it is
+// declared gone: then the others are done with, and it is told what is left.
+func TestTargetDeclaredGone(t *testing.T) {
+	for _, since := range []string{contract.AdoptLoginActivity, contract.LoginSessionsActivity, contract.DisableLoginActivity} {
+		e := newEstate()
+		env := e.environment()
+		e.fail = func(a string) error {
+			if a == since {
+				e.cut["copy"] = -1
+			}
+			return nil
+		}
+		declared := &reply{}
+		env.RegisterDelayedCallback(func() {
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			if since != contract.DisableLoginActivity && len(e.valid["primary"]) != 2 {
+				t.Errorf("cut off since %s: one is revoked at the other target: %v", since, e.valid)
+			}
+			env.UpdateWorkflow(contract.DeclareGoneUpdate, "g", declared, "target/copy")
+		}, 20*time.Minute)
+		env.ExecuteWorkflow(RotateSecret, rotationInput(t))
+		var r contract.Rotated
+		if err := env.GetWorkflowResult(&r); err != nil {
+			t.Fatalf("cut off since %s: %v, %v", since, err, e.steps)
+		}
+		e.settled(t, &r)
+		if declared.refused != nil || e.pointer.Generation != 2 || len(e.valid["primary"]) != 1 || len(e.valid["copy"]) != 2 ||
+			!slices.ContainsFunc(e.notes, func(n contract.Rotated) bool { return strings.Contains(n.Held, "copy") }) {
+			t.Errorf("cut off since %s: %v; %+v, valid are %v, notes %+v", since, declared.refused, r, e.valid, e.notes)
+		}
 	}
 }
 

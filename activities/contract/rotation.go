@@ -46,6 +46,10 @@ const (
 // RotationID is the workflow of a login's rotation.
 func RotationID(l secrets.LoginRef) string { return "rotate/" + l.Path() }
 
+// RotationPlanID is the workflow that says what a rotation would do: a plan locks nothing,
+// and is no rotation that anybody looks for.
+func RotationPlanID(l secrets.LoginRef) string { return "rotate-plan/" + l.Path() }
+
 // FleetQueue is polled by every worker, whatever its roles and its version: who polls it
 // is alive.
 func FleetQueue(prefix string) string { return prefix + "-fleet" }
@@ -111,12 +115,22 @@ type RotationStep struct {
 	Target  string        `json:"target,omitempty"`
 	Subject RotationPoint `json:"subject"`       // the login that it is about
 	End     bool          `json:"end,omitempty"` // its sessions
+
+	Gone []string `json:"gone,omitempty"` // targets that were declared gone, and no worker has to reach
 }
 
 // LoginUse is a place in a pipeline where a login is used.
 type LoginUse struct {
-	Pipeline string `json:"pipeline"`
-	End      string `json:"end"` // source, kafka, or sink:<name>
+	Pipeline string `json:"pipeline"` // "" of the workers' analytics
+	End      string `json:"end"`      // source, kafka, or sink:<name>; or analytics
+}
+
+// String names it as tools and messages do.
+func (u LoginUse) String() string {
+	if u.Pipeline == "" {
+		return u.End
+	}
+	return "pipeline " + u.Pipeline + ", " + u.End
 }
 
 // RotationOpened is what a rotation begins with.

@@ -3,13 +3,8 @@ package login_test
 import (
 	"context"
 	"fmt"
-	"io"
-	"net/http"
-	"net/http/httptest"
-	"net/http/httputil"
 	"net/url"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -19,19 +14,15 @@ import (
 	"syncline/testsuite/stack"
 )
 
-// users are two users of a ClickHouse server, used in turn. The engine that the tests run
-// asks nobody for a password, so that over HTTP a gate before it does, as a server would.
+// users are two users of a ClickHouse server, used in turn; over the native protocol nobody
+// is asked for a password.
 type users struct {
 	t    *testing.T
 	dsn  string
-	gate bool
+	gate *stack.Users
 	src  *login.Held
 	last login.Login
 	busy bool // calls are being made
-
-	mu      sync.Mutex
-	allowed map[string]string // passwords
-	running map[string]int    // statements by user
 }
 
 func newUsers(t *testing.T, dsn string) *users {
@@ -41,42 +32,21 @@ func newUsers(t *testing.T, dsn string) *users {
 		t.Fatal(err)
 	}
 	to.User = nil
-	u := &users{t: t, dsn: to.String(), gate: to.Scheme == "http", allowed: map[string]string{"a": "pw1"}, running: map[string]int{}}
-	if u.gate {
-		proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: to.Host})
-		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			user, key, _ := r.BasicAuth()
-			u.mu.Lock()
-			pw, known := u.allowed[user]
-			u.running[user]++
-			u.mu.Unlock()
-			defer func() {
-				u.mu.Lock()
-				u.running[user]--
-				u.mu.Unlock()
-			}()
-			if !known || pw != key {
-				w.Header().Set("X-ClickHouse-Exception-Code", "516")
-				w.WriteHeader(http.StatusForbidden)
-				_, _ = io.WriteString(w, "Code: 516. DB::Exception: "+user+": Authentication failed. (AUTHENTICATION_FAILED)")
-				return
-			}
-			r.Header.Del("Authorization")
-			proxy.ServeHTTP(w, r)
-		}))
-		t.Cleanup(srv.Close)
-		to.Host = srv.Listener.Addr().String()
-		u.dsn = to.String()
+	u := &users{t: t, dsn: to.String()}
+	if to.Scheme == "http" {
+		u.gate = stack.NewUsers(t, dsn, "boss", "boss")
+		u.dsn = u.gate.URL
 	}
+	u.allow("a", "pw1")
 	u.last = login.Login{User: "a", Password: "pw1", Generation: 1}
 	u.src = login.NewHeld(u.last)
 	return u
 }
 
 func (u *users) allow(user, password string) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.allowed[user] = password
+	if u.gate != nil {
+		u.gate.Put(user, password)
+	}
 }
 
 func (u *users) rotate() (old login.Login) {
@@ -107,11 +77,10 @@ func (u *users) left(old login.Login) {
 		}
 	}
 	u.t.Logf("generation %d left after %v", old.Generation, time.Since(begun).Round(time.Millisecond))
-	u.mu.Lock()
-	n := u.running[old.User]
-	u.mu.Unlock()
-	if n != 0 {
-		u.t.Errorf("%d statements of %s run", n, old.User)
+	if u.gate != nil {
+		if n := u.gate.Running(old.User); n != 0 {
+			u.t.Errorf("%d statements of %s run", n, old.User)
+		}
 	}
 	u.allow(old.User, "gone")
 }
@@ -139,7 +108,7 @@ func (u *users) through(f func(context.Context) error) {
 	for range 10 {
 		u.left(u.rotate())
 	}
-	if u.gate { // a login that does not work stops nothing
+	if u.gate != nil { // a login that does not work stops nothing
 		works := u.last
 		u.src.Put(login.Login{User: works.User, Password: "wrong", Generation: works.Generation + 1})
 		for range 5 {

@@ -43,7 +43,7 @@ func DrawRotation(w io.Writer, s Style, r *contract.Rotated) {
 		if i > 0 {
 			name = "             "
 		}
-		c.line(fmt.Sprintf("%spipeline %s, %s", name, u.Pipeline, u.End))
+		c.line(name + u.String())
 	}
 	if len(r.Consumers) > 0 {
 		var rows [][]string

@@ -18,6 +18,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -193,8 +194,12 @@ func (v *vaulted) rotates(path, dsn string) pipeline.Rotation {
 // begin starts a rotation.
 func (v *vaulted) begin(in contract.RotateInput) client.WorkflowRun {
 	v.r.t.Helper()
+	id := contract.RotationID(in.Rotation.Login)
+	if in.Plan {
+		id = contract.RotationPlanID(in.Rotation.Login)
+	}
 	run, err := v.r.tc.ExecuteWorkflow(v.r.t.Context(), client.StartWorkflowOptions{
-		ID: contract.RotationID(in.Rotation.Login), TaskQueue: contract.Queue(v.r.queue, contract.Control), WorkflowExecutionErrorWhenAlreadyStarted: true,
+		ID: id, TaskQueue: contract.Queue(v.r.queue, contract.Control), WorkflowExecutionErrorWhenAlreadyStarted: true,
 	}, contract.RotateWorkflow, in)
 	if err != nil {
 		v.r.t.Fatal(err)
@@ -729,18 +734,24 @@ func TestRotationsGoWrong(t *testing.T) {
 	if after := r.attempts(p); after != before {
 		t.Errorf("attempts of the stream before: %s, after: %s", before, after)
 	}
+	r.neverRefused()
+	p.nowhere(v.values("source/a", "source/b"), contract.RotationID(l))
+}
+
+// neverRefused reads in the workers' logs that no server refused them.
+func (r *rig) neverRefused() {
+	r.t.Helper()
 	for _, w := range r.workers {
 		text, err := os.ReadFile(w.log)
 		if err != nil {
-			t.Fatal(err)
+			r.t.Fatal(err)
 		}
-		for _, code := range []string{"SourceAuthFailed", "SinkAuthFailed"} {
+		for _, code := range []string{"SourceAuthFailed", "SinkAuthFailed", "Authentication failed"} {
 			if bytes.Contains(text, []byte(code)) {
-				t.Errorf("%s was refused: %s", w.name, code)
+				r.t.Errorf("%s was refused: %s", w.name, code)
 			}
 		}
 	}
-	p.nowhere(v.values("source/a", "source/b"), contract.RotationID(l))
 }
 
 // hold opens a session of the login in force, as another program would.
@@ -827,6 +838,151 @@ func TestKafkaLoginRotates(t *testing.T) {
 		t.Errorf("attempts of the stream before: %s, after: %s", before, after)
 	}
 	p.nowhere(v.values("kafka/a", "kafka/b"), contract.RotationID(rot.Login), contract.PipelineID(p.name), contract.StreamID(p.name))
+}
+
+// The login to ClickHouse rotates in two regions, of a sink and of analytics. One region fails
+// while the password is set, and later is cut off: nothing is revoked anywhere until it is
+// back, or an operator declares it gone.
+func TestClickHouseLoginRotates(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	v := r.vault()
+	rot := pipeline.Rotation{}
+	var broken atomic.Pointer[func(phase contract.RotationPhase, statement string) int]
+	regions := map[string]*stack.Users{}
+	declared := fmt.Sprintf("version: 1\nlogin: %s\npatience: 20s\ntargets:\n", v.ref("lake"))
+	for _, name := range []string{"here", "there"} {
+		u := stack.NewUsers(t, r.clickURL, "boss", "boss-password")
+		u.Put("a", "first-password-of-a")
+		u.Put("b", "nobody-knows-it")
+		regions[name] = u
+		at := mustURL(t, u.URL)
+		declared += fmt.Sprintf("- {name: %s, type: clickhouse, protocol: http, host: %s, port: %s, admin: %s}\n", name, at.Hostname(), at.Port(), v.ref("admin"))
+	}
+	here, there := regions["here"], regions["there"]
+	there.Break = func(statement string) int {
+		if f := broken.Load(); f != nil {
+			return (*f)(v.status(rot.Login).Phase, statement)
+		}
+		return 0
+	}
+	parsed, err := pipeline.ParseRotation("rotation.yaml", []byte(declared))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rot = *parsed
+	v.put("admin", map[string]any{"username": "boss", "password": "boss-password"})
+	v.put("lake", map[string]any{"username": "a", "password": "first-password-of-a"})
+	at := mustURL(t, here.URL)
+	at.Path = "/"
+	r.env = append(r.env, "E2E_ANALYTICS="+at.String(), "SYNCLINE_ANALYTICS=env:E2E_ANALYTICS", "SYNCLINE_ANALYTICS_LOGIN="+v.ref("lake"), "SYNCLINE_ANALYTICS_DATABASE="+r.clickDB)
+	r.seedShop(0.05)
+	r.start()
+	p := r.pipe(strings.Replace(declaration, `dsn: "env:E2E_CLICKHOUSE"`, fmt.Sprintf(`host: %s, port: %s, database: "${DATABASE}", login: "%s"`, at.Hostname(), at.Port(), v.ref("lake")), 1) + fewTables)
+	p.mustApply()
+	p.awaitPhase(bound, contract.Streaming)
+	before := r.attempts(p)
+	stop := r.load(150)
+	in := contract.RotateInput{Rotation: rot, Who: "test", Init: "b"}
+	// force holds that a user is in force in a region, and who else can log in there.
+	force := func(what, user string, generation int64, both ...string) {
+		t.Helper()
+		pointer := v.get("lake")
+		if fmt.Sprint(pointer["generation"]) != fmt.Sprint(generation) || pointer["lock"] != nil && len(both) == 0 {
+			t.Errorf("%s: the pointer is %v", what, pointer)
+		}
+		for region, u := range regions {
+			for _, slot := range []string{"a", "b"} {
+				s := v.get("lake/" + slot)
+				name, password := s["username"].(string), s["password"].(string)
+				if can := u.Allows(name, password); can != (name == user || slices.Contains(both, region)) {
+					t.Errorf("%s: %s can log in %s: %v", what, name, region, can)
+				}
+			}
+		}
+	}
+	if res := v.rotate(in); res.Outcome != contract.RotatedOutcome || len(res.Uses) != 2 {
+		t.Fatalf("%+v", res)
+	}
+	force("rotated", "b", 2)
+
+	// The new user lacks what analytics need.
+	here.Deny("a", "CREATE VIEW")
+	ctx, cancel := context.WithTimeout(t.Context(), bound)
+	defer cancel()
+	if err := v.begin(in).Get(ctx, nil); err == nil || !strings.Contains(err.Error(), contract.ConsumerFailedError) || !strings.Contains(err.Error(), "GRANT CREATE VIEW ON `"+r.clickDB+"`.* TO `a`") {
+		t.Errorf("without a right it ended with %v", err)
+	}
+	here.Grant("a", "CREATE VIEW")
+	force("a right is lacking", "b", 2)
+
+	// The second region fails at the statement, when the first has the new password.
+	set := func(phase contract.RotationPhase, statement string) int {
+		if phase == contract.RotationSetting && strings.HasPrefix(statement, "ALTER USER") {
+			return 243
+		}
+		return 0
+	}
+	broken.Store(&set)
+	if err := v.begin(in).Get(ctx, nil); err == nil || !strings.Contains(err.Error(), contract.RotationFailedError) || !strings.Contains(err.Error(), "there") {
+		t.Errorf("a partial setting ended with %v", err)
+	}
+	broken.Store(nil)
+	force("set in part", "b", 2)
+
+	// It is cut off once the pointer has moved.
+	off := func(phase contract.RotationPhase, _ string) int {
+		if phase == contract.RotationAdopting || phase == contract.RotationRevoking {
+			return stack.Cut
+		}
+		return 0
+	}
+	waits := func(run client.WorkflowRun) {
+		t.Helper()
+		until(t, bound, "the rotation waits for the region", func(context.Context) error {
+			if st := v.status(rot.Login); st.Run != run.GetRunID() || st.To.Generation == 0 || !strings.Contains(st.Held, "target there") {
+				return fmt.Errorf("it is %s, held by %q: %v", st.Phase, st.Held, st.Failure)
+			}
+			return nil
+		})
+	}
+	broken.Store(&off)
+	run := v.begin(in)
+	waits(run)
+	force("cut off", "a", 3, "here", "there")
+	broken.Store(nil)
+	if err := run.Get(ctx, nil); err != nil {
+		t.Errorf("back again: %v", err)
+	}
+	force("back again", "a", 3)
+
+	broken.Store(&off)
+	run = v.begin(in)
+	waits(run)
+	if err := v.update(rot.Login, contract.DeclareGoneUpdate, "target/there"); err != nil {
+		t.Fatal(err)
+	}
+	var res contract.Rotated
+	if err := run.Get(ctx, &res); err != nil || !strings.Contains(strings.Join(res.Left, " "), "target there") {
+		t.Errorf("declared gone: %v, left is %v", err, res.Left)
+	}
+	force("declared gone", "b", 4, "there")
+	broken.Store(nil)
+	if res := v.rotate(in); res.Outcome != contract.RotatedOutcome {
+		t.Errorf("%+v", res)
+	}
+	force("the one after", "a", 5)
+
+	stop()
+	p.equal(fewTablesIs)
+	if after := r.attempts(p); after != before {
+		t.Errorf("attempts of the stream before: %s, after: %s", before, after)
+	}
+	r.neverRefused()
+	if n := r.sum("SELECT count() FROM {db}.rotations WHERE step = 'end' AND result = 'ok'"); n != 4 {
+		t.Errorf("%d rotations are on record, want 4", n)
+	}
+	p.nowhere(v.values("lake/a", "lake/b"), contract.RotationID(rot.Login), contract.PipelineID(p.name), contract.StreamID(p.name))
 }
 
 // Workers and Vault are killed in the middle of a rotation. It comes to its end, one way or

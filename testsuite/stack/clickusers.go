@@ -25,6 +25,9 @@ import (
 // parser reads them. All other statements run in the engine, which takes everybody for one.
 type Users struct {
 	URL string // of the gate, without user and password
+	// Break, if set before the gate is used, is asked before each statement what goes wrong
+	// with it: 0 is nothing, Cut that the connection ends, another the code of an exception.
+	Break func(statement string) int
 
 	t      testing.TB
 	engine url.URL
@@ -35,11 +38,15 @@ type Users struct {
 	refused int
 }
 
+// Cut ends a connection without an answer.
+const Cut = -1
+
 // clickUser is one of them.
 type clickUser struct {
 	hash, salt string
 	admin      bool
-	running    int // statements
+	denied     map[string]bool // rights
+	running    int             // statements
 }
 
 // NewUsers opens a gate before the server of a connection string, with one user who may
@@ -81,6 +88,23 @@ func (u *Users) set(user, hash, salt string) {
 	u.users[user].hash, u.users[user].salt = hash, salt
 }
 
+// Deny takes a right from a user, such as INSERT, as far as the user can ask about it.
+func (u *Users) Deny(user, right string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.users[user].denied == nil {
+		u.users[user].denied = map[string]bool{}
+	}
+	u.users[user].denied[right] = true
+}
+
+// Grant gives it back.
+func (u *Users) Grant(user, right string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	delete(u.users[user].denied, right)
+}
+
 // Allows reports whether a password is that of a user.
 func (u *Users) Allows(user, password string) bool {
 	u.mu.Lock()
@@ -89,10 +113,19 @@ func (u *Users) Allows(user, password string) bool {
 	return x != nil && x.hash == hashed(password, x.salt)
 }
 
-func (u *Users) isAdmin(user string) bool {
+// may answers a statement that asks for a right, if it is not the engine that knows.
+func (u *Users) may(user, statement string) (may, known bool) {
+	right, _, is := strings.Cut(strings.TrimPrefix(statement, "CHECK GRANT "), " ON ")
+	if !is || !strings.HasPrefix(statement, "CHECK GRANT ") {
+		return false, false
+	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.users[user] != nil && u.users[user].admin
+	x := u.users[user]
+	if strings.HasSuffix(right, " USER") {
+		return x != nil && x.admin, true
+	}
+	return false, x != nil && x.denied[right]
 }
 
 // Running is how many statements of a user run.
@@ -155,12 +188,22 @@ func (u *Users) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusBadRequest, 36, err.Error())
 		return
 	}
+	if u.Break != nil {
+		switch code := u.Break(string(head)); code {
+		case 0:
+		case Cut:
+			panic(http.ErrAbortHandler) // which is how a handler ends a connection
+		default:
+			refuse(w, http.StatusInternalServerError, code, "the statement was made to fail")
+			return
+		}
+	}
+	if may, known := u.may(name, string(head)); known {
+		head = []byte(fmt.Sprintf("SELECT toUInt8(%t) AS result", may))
+		r.ContentLength = int64(len(head))
+	}
 	if bytes.Contains(head, []byte("USER ")) && values.Get("query") == "" {
-		// A right on users is one that the engine's user lacks.
-		if strings.HasPrefix(string(head), "CHECK GRANT ALTER USER ") {
-			head = []byte(fmt.Sprintf("SELECT toUInt8(%t) AS result", u.isAdmin(name)))
-			r.Body, r.ContentLength = http.NoBody, int64(len(head))
-		} else if parsed, err := u.ask(r.Context(), "SELECT formatQuerySingleLine('"+escape.Replace(string(head))+"') FORMAT TSVRaw"); err == nil {
+		if parsed, err := u.ask(r.Context(), "SELECT formatQuerySingleLine('"+escape.Replace(string(head))+"') FORMAT TSVRaw"); err == nil {
 			if done := u.statement(w, name, strings.TrimSpace(parsed)); done {
 				return
 			}

@@ -92,7 +92,7 @@ func TestClickHouse(t *testing.T) {
 				ended := make(chan error, 1)
 				go func() {
 					var n uint64
-					ended <- theirs.QueryRow(ctx, "SELECT count() FROM system.numbers WHERE NOT ignore(sleepEachRow(0.01))").Scan(&n)
+					ended <- theirs.QueryRow(ctx, "SELECT count() FROM system.numbers WHERE NOT ignore(sleepEachRow(0.01)) SETTINGS max_block_size = 20").Scan(&n)
 				}()
 				var got target.Sessions
 				for ctx.Err() == nil && len(got.Open) == 0 {
@@ -152,6 +152,66 @@ func TestClickHouse(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The same of what can be told without a server that has users of its own: statements,
+// logins and refusals over HTTP.
+func TestClickHouseLogins(t *testing.T) {
+	t.Parallel()
+	ctx := inTime(t)
+	users := stack.NewUsers(t, stack.ClickHouse(t), "boss", "boss")
+	users.Put("meek", "boss")
+	u, err := url.Parse(users.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	port, _ := strconv.Atoi(u.Port())
+	spec := target.Spec{Name: "lake", Type: target.ClickHouse, Host: u.Hostname(), Port: port, Protocol: "http"}
+	odd := "o'x`\\ö"
+	boss := open(t, spec, "boss", "boss")
+	for _, user := range []string{"app", odd} {
+		users.Put(user, "first")
+		life(t, boss, user)
+	}
+	anyPassword(t, boss, "app")
+	p := target.NewPassword(40)
+	if err := boss.Set(ctx, "app", p); err != nil {
+		t.Fatal(err)
+	}
+	o := ch.Options{Protocol: ch.HTTP, Addr: []string{u.Host}, Auth: ch.Auth{Database: "default", Username: "app", Password: p.Reveal()}}
+	theirs, err := ch.Open(&o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = theirs.Close() }()
+	ended := make(chan error, 1)
+	go func() {
+		var n uint64
+		ended <- theirs.QueryRow(ctx, "SELECT count() FROM system.numbers WHERE NOT ignore(sleepEachRow(0.01)) SETTINGS max_block_size = 20").Scan(&n)
+	}()
+	var got target.Sessions
+	for ctx.Err() == nil && len(got.Open) == 0 {
+		if got, err = boss.Sessions(ctx, "app"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got.Known || len(got.Open) != 1 || got.Open[0].Application == "" || time.Since(got.Open[0].Since) > time.Hour {
+		t.Errorf("%+v", got)
+	}
+	if n, err := boss.End(ctx, "app"); err != nil || n != 1 {
+		t.Errorf("%d ended, %v", n, err)
+	}
+	if err := <-ended; code(err) != 394 {
+		t.Errorf("the query ended with %v", err)
+	}
+	wantFault(t, boss.Check(ctx, "app", "ghost"), target.CodeMissing, "ghost", "CREATE USER")
+	wantFault(t, boss.Set(ctx, "ghost", p), target.CodeMissing)
+	meek := open(t, spec, "meek", "boss")
+	wantFault(t, meek.Check(ctx, "app"), target.CodePrivilege, "ALTER USER")
+	wantFault(t, meek.Set(ctx, "app", p), target.CodePrivilege, "ALTER USER")
+	bad := open(t, spec, "boss", "wrong-77")
+	wantFault(t, bad.Check(ctx, "app"), target.CodeAdmin)
+	wantFault(t, bad.Disable(ctx, "app"), target.CodeAdmin)
 }
 
 // What needs no logins, with the engine that the stack has.
