@@ -155,6 +155,7 @@ func (a *Activities) atTarget(ctx context.Context, in *contract.RotationTask, na
 	if err != nil {
 		return err
 	}
+	defer admin.Opened(as.Generation)() // its connections are not counted otherwise
 	tg, err := a.target(ctx, t, as)
 	if err != nil {
 		return err

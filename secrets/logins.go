@@ -24,10 +24,13 @@ type Logins struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	watch  sync.WaitGroup
+	reads  sync.WaitGroup // that may make an account
 	flight singleflight.Group
 
-	mu sync.Mutex
-	by map[LoginRef]*Account
+	mu     sync.Mutex
+	by     map[LoginRef]*Account
+	lent   map[string]lent // by lease
+	closed bool
 }
 
 // LoginsOptions of Logins. The zero value is usable.
@@ -42,6 +45,9 @@ type LoginsOptions struct {
 	Moved func(LoginRef, login.Login)
 	// Failed is told of looks that failed; what was in force stays.
 	Failed func(LoginRef, error)
+	// Revoked is told of each account of a dynamic role that Vault was asked to revoke. One
+	// that could not be revoked ends with its lease.
+	Revoked func(ref LoginRef, user string, err error)
 }
 
 // Logins makes a registry. Close ends it.
@@ -54,14 +60,25 @@ func (r *Resolver) Logins(o LoginsOptions) *Logins {
 	if o.Failed == nil {
 		o.Failed = func(LoginRef, error) {}
 	}
+	if o.Revoked == nil {
+		o.Revoked = func(LoginRef, string, error) {}
+	}
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Logins{r: r, o: o, ctx: ctx, cancel: cancel, by: map[LoginRef]*Account{}}
+	return &Logins{r: r, o: o, ctx: ctx, cancel: cancel, by: map[LoginRef]*Account{}, lent: map[string]lent{}}
 }
 
-// Close ends looking after logins. Those that are open stay so.
+// Close ends looking after logins, and has Vault revoke the accounts that it made for this
+// process, each when its connections are closed. It takes a few seconds at most, and comes
+// before the Resolver's, which gives back the token that revokes them.
 func (s *Logins) Close() {
+	ctx, cancel := context.WithTimeout(context.Background(), leaveWithin)
+	defer cancel()
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
 	s.cancel()
 	s.watch.Wait()
+	s.giveBackAll(ctx)
 }
 
 // Account is one login of a process, a login.Source.
@@ -89,6 +106,10 @@ func (s *Logins) Of(ctx context.Context, ref LoginRef) (*Account, error) {
 		if a := s.find(ref); a != nil {
 			return a, nil
 		}
+		if !s.begin() {
+			return nil, context.Canceled
+		}
+		defer s.reads.Done()
 		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), 4*s.r.opts.Vault.Timeout)
 		defer cancel()
 		f, err := s.read(limit, ref)
@@ -99,10 +120,11 @@ func (s *Logins) Of(ctx context.Context, ref LoginRef) (*Account, error) {
 			f.Generation = 1
 		}
 		a := &Account{Held: login.NewHeld(f.Login), ref: ref, s: s, looked: time.Now(), lease: f.lease, made: time.Now(), turn: f.turn}
+		s.lend(a, f)
 		s.mu.Lock()
+		defer s.mu.Unlock()
 		s.by[ref] = a
-		s.mu.Unlock()
-		if s.ctx.Err() == nil {
+		if !s.closed {
 			s.watch.Go(a.watch)
 		}
 		return a, nil
@@ -175,11 +197,16 @@ func (s *Logins) read(ctx context.Context, ref LoginRef) (f found, err error) {
 // share one.
 func (a *Account) look(ctx context.Context) error {
 	done := a.s.flight.DoChan("look "+a.ref.String(), func() (any, error) {
+		if !a.s.begin() {
+			return nil, context.Canceled
+		}
+		defer a.s.reads.Done()
 		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), 4*a.s.r.opts.Vault.Timeout)
 		defer cancel()
 		f, err := a.s.read(limit, a.ref)
 		now, _ := a.Login(limit)
 		a.mu.Lock()
+		before := a.lease.id
 		a.last = err
 		if err == nil {
 			a.looked, a.lease, a.turn = time.Now(), f.lease, f.turn
@@ -198,9 +225,11 @@ func (a *Account) look(ctx context.Context) error {
 				f.Generation++
 			}
 		}
+		a.s.lend(a, f)
 		if a.Put(f.Login) {
 			a.s.o.Moved(a.ref, f.Login)
 		}
+		a.s.replaced(before)
 		return nil, nil
 	})
 	select {

@@ -67,8 +67,15 @@ func run(ctx context.Context, c config.Config, identity string, log *zap.Logger)
 		Failed: func(r secrets.LoginRef, err error) {
 			log.Warn("a login cannot be read again; what was in force stays", zap.Stringer("login", r), zap.Error(err))
 		},
+		Revoked: func(r secrets.LoginRef, user string, err error) {
+			if err != nil {
+				log.Warn("an account cannot be revoked; it ends with its lease, or with the worker's own token", zap.Stringer("login", r), zap.String("user", user), zap.Error(err))
+				return
+			}
+			log.Info("an account is revoked", zap.Stringer("login", r), zap.String("user", user))
+		},
 	})
-	defer logins.Close()
+	defer logins.Close() // once nothing connects any more
 
 	options, err := c.Temporal.Options(ctx, resolver, keysAway(log, metrics))
 	if err != nil {
