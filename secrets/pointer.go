@@ -150,12 +150,7 @@ func (r *Rotor) Allowed(ctx context.Context) error {
 		}
 		paths := []string{r.ref.path, r.ref.path + "/" + string(SlotA), r.ref.path + "/" + string(SlotB)}
 		for i, p := range paths {
-			if m.path == "" { // as in locate
-				first, rest, _ := strings.Cut(p, "/")
-				paths[i] = first + "/data/" + strings.TrimPrefix(rest, "data/")
-			} else {
-				paths[i] = m.api(p, "data/")
-			}
+			paths[i] = m.api(p, "data/")
 		}
 		out, err := sess.client.Logical().WriteWithContext(ctx, "sys/capabilities-self", map[string]any{"paths": paths})
 		if err != nil {
@@ -322,12 +317,7 @@ func (r *Rotor) put(ctx context.Context, sess *session, at, path string, cas int
 	if err != nil {
 		return 0, err
 	}
-	to := m.api(path, "data/")
-	if m.path == "" {
-		first, rest, _ := strings.Cut(path, "/")
-		to = first + "/data/" + strings.TrimPrefix(rest, "data/")
-	}
-	out, err := sess.client.Logical().WriteWithContext(ctx, to, map[string]any{"options": map[string]any{"cas": cas}, "data": data})
+	out, err := sess.client.Logical().WriteWithContext(ctx, m.api(path, "data/"), map[string]any{"options": map[string]any{"cas": cas}, "data": data})
 	if status, said := answerOf(err); status == http.StatusBadRequest && strings.Contains(said, "check-and-set") {
 		return 0, pointerMoved(at, "its version is no longer "+strconv.Itoa(cas))
 	}

@@ -191,19 +191,22 @@ func (v *vault) locate(ctx context.Context, sess *session, at, path string) (pat
 	}
 	if m.path == "" {
 		// Vault did not say: as written, then in the form that version 2 needs.
-		first, rest, _ := strings.Cut(path, "/")
-		paths = []string{path}
-		if !strings.HasPrefix(rest, "data/") {
-			paths = append(paths, first+"/data/"+rest)
+		if of2 := m.api(path, "data/"); of2 != path {
+			return []string{path, of2}, m, nil
 		}
-		return paths, m, nil
+		return []string{path}, m, nil
 	}
 	return []string{m.api(path, "data/")}, m, nil
 }
 
 // api is the path below /v1/ of a secret, of which an engine of version 2 has the kinds
-// data/ and metadata/.
+// data/ and metadata/. Of an engine that Vault did not tell, it is the form of version 2.
 func (m mount) api(path, kind string) string {
+	if m.path == "" {
+		first, rest, _ := strings.Cut(path, "/")
+		m = mount{path: first + "/", version: 2}
+		path = m.path + rest
+	}
 	name := strings.TrimPrefix(path, m.path)
 	if m.version == 2 {
 		name = kind + strings.TrimPrefix(name, "data/")
