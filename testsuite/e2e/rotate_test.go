@@ -259,29 +259,40 @@ func (v *vaulted) pipe(tables string) *pipe {
 func TestRotation(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	rounds, rate := 3, 300.0
+	rounds, rate, calm := 3, 300.0, time.Duration(0)
 	if s := os.Getenv("E2E_ROTATIONS"); s != "" { // make rotations: how many of each login
 		n, err := strconv.Atoi(s)
 		if err != nil || n < 1 {
 			t.Fatalf("E2E_ROTATIONS is %q", s)
 		}
 		rounds, rate, r.fast = n, 2000, true
+		calm = time.Duration(n) * 6 * time.Second // about what the rotations take
+		if s := os.Getenv("E2E_ROTATIONS_RATE"); s != "" {
+			if rate, err = strconv.ParseFloat(s, 64); err != nil || rate <= 0 {
+				t.Fatalf("E2E_ROTATIONS_RATE is %q", s)
+			}
+		}
 	}
 	v := r.vault()
 	prefix := strings.ReplaceAll(r.queue, "-", "_")
 	v.users(r.source, "source", prefix+"_s")
 	v.users(r.sinkDSN, "sink", prefix+"_k")
 	r.seedShop(0.1)
+	r.exec(probeSQL)
 	r.own("shop", prefix+"_s")
 	r.env = append(r.env, "SYNCLINE_ANALYTICS=env:E2E_CLICKHOUSE", "SYNCLINE_ANALYTICS_DATABASE="+r.clickDB)
 	r.start(contract.Control, contract.Capture)
 	r.start(contract.Control, contract.Deliver, contract.Snapshot)
-	p := v.pipe(fewTables)
+	p := v.pipe(strings.Replace(fewTables, "include: [", "include: [shop.probe, ", 1))
 	p.mustApply()
 	p.awaitPhase(bound, contract.Streaming)
 	before := r.attempts(p)
 	stop := r.load(rate)
 	lag := p.lags()
+	fresh := r.probe()
+	if calm > 0 {
+		fresh.calm(calm)
+	}
 
 	src, snk := v.rotates("source", r.source), v.rotates("sink", r.sinkDSN)
 	if plan := v.rotate(contract.RotateInput{Rotation: src, Plan: true, Init: prefix + "_s_b"}); plan.Outcome != contract.PlannedOutcome || plan.To.User != prefix+"_s_b" || v.get("source")["slot"] != nil {
@@ -299,7 +310,9 @@ func TestRotation(t *testing.T) {
 			if n == 0 {
 				in.Init = x.prefix + "_b"
 			}
+			begun := time.Now()
 			res := v.rotate(in)
+			fresh.rotated(begun)
 			if res.Outcome != contract.RotatedOutcome || res.To.Generation != int64(n+2) || len(res.Consumers) != 2 || len(res.Uses) != 1 {
 				t.Fatalf("rotation %d of %s: %+v", n, x.path, res)
 			}
@@ -322,6 +335,7 @@ func TestRotation(t *testing.T) {
 	stalls := r.stalls()
 	t.Logf("ROTATIONS %d, median %.1f s, longest %.1f s; the stream stood still %d times, median %s, longest %s; longest lag of a sink (p99 of a lane) %s", len(seconds), seconds[len(seconds)/2], seconds[len(seconds)-1],
 		len(stalls), stalls[len(stalls)/2], stalls[len(stalls)-1], lag())
+	fresh.report(calm > 0)
 	stop()
 	p.equal(fewTablesIs)
 	if after := r.attempts(p); after != before {
@@ -738,7 +752,8 @@ func TestRotationsGoWrong(t *testing.T) {
 	p.nowhere(v.values("source/a", "source/b"), contract.RotationID(l))
 }
 
-// neverRefused reads in the workers' logs that no server refused them.
+// neverRefused reads in the workers' logs that no server refused them, and that no batch
+// had to be applied again.
 func (r *rig) neverRefused() {
 	r.t.Helper()
 	for _, w := range r.workers {
@@ -746,9 +761,9 @@ func (r *rig) neverRefused() {
 		if err != nil {
 			r.t.Fatal(err)
 		}
-		for _, code := range []string{"SourceAuthFailed", "SinkAuthFailed", "Authentication failed"} {
-			if bytes.Contains(text, []byte(code)) {
-				r.t.Errorf("%s was refused: %s", w.name, code)
+		for _, what := range []string{"SourceAuthFailed", "SinkAuthFailed", "Authentication failed", `"what":"apply batch"`} {
+			if bytes.Contains(text, []byte(what)) {
+				r.t.Errorf("%s: its log has %s", w.name, what)
 			}
 		}
 	}
