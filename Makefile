@@ -27,7 +27,7 @@ export E2E_KILLS ?= 1
 export E2E_WORKER      := $(CURDIR)/$(BUILD)/worker-race
 export E2E_WORKER_FAST := $(CURDIR)/$(BUILD)/worker
 
-.PHONY: demo demo-once incident drills rotations test test-postgres postgres-16 postgres-17 soak lint unit bench build workers devstack stack down clean
+.PHONY: demo demo-once incident drills rotations rotation-matrix test test-postgres postgres-16 postgres-17 soak lint unit bench build workers devstack stack down clean
 
 ## demo: a pipeline from one Postgres into another and into ClickHouse, until Ctrl-C
 demo: build
@@ -47,6 +47,11 @@ drills: build workers
 ## about fourteen minutes. E2E_ROTATIONS_RATE=300 does it under so many changes a second
 rotations: build workers
 	@E2E_ROTATIONS=50 testsuite/with-stack go test -count=1 -timeout 1h -v ./testsuite/e2e -run 'TestRotation$$' | grep -E 'ROTATIONS|rotation [0-9]+ of|^(---|FAIL|ok)|(rotate|probe)_test.go.*(want|left|password|attempts|probe|showed|shows)'
+
+## rotation-matrix: whatever may go wrong in each step of a rotation, one after the other;
+## takes about half an hour. E2E_ROTATION_MATRIX=adopting plays that step alone
+rotation-matrix: build workers
+	@E2E_ROTATION_MATRIX=$${E2E_ROTATION_MATRIX:-all} testsuite/with-stack go test -count=1 -timeout 2h -v ./testsuite/e2e -run 'TestRotationMatrix$$' | grep -E 'MATRIX|matrix_test.go|^(---|FAIL|ok)'
 
 ## demo-once: the same, ending by itself; exit code 0 only if both sinks equal the source
 demo-once: build

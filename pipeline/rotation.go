@@ -26,7 +26,7 @@ type Rotation struct {
 	// and how long a worker may be silent after it before that is an alert.
 	Patience Duration `json:"patience"`
 	// Gone is after how long a worker that nobody hears of, and of which the servers show no
-	// session, no longer holds up the revocation.
+	// session, no longer holds up the revocation; never before 90s, since a worker at rest asks for work once a minute.
 	Gone Duration `json:"gone"`
 	// Length of the passwords that are made.
 	Length int `json:"length"`

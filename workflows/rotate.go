@@ -43,6 +43,7 @@ func RotateSecret(ctx workflow.Context, in contract.RotateInput) (contract.Rotat
 	if err := r.handlers(ctx); err != nil {
 		return r.res, err
 	}
+	r.byLook = workflow.GetVersion(ctx, "silence-by-last-look", workflow.DefaultVersion, 1) >= 1
 	err := r.run(ctx)
 	r.enter(ctx, contract.RotationDone)
 	r.res.Ended = workflow.Now(ctx).UTC()
@@ -82,6 +83,8 @@ type rotation struct {
 
 	workers map[string]*contract.ConsumerState
 	seen    map[string]time.Time // when each worker last asked for work
+	looked  time.Time            // when that was last seen
+	byLook  bool                 // whether silence is told by it
 	gone    map[string]bool      // by an operator: workers, and target/<name>
 	back    bool                 // an operator wants the old login
 	end     bool                 // an operator wants its sessions ended
@@ -369,6 +372,7 @@ func (r *rotation) find(ctx workflow.Context) error {
 	if err := workflow.ExecuteActivity(patient(ctx, r.task.Rotation.Patience.Std(), "see which workers there are"), contract.FindConsumersActivity, r.task).Get(ctx, &found); err != nil {
 		return err
 	}
+	r.looked = workflow.Now(ctx)
 	for _, c := range found {
 		r.seen[c.Worker] = c.Seen
 		if r.workers[c.Worker] == nil {
@@ -506,14 +510,20 @@ func (r *rotation) adopt(ctx workflow.Context, to contract.RotationPoint, may bo
 // isGone reports whether a worker is not waited for: it is declared gone, or has not
 // asked for work for long. What it may still have open at the servers is looked at then.
 func (r *rotation) isGone(ctx workflow.Context, worker string) bool {
-	w := r.workers[worker]
+	w, gone := r.workers[worker], r.task.Rotation.Gone.Std()
+	silent := workflow.Now(ctx).Sub(r.seen[worker])
+	if r.byLook {
+		// A round may take minutes, or Temporal not say who is there: nobody is gone by that.
+		// And a worker at rest is not silent between two of its requests.
+		silent, gone = r.looked.Sub(r.seen[worker]), max(gone, polled)
+	}
 	switch {
 	case r.gone[worker]:
 		w.Gone = "declared gone"
-	case w.Gone != "" && workflow.Now(ctx).Sub(r.seen[worker]) < polled: // it is back
+	case w.Gone != "" && silent < polled: // it is back
 		w.Gone = ""
-	case workflow.Now(ctx).Sub(r.seen[worker]) >= r.task.Rotation.Gone.Std():
-		w.Gone = "not heard of for " + r.task.Rotation.Gone.String()
+	case silent >= gone:
+		w.Gone = "not heard of for " + silent.Round(time.Second).String()
 	}
 	return w.Gone != ""
 }

@@ -528,6 +528,34 @@ func TestSilentWorkerHoldsRevocation(t *testing.T) {
 	}
 }
 
+// That nobody can say who is there makes no worker gone: one that cannot be asked meanwhile
+// is waited for.
+func TestLivingWorkerIsNotGone(t *testing.T) {
+	e := newEstate()
+	env := e.environment()
+	var since time.Time // of the promotion
+	e.fail = func(a string) error {
+		switch {
+		case a == contract.PromoteLoginActivity:
+			since, e.away["w2"] = env.Now(), 100
+		case a == contract.FindConsumersActivity && !since.IsZero() && env.Now().Sub(since) < 15*time.Minute:
+			return temporal.NewNonRetryableApplicationError("Temporal does not say", "Away", nil)
+		}
+		return nil
+	}
+	in := rotationInput(t)
+	in.Rotation.Gone = pipeline.Duration(time.Minute)
+	env.ExecuteWorkflow(RotateSecret, in)
+	var r contract.Rotated
+	if err := env.GetWorkflowResult(&r); err != nil {
+		t.Fatal(err, e.steps)
+	}
+	e.settled(t, &r)
+	if env.Now().Sub(since) < 2*time.Minute || slices.ContainsFunc(r.Consumers, func(c contract.ConsumerState) bool { return c.Gone != "" }) {
+		t.Errorf("it took %s: %+v", env.Now().Sub(since), r)
+	}
+}
+
 // A target that is cut off for good holds the revocation up, everywhere, until it is
 // declared gone: then the others are done with, and it is told what is left.
 func TestTargetDeclaredGone(t *testing.T) {
@@ -654,7 +682,7 @@ func TestOnServerRotations(t *testing.T) {
 	id := contract.RotationID(in.Rotation.Login)
 	e.others, e.lost = 2, 1
 	s.must(s.start(ctx, id, contract.RotateWorkflow, in).Get(ctx, nil))
-	s.check(ctx, id, "", "rotation")
+	s.check(ctx, id, "", "rotation-2")
 	e.mu.Lock()
 	e.refuse = "w2"
 	e.pointer.Slot, e.pointer.User = secrets.SlotA, "orders_a" // as the fake's rule has it
@@ -666,7 +694,7 @@ func TestOnServerRotations(t *testing.T) {
 	if err := s.start(ctx, id, contract.RotateWorkflow, in).Get(ctx, nil); errorType(err) != contract.RotationRolledBackError {
 		t.Fatal(err)
 	}
-	s.check(ctx, id, "", "rotation-rolled-back")
+	s.check(ctx, id, "", "rotation-rolled-back-2")
 	e.mu.Lock()
 	e.refuse = ""
 	e.fail = func(a string) error {
@@ -680,8 +708,8 @@ func TestOnServerRotations(t *testing.T) {
 	if err := s.start(ctx, id+"/scheduled-1", contract.RotateWorkflow, in).Get(ctx, nil); err == nil || !strings.Contains(err.Error(), "SinkPrivilege") {
 		t.Fatal(err)
 	}
-	s.check(ctx, id, "", "rotation-compensated")
-	s.check(ctx, id+"/scheduled-1", "", "rotation-scheduled")
+	s.check(ctx, id, "", "rotation-compensated-2")
+	s.check(ctx, id+"/scheduled-1", "", "rotation-scheduled-2")
 	for _, b := range e.broken {
 		t.Error(b)
 	}
