@@ -73,7 +73,7 @@ devstack:
 ## test: linters, unit, property, replay, integration and end-to-end tests, on real servers
 test: lint workers
 	@cd devstack && go vet ./... && go test ./...
-	@testsuite/with-stack $(SHELL) -c '$(GOTEST) -p $(LANES) $(LONG) $$(go list ./... | grep -v testsuite/e2e) && $(GOTEST) -parallel $(LANES) ./testsuite/e2e'
+	@testsuite/with-stack $(SHELL) -c '$(GOTEST) -p $(LANES) $(LONG) $$(go list ./... | grep -v testsuite/e2e) && $(GOTEST) ./testsuite/e2e'
 	@$(MAKE) --no-print-directory test-postgres
 
 ## test-postgres: what depends on Postgres, on the newest version and the one between, beside each other

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
-	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -183,25 +181,7 @@ func (r *rig) click(sql string) string {
 }
 
 func (r *rig) tryClick(ctx context.Context, sql string) (string, error) {
-	u, err := url.Parse(r.clickURL)
-	if err != nil {
-		return "", err
-	}
-	u.Path = "/"
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u.String(), strings.NewReader(sql))
-	if err != nil {
-		return "", err
-	}
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = res.Body.Close() }()
-	b, err := io.ReadAll(res.Body)
-	if err == nil && res.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s: %s %s", sql, res.Status, b)
-	}
-	return string(b), err
+	return stack.Ask(ctx, r.clickURL, sql)
 }
 
 // pipe is one pipeline.

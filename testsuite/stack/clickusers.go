@@ -30,7 +30,7 @@ type Users struct {
 	Break func(statement string) int
 
 	t      testing.TB
-	engine url.URL
+	engine string
 	proxy  http.Handler
 
 	mu      sync.Mutex
@@ -61,7 +61,7 @@ func NewUsers(t testing.TB, dsn, admin, password string) *Users {
 	if err != nil {
 		t.Fatal(err)
 	}
-	u := &Users{t: t, engine: url.URL{Scheme: "http", Host: at.Host, Path: "/"}, users: map[string]*clickUser{}}
+	u := &Users{t: t, engine: "http://" + at.Host, users: map[string]*clickUser{}}
 	u.proxy = httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: at.Host})
 	u.Put(admin, password)
 	u.users[admin].admin = true
@@ -203,7 +203,7 @@ func (u *Users) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		r.ContentLength = int64(len(head))
 	}
 	if bytes.Contains(head, []byte("USER ")) && values.Get("query") == "" {
-		if parsed, err := u.ask(r.Context(), "SELECT formatQuerySingleLine('"+escape.Replace(string(head))+"') FORMAT TSVRaw"); err == nil {
+		if parsed, err := Ask(r.Context(), u.engine, "SELECT formatQuerySingleLine('"+escape.Replace(string(head))+"') FORMAT TSVRaw"); err == nil {
 			if done := u.statement(w, name, strings.TrimSpace(parsed)); done {
 				return
 			}
@@ -279,9 +279,15 @@ func (u *Users) seenBy(name, text string) string {
 	).Replace(text)
 }
 
-// ask asks the engine.
-func (u *Users) ask(ctx context.Context, sql string) (string, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u.engine.String(), strings.NewReader(sql))
+// Ask sends a statement to a ClickHouse by HTTP, whatever database its URL names, and returns
+// the answer.
+func Ask(ctx context.Context, dsn, sql string) (string, error) {
+	u, err := url.Parse(dsn)
+	if err != nil {
+		return "", err
+	}
+	u.Path = "/"
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u.String(), strings.NewReader(sql))
 	if err != nil {
 		return "", err
 	}
@@ -292,7 +298,7 @@ func (u *Users) ask(ctx context.Context, sql string) (string, error) {
 	defer func() { _ = res.Body.Close() }()
 	b, err := io.ReadAll(res.Body)
 	if err == nil && res.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s: %s", res.Status, b)
+		err = fmt.Errorf("%s: %s %s", sql, res.Status, b)
 	}
 	return string(b), err
 }

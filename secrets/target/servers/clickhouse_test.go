@@ -129,20 +129,12 @@ func TestClickHouse(t *testing.T) {
 				}
 			})
 			t.Run("faults", func(t *testing.T) {
-				wantFault(t, boss.Check(ctx, app, "ghost"), target.CodeMissing, "ghost", "CREATE USER")
-				wantFault(t, boss.Set(ctx, "ghost", p), target.CodeMissing)
 				wantFault(t, boss.Check(ctx, "default"), target.CodeReadOnly, "users.xml")
 				wantFault(t, boss.Set(ctx, "default", p), target.CodeReadOnly, "users.xml")
 				meek := open(t, spec, meekName, "boss")
 				wantFault(t, meek.Check(ctx, app), target.CodePrivilege, "SHOW USERS")
-				wantFault(t, meek.Set(ctx, app, p), target.CodePrivilege, "ALTER USER")
 				do("GRANT SHOW USERS ON *.* TO " + meekName)
-				wantFault(t, meek.Check(ctx, app), target.CodePrivilege, "ALTER USER")
-				bad := open(t, spec, bossName, "wrong-77")
-				wantFault(t, bad.Check(ctx, app), target.CodeAdmin)
-				wantFault(t, bad.Disable(ctx, app), target.CodeAdmin)
-				_, err := boss.Try(ctx, "ghost", secrets.NewSecret("x"))
-				wantFault(t, err, target.CodeLogin)
+				clickhouseFaults(t, app, boss, meek, open(t, spec, bossName, "wrong-77"))
 				nowhere := spec
 				nowhere.Cluster = "nowhere"
 				wantFault(t, open(t, nowhere, bossName, "boss").Set(ctx, app, p), target.CodeRefused)
@@ -204,14 +196,22 @@ func TestClickHouseLogins(t *testing.T) {
 	if err := <-ended; code(err) != 394 {
 		t.Errorf("the query ended with %v", err)
 	}
-	wantFault(t, boss.Check(ctx, "app", "ghost"), target.CodeMissing, "ghost", "CREATE USER")
+	clickhouseFaults(t, "app", boss, open(t, spec, "meek", "boss"), open(t, spec, "boss", "wrong-77"))
+}
+
+// clickhouseFaults are those of an administrator who may alter users, of one who may only
+// see them, and of a login that is refused.
+func clickhouseFaults(t *testing.T, app string, boss, meek, bad target.Target) {
+	t.Helper()
+	ctx, p := inTime(t), target.NewPassword(40)
+	wantFault(t, boss.Check(ctx, app, "ghost"), target.CodeMissing, "ghost", "CREATE USER")
 	wantFault(t, boss.Set(ctx, "ghost", p), target.CodeMissing)
-	meek := open(t, spec, "meek", "boss")
-	wantFault(t, meek.Check(ctx, "app"), target.CodePrivilege, "ALTER USER")
-	wantFault(t, meek.Set(ctx, "app", p), target.CodePrivilege, "ALTER USER")
-	bad := open(t, spec, "boss", "wrong-77")
-	wantFault(t, bad.Check(ctx, "app"), target.CodeAdmin)
-	wantFault(t, bad.Disable(ctx, "app"), target.CodeAdmin)
+	_, err := boss.Try(ctx, "ghost", secrets.NewSecret("x"))
+	wantFault(t, err, target.CodeLogin)
+	wantFault(t, meek.Check(ctx, app), target.CodePrivilege, "ALTER USER")
+	wantFault(t, meek.Set(ctx, app, p), target.CodePrivilege, "ALTER USER")
+	wantFault(t, bad.Check(ctx, app), target.CodeAdmin)
+	wantFault(t, bad.Disable(ctx, app), target.CodeAdmin)
 }
 
 // What needs no logins, with the engine that the stack has.
