@@ -29,13 +29,11 @@ type Users struct {
 	// with it: 0 is nothing, Cut that the connection ends, another the code of an exception.
 	Break func(statement string) int
 
-	t      testing.TB
 	engine string
 	proxy  http.Handler
 
-	mu      sync.Mutex
-	users   map[string]*clickUser
-	refused int
+	mu    sync.Mutex
+	users map[string]*clickUser
 }
 
 // Cut ends a connection without an answer.
@@ -61,7 +59,7 @@ func NewUsers(t testing.TB, dsn, admin, password string) *Users {
 	if err != nil {
 		t.Fatal(err)
 	}
-	u := &Users{t: t, engine: "http://" + at.Host, users: map[string]*clickUser{}}
+	u := &Users{engine: "http://" + at.Host, users: map[string]*clickUser{}}
 	u.proxy = httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: at.Host})
 	u.Put(admin, password)
 	u.users[admin].admin = true
@@ -138,13 +136,6 @@ func (u *Users) Running(user string) int {
 	return 0
 }
 
-// Refused is how many logins were refused until now.
-func (u *Users) Refused() int {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return u.refused
-}
-
 func hashed(password, salt string) string {
 	sum := sha256.Sum256([]byte(password + salt))
 	return hex.EncodeToString(sum[:])
@@ -163,9 +154,6 @@ func (u *Users) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		name, password = key, r.Header.Get("X-ClickHouse-Key")
 	}
 	if r.URL.Path != "/ping" && !u.Allows(name, password) {
-		u.mu.Lock()
-		u.refused++
-		u.mu.Unlock()
 		refuse(w, http.StatusForbidden, 516, name+": Authentication failed: password is incorrect, or there is no user with such name. (AUTHENTICATION_FAILED)")
 		return
 	}
