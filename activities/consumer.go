@@ -62,8 +62,8 @@ func (a *Activities) VerifyLogin(ctx context.Context, in contract.RotationStep) 
 	return out, err
 }
 
-// tryEverywhere logs in at every target but those that were declared gone. It needs no administrator: the workers' policies
-// need not let them read whose logins those are.
+// tryEverywhere logs in at every target but those that were declared gone. It needs no
+// administrator: the workers' policies need not let them read whose logins those are.
 func (a *Activities) tryEverywhere(ctx context.Context, in *contract.RotationStep, l login.Login) (map[string]string, error) {
 	as := map[string]string{}
 	for i := range in.Rotation.Targets {

@@ -124,16 +124,14 @@ func (s *Store) Rights(ctx context.Context) error {
 			return err
 		}
 		for _, right := range rights {
-			var may uint8
-			err := c.QueryRow(ctx, "CHECK GRANT "+right+" ON "+quoted(s.database)+".*").Scan(&may)
-			var ex *ch.Exception
-			if errors.As(err, &ex) && ex.Code == syntaxError {
-				break
-			}
+			may, known, err := chlogin.May(func(query string, into any) error { return c.QueryRow(ctx, query).Scan(into) }, right, quoted(s.database)+".*")
 			if err != nil {
 				return err
 			}
-			if may == 0 {
+			if !known {
+				break
+			}
+			if !may {
 				missing = append(missing, fault.Permanent(CodePrivilege, nil, "GRANT "+right+" ON "+quoted(s.database)+".* TO "+quoted(user), "user %s may not %s on %s", user, right, s.database))
 			}
 		}
@@ -147,9 +145,6 @@ func (s *Store) Rights(ctx context.Context) error {
 	}
 	return errors.Join(missing...)
 }
-
-// syntaxError is ClickHouse's code of a statement that it does not know.
-const syntaxError = 62
 
 func (s *Store) exec(ctx context.Context, q string) error {
 	if err := s.conn.With(ctx, func(c driver.Conn) error { return c.Exec(ctx, q) }); err != nil {

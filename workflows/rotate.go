@@ -383,11 +383,7 @@ func (r *rotation) find(ctx workflow.Context) error {
 }
 
 // ask lets a worker do something on its own queue, and keeps what it says of itself.
-func (r *rotation) ask(ctx workflow.Context, worker string, bound time.Duration, activity string, in any) (st contract.ConsumerState, err error) {
-	ctx = r.at(ctx, worker, bound, worker)
-	if activity == contract.AdoptLoginActivity {
-		ctx = looking(ctx)
-	}
+func (r *rotation) ask(ctx workflow.Context, worker, activity string, in any) (st contract.ConsumerState, err error) {
 	err = workflow.ExecuteActivity(ctx, activity, in).Get(ctx, &st)
 	if err != nil {
 		return st, err
@@ -403,7 +399,7 @@ func (r *rotation) ask(ctx workflow.Context, worker string, bound time.Duration,
 // work for longer than a poll lasts was killed, or has ended: Temporal forgets it later.
 func (r *rotation) answer(ctx workflow.Context, worker string, bound time.Duration, activity string, in any) (st contract.ConsumerState, err error) {
 	for began := workflow.Now(ctx); r.workers[worker].Gone == ""; {
-		if st, err = r.ask(ctx, worker, bound, activity, in); err == nil || !temporal.IsTimeoutError(err) && errorType(err) != contract.WorkerStoppedError || ctx.Err() != nil {
+		if st, err = r.ask(r.at(ctx, worker, bound, worker), worker, activity, in); err == nil || !temporal.IsTimeoutError(err) && errorType(err) != contract.WorkerStoppedError || ctx.Err() != nil {
 			return st, err
 		}
 		// Whatever the patience, a worker that was killed a moment ago fails no rotation.
@@ -474,7 +470,7 @@ func (r *rotation) adopt(ctx workflow.Context, to contract.RotationPoint, may bo
 		var refused error
 		names := slices.DeleteFunc(workflow.DeterministicKeys(r.workers), func(w string) bool { return done[w] || r.isGone(ctx, w) })
 		err := sideBySide(ctx, names, func(ctx workflow.Context, worker string) error {
-			st, err := r.ask(ctx, worker, time.Minute, contract.AdoptLoginActivity, r.step("", to))
+			st, err := r.ask(looking(r.at(ctx, worker, time.Minute, worker)), worker, contract.AdoptLoginActivity, r.step("", to))
 			switch {
 			case err == nil:
 				done[worker] = true

@@ -108,7 +108,7 @@ func TestClickHouseLoginRotates(t *testing.T) {
 	here, there := regions["here"], regions["there"]
 	there.Break = func(statement string) int {
 		if f := broken.Load(); f != nil {
-			return (*f)(v.status(rot.Login).Phase, statement)
+			return (*f)(v.known(rot.Login).Phase, statement)
 		}
 		return 0
 	}
@@ -225,7 +225,9 @@ func TestClickHouseLoginRotates(t *testing.T) {
 		t.Errorf("attempts of the stream before: %s, after: %s", before, after)
 	}
 	r.neverRefused()
-	if n := r.sum("SELECT count() FROM {db}.rotations WHERE step = 'end' AND result = 'ok'"); n != 4 {
+	const ended = "SELECT count() FROM {db}.rotations WHERE step = 'end' AND result = 'ok'"
+	until(t, bound, "the rotations are on record", r.recordedAtLeast(4, ended))
+	if n := r.sum(ended); n != 4 {
 		t.Errorf("%d rotations are on record, want 4", n)
 	}
 	p.nowhere(v.values("lake/a", "lake/b"), contract.RotationID(rot.Login), contract.PipelineID(p.name), contract.StreamID(p.name))

@@ -199,6 +199,14 @@ func (v *vaulted) status(l secrets.LoginRef) (r contract.Rotated) {
 	return r
 }
 
+// known is the status of a rotation that there is or was, however often it has to be asked for.
+func (v *vaulted) known(l secrets.LoginRef) (r contract.Rotated) {
+	for r.Run == "" && v.r.t.Context().Err() == nil {
+		r = v.status(l)
+	}
+	return r
+}
+
 func (v *vaulted) rotate(in contract.RotateInput) (r contract.Rotated) {
 	v.r.t.Helper()
 	ctx, cancel := context.WithTimeout(v.r.t.Context(), bound)

@@ -10,6 +10,7 @@ import (
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 
 	"syncline/dataplane/fault"
+	"syncline/dataplane/login/chlogin"
 	"syncline/dataplane/sink"
 )
 
@@ -69,15 +70,14 @@ func (s *Sink) rights(ctx context.Context, missing *[]error, asked []grant) erro
 		}
 	}
 	for _, g := range asked {
-		var may uint8
-		err := s.one(ctx, "CHECK GRANT "+g.right+" ON "+g.on, &may)
-		if errors.As(err, &ex) && ex.Code == 62 { // an older server
-			break
-		}
+		may, known, err := chlogin.May(func(query string, into any) error { return s.one(ctx, query, into) }, g.right, g.on)
 		if err != nil {
 			return wrap(ctx, err, "SELECT: CHECK GRANT "+g.right)
 		}
-		if may == 0 {
+		if !known {
+			break
+		}
+		if !may {
 			lacks(g.right, g.on)
 		}
 	}

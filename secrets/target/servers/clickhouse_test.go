@@ -84,22 +84,7 @@ func TestClickHouse(t *testing.T) {
 				}
 				o.Auth.Username, o.Auth.Password, o.Auth.Database = app, p.Reveal(), "default"
 				o.ClientInfo.Products = append(o.ClientInfo.Products, struct{ Name, Version string }{"mine", "1"})
-				theirs, err := ch.Open(o)
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer func() { _ = theirs.Close() }()
-				ended := make(chan error, 1)
-				go func() {
-					var n uint64
-					ended <- theirs.QueryRow(ctx, "SELECT count() FROM system.numbers WHERE NOT ignore(sleepEachRow(0.01)) SETTINGS max_block_size = 20").Scan(&n)
-				}()
-				var got target.Sessions
-				for ctx.Err() == nil && len(got.Open) == 0 {
-					if got, err = boss.Sessions(ctx, app); err != nil {
-						t.Fatal(err)
-					}
-				}
+				got, ended := clickhouseQuery(t, boss, app, o)
 				if got.Known || len(got.Open) != 1 || !strings.Contains(got.Open[0].Application, "mine") || got.Open[0].Address != "127.0.0.1" || time.Since(got.Open[0].Since) > time.Hour {
 					t.Errorf("%+v", got)
 				}
@@ -171,22 +156,7 @@ func TestClickHouseLogins(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := ch.Options{Protocol: ch.HTTP, Addr: []string{u.Host}, Auth: ch.Auth{Database: "default", Username: "app", Password: p.Reveal()}}
-	theirs, err := ch.Open(&o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = theirs.Close() }()
-	ended := make(chan error, 1)
-	go func() {
-		var n uint64
-		ended <- theirs.QueryRow(ctx, "SELECT count() FROM system.numbers WHERE NOT ignore(sleepEachRow(0.01)) SETTINGS max_block_size = 20").Scan(&n)
-	}()
-	var got target.Sessions
-	for ctx.Err() == nil && len(got.Open) == 0 {
-		if got, err = boss.Sessions(ctx, "app"); err != nil {
-			t.Fatal(err)
-		}
-	}
+	got, ended := clickhouseQuery(t, boss, "app", &o)
 	if got.Known || len(got.Open) != 1 || got.Open[0].Application == "" || time.Since(got.Open[0].Since) > time.Hour {
 		t.Errorf("%+v", got)
 	}
@@ -197,6 +167,29 @@ func TestClickHouseLogins(t *testing.T) {
 		t.Errorf("the query ended with %v", err)
 	}
 	clickhouseFaults(t, "app", boss, open(t, spec, "meek", "boss"), open(t, spec, "boss", "wrong-77"))
+}
+
+// clickhouseQuery begins a query that does not end by itself, and returns how it is shown
+// and, once it has ended, with what.
+func clickhouseQuery(t *testing.T, boss target.Target, app string, o *ch.Options) (got target.Sessions, ended <-chan error) {
+	t.Helper()
+	ctx := inTime(t)
+	theirs, err := ch.Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = theirs.Close() })
+	end := make(chan error, 1)
+	go func() {
+		var n uint64
+		end <- theirs.QueryRow(ctx, "SELECT count() FROM system.numbers WHERE NOT ignore(sleepEachRow(0.01)) SETTINGS max_block_size = 20").Scan(&n)
+	}()
+	for ctx.Err() == nil && len(got.Open) == 0 {
+		if got, err = boss.Sessions(ctx, app); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return got, end
 }
 
 // clickhouseFaults are those of an administrator who may alter users, of one who may only
